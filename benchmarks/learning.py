@@ -1,0 +1,416 @@
+"""Learning to published thresholds, over several seeds.
+
+    python benchmarks/learning.py [EXPERIMENT ...] [--seeds 5] [--jobs 1]
+
+Each experiment trains one algorithm on one environment with one seed per process, and
+evaluates deterministically over 100 episodes that training has not seen. *final* is the
+policy at the end; *best* is the one with the highest return in evaluations of 10
+episodes during training (other episodes than the 100). An experiment passes when enough
+seeds reach its gate.
+
+Experiments with Stable-Baselines3 beside them train it with the same hyperparameters
+and seeds, and compare the mean training return over the whole run: the mean, over the
+steps of the run, of the average return of the latest 100 episodes (that is, the area
+under the usual curve).
+
+Results go to `benchmarks/results/learning.json` and `.md`; experiments that are not
+named keep their last results there.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results"
+EVALUATION_EPISODES = 100
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What to train and what it must reach.
+
+    `gate` is compared with the mean return of `checkpoint` ("final" or "best");
+    `required` is the share of the seeds that must reach it. With `below`, they must
+    stay below it instead.
+    """
+
+    algorithm: str
+    env: str
+    steps: int
+    gate: float
+    required: float
+    checkpoint: str = "final"
+    below: bool = False
+    num_envs: int = 8
+    learning_rate: float | None = None
+    anneal: bool = False
+    settings: dict = field(default_factory=dict)
+    policy: dict = field(default_factory=dict)
+    #: The same for Stable-Baselines3, if it is to be compared.
+    sb3: dict | None = None
+
+
+EXPERIMENTS = {
+    "ppo-cartpole": Experiment(
+        algorithm="PPO",
+        env="CartPole-v1",
+        steps=100_000,
+        gate=475,
+        required=1.0,
+        learning_rate=1e-3,
+        anneal=True,
+        settings={
+            "rollout_length": 32,
+            "num_epochs": 20,
+            "minibatch_size": 256,
+            "gamma": 0.98,
+            "gae_lambda": 0.8,
+        },
+        sb3={
+            "n_steps": 32,
+            "n_epochs": 20,
+            "batch_size": 256,
+            "gamma": 0.98,
+            "gae_lambda": 0.8,
+        },
+    ),
+    "ppo-cartpole-defaults": Experiment(
+        algorithm="PPO",
+        env="CartPole-v1",
+        steps=100_000,
+        gate=475,
+        required=1.0,
+        sb3={"n_steps": 128, "n_epochs": 10, "batch_size": 256},
+    ),
+    "a2c-cartpole": Experiment(
+        algorithm="A2C",
+        env="CartPole-v1",
+        steps=200_000,
+        gate=475,
+        required=0.8,
+        checkpoint="best",
+    ),
+    "pg-cartpole": Experiment(
+        algorithm="PG",
+        env="CartPole-v1",
+        steps=200_000,
+        gate=400,
+        required=0.8,
+        checkpoint="best",
+    ),
+    "ppo-pendulum": Experiment(
+        algorithm="PPO",
+        env="Pendulum-v1",
+        steps=100_000,
+        gate=-250,
+        required=0.8,
+        num_envs=4,
+        learning_rate=1e-3,
+        settings={
+            "rollout_length": 256,
+            "num_epochs": 10,
+            "minibatch_size": 64,
+            "gamma": 0.9,
+            "gae_lambda": 0.95,
+            "normalize_rewards": True,
+        },
+    ),
+    "ppo-acrobot": Experiment(
+        algorithm="PPO",
+        env="Acrobot-v1",
+        steps=200_000,
+        gate=-100,
+        required=0.8,
+        policy={"normalize_observations": True},
+        settings={"gae_lambda": 0.94},
+    ),
+    "ppo-recurrent": Experiment(
+        algorithm="PPO",
+        env="StatelessCartPole-v1",
+        steps=100_000,
+        gate=450,
+        required=0.6,
+        learning_rate=1e-3,
+        policy={"cell": "lstm"},
+        settings={"gamma": 0.98},
+    ),
+    "ppo-recurrent-feed-forward": Experiment(
+        algorithm="PPO",
+        env="StatelessCartPole-v1",
+        steps=100_000,
+        gate=150,
+        required=1.0,
+        below=True,
+        learning_rate=1e-3,
+        settings={"gamma": 0.98},
+    ),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--no-sb3", action="store_true", help="only kerasrl")
+    parser.add_argument("--steps", type=int, help="other than the experiment's")
+    parser.add_argument("--output", type=Path, default=RESULTS / "learning")
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    names = arguments.experiments or list(EXPERIMENTS)
+    for name in names:
+        if name not in EXPERIMENTS:
+            parser.error(f"unknown {name!r}; expected one of {', '.join(EXPERIMENTS)}")
+    if arguments.worker is not None:
+        library, seed = arguments.worker
+        train = train_kerasrl if library == "kerasrl" else train_sb3
+        experiment = EXPERIMENTS[names[0]]
+        steps = arguments.steps or experiment.steps
+        print(json.dumps(train(experiment, steps, int(seed))))
+        return
+    path = arguments.output.with_suffix(".json")
+    report = json.loads(path.read_text()) if path.exists() else {}
+    for name in names:
+        report[name] = run_experiment(name, arguments)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report, indent=2) + "\n")
+        arguments.output.with_suffix(".md").write_text(markdown(report) + "\n")
+    print(markdown({name: report[name] for name in names}))
+    if not all(report[name]["passed"] for name in names):
+        sys.exit(1)
+
+
+def run_experiment(name, arguments):
+    experiment = EXPERIMENTS[name]
+    libraries = ["kerasrl"]
+    if experiment.sb3 is not None and not arguments.no_sb3:
+        libraries.append("stable_baselines3")
+    jobs = [(library, seed) for seed in range(arguments.seeds) for library in libraries]
+
+    def run(job):
+        library, seed = job
+        command = [sys.executable, __file__, name, "--worker", library, str(seed)]
+        if arguments.steps:
+            command += ["--steps", str(arguments.steps)]
+        environment = {
+            "KERAS_BACKEND": "tensorflow",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            **os.environ,
+        }
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{name}, {library}, seed {seed}:\n{done.stderr}")
+        result = json.loads(done.stdout.splitlines()[-1])
+        summary = ", ".join(f"{key} {value:.1f}" for key, value in result.items())
+        print(f"{name} {library} seed {seed}: {summary}", file=sys.stderr)
+        return result
+
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        results = list(pool.map(run, jobs))
+    by_library = {
+        library: [
+            r for (lib, _), r in zip(jobs, results, strict=True) if lib == library
+        ]
+        for library in libraries
+    }
+    returns = [run[experiment.checkpoint] for run in by_library["kerasrl"]]
+    reached = [
+        value < experiment.gate if experiment.below else value >= experiment.gate
+        for value in returns
+    ]
+    passed = sum(reached) >= experiment.required * len(reached) - 1e-9
+    if "stable_baselines3" in by_library:
+        ours, theirs = (
+            statistics.mean(run["training_return"] for run in by_library[library])
+            for library in libraries
+        )
+        passed = passed and ours >= theirs
+    return {
+        "command": f"python benchmarks/learning.py {name} --seeds {arguments.seeds}",
+        "steps": arguments.steps or experiment.steps,
+        "reached": sum(reached),
+        "seeds": len(reached),
+        "passed": passed,
+        "runs": by_library,
+    }
+
+
+# The two libraries --------------------------------------------------------------
+
+
+def train_kerasrl(experiment, steps, seed):
+    import keras
+
+    import kerasrl
+
+    class Episodes(kerasrl.callbacks.Callback):
+        """Where on the axis of environment steps each episode ended, and its return."""
+
+        def __init__(self):
+            super().__init__()
+            self.ends = []
+            self.running = None
+
+        def on_rollout_end(self, rollout):
+            length, width = rollout.rewards.shape
+            if self.running is None:
+                self.running = np.zeros(width)
+            start = self.agent.env_steps - length * width
+            ended = rollout.terminated | rollout.truncated
+            for t in range(length):
+                self.running += rollout.rewards[t]
+                for index in np.flatnonzero(ended[t]):
+                    self.ends.append((start + (t + 1) * width, self.running[index]))
+                    self.running[index] = 0.0
+
+    settings = dict(experiment.settings)
+    if experiment.anneal:
+        settings["clip_ratio"] = lambda progress: 0.2 * (1 - progress)
+    agent = getattr(kerasrl, experiment.algorithm)(
+        policy=dict(experiment.policy) or None, seed=seed, **settings
+    )
+    if experiment.learning_rate is not None:
+        rate = experiment.learning_rate
+        if experiment.anneal:
+            per_iteration = agent.rollout_length * experiment.num_envs
+            updates = agent.num_epochs * per_iteration // agent.minibatch_size
+            updates *= -(-steps // per_iteration)
+            rate = keras.optimizers.schedules.PolynomialDecay(rate, updates, 0.0)
+        optimizer = agent.default_optimizer().get_config()
+        optimizer["learning_rate"] = rate
+        agent.compile(type(agent.default_optimizer()).from_config(optimizer))
+    episodes = Episodes()
+    callbacks = [episodes]
+    with tempfile.TemporaryDirectory() as directory:
+        best = Path(directory) / "best.kerasrl"
+        if experiment.checkpoint == "best":
+            callbacks.append(
+                kerasrl.callbacks.PeriodicEvaluation(
+                    experiment.env,
+                    every_steps=max(steps // 20, 1),
+                    episodes=10,
+                    seed=10_000 + seed,
+                    best_path=best,
+                )
+            )
+        history = agent.fit(
+            experiment.env,
+            steps=steps,
+            num_envs=experiment.num_envs,
+            callbacks=callbacks,
+            verbose=0,
+        )
+        result = {
+            "final": evaluate(agent, experiment.env, seed),
+            "training_return": area(episodes.ends, steps),
+            "steps_per_second": statistics.median(history.history["steps_per_second"]),
+        }
+        if experiment.checkpoint == "best":
+            result["best"] = evaluate(kerasrl.load(best), experiment.env, seed)
+    return result
+
+
+def evaluate(agent, env, seed):
+    result = agent.evaluate(env, episodes=EVALUATION_EPISODES, seed=20_000 + seed)
+    return float(result["return_mean"])
+
+
+def train_sb3(experiment, steps, seed):
+    import stable_baselines3
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.evaluation import evaluate_policy
+
+    class Episodes(BaseCallback):
+        def __init__(self):
+            super().__init__()
+            self.ends = []
+
+        def _on_step(self):
+            for info in self.locals["infos"]:
+                if "episode" in info:
+                    self.ends.append((self.num_timesteps, info["episode"]["r"]))
+            return True
+
+    settings = dict(experiment.sb3)
+    if experiment.learning_rate is not None:
+        rate = experiment.learning_rate
+        settings["learning_rate"] = rate
+        if experiment.anneal:
+            settings["learning_rate"] = lambda remaining: rate * remaining
+            settings["clip_range"] = lambda remaining: 0.2 * remaining
+    envs = make_vec_env(experiment.env, n_envs=experiment.num_envs, seed=seed)
+    model = getattr(stable_baselines3, experiment.algorithm)(
+        "MlpPolicy", envs, seed=seed, device="cpu", **settings
+    )
+    episodes = Episodes()
+    model.learn(steps, callback=episodes)
+    test = make_vec_env(experiment.env, n_envs=8, seed=20_000 + seed)
+    mean, _ = evaluate_policy(model, test, EVALUATION_EPISODES, deterministic=True)
+    return {"final": float(mean), "training_return": area(episodes.ends, steps)}
+
+
+def area(ends, steps, points=1000, window=100):
+    """Mean over the run of the average return of the latest episodes.
+
+    Args:
+        ends: list of (environment step, return), in order.
+        steps: environment steps of the run.
+        points: at how many evenly spaced steps to look.
+        window: how many episodes to average.
+
+    Returns:
+        float. Points before the first end of an episode are left out.
+    """
+    at, returns = (np.array(each, dtype="float64") for each in zip(*ends, strict=True))
+    sums = np.concatenate([[0.0], np.cumsum(returns)])
+    grid = np.linspace(0, steps, points + 1)[1:]
+    counts = np.searchsorted(at, grid, side="right")
+    counts = counts[counts > 0]
+    starts = np.maximum(counts - window, 0)
+    return float(np.mean((sums[counts] - sums[starts]) / (counts - starts)))
+
+
+# The table ----------------------------------------------------------------------
+
+
+def markdown(report):
+    lines = [
+        "| experiment | steps | gate | seeds that reach it | return by seed | training "
+        "return | Stable-Baselines3 | passed |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, entry in report.items():
+        experiment = EXPERIMENTS[name]
+        runs = entry["runs"]["kerasrl"]
+        sign = "<" if experiment.below else ">="
+        returns = ", ".join(f"{run[experiment.checkpoint]:.0f}" for run in runs)
+        training = statistics.mean(run["training_return"] for run in runs)
+        theirs = entry["runs"].get("stable_baselines3")
+        compared = "-"
+        if theirs:
+            mean = statistics.mean(run["training_return"] for run in theirs)
+            final = ", ".join(f"{run['final']:.0f}" for run in theirs)
+            compared = f"training {mean:.1f}; final {final}"
+        lines.append(
+            f"| {name} ({experiment.env}, {experiment.checkpoint}) | "
+            f"{entry['steps']:,} | {sign} {experiment.gate:g} on "
+            f"{experiment.required:.0%} | {entry['reached']} of {entry['seeds']} | "
+            f"{returns} | {training:.1f} | {compared} | "
+            f"{'yes' if entry['passed'] else 'no'} |"
+        )
+    commands = sorted({entry["command"] for entry in report.values()})
+    return "\n".join([*lines, "", *(f"`{command}`" for command in commands)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""Environment steps per second while training, against Stable-Baselines3.
+
+    python benchmarks/throughput.py [--presets ppo a2c] [--rounds 5] [--steps 100000]
+
+The two libraries train the same algorithm on the same environment with the same
+hyperparameters, each in processes of its own, in turn (A B A B ...), so that a machine
+that slows down slows both. A process trains a little first (imports, compilation), then
+the clock runs over one more call of `fit` or `learn`. The table has the median of the
+rounds, and the ratio of the medians.
+
+Each process of kerasrl also reports the seconds from `import kerasrl` to the end of the
+first iteration.
+
+Needs the extra `bench`: `pip install -e ".[bench]"`.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+LIBRARIES = ("kerasrl", "stable_baselines3")
+PACKAGES = (
+    "kerasrl",
+    "keras",
+    "tensorflow",
+    "tensorflow_cpu",
+    "gymnasium",
+    "numpy",
+    "stable_baselines3",
+    "torch",
+)
+
+PRESETS = {
+    "ppo": {
+        "algorithm": "PPO",
+        "kerasrl": {"rollout_length": 128, "minibatch_size": 256, "num_epochs": 4},
+        "stable_baselines3": {"n_steps": 128, "batch_size": 256, "n_epochs": 4},
+        "warm_up": 4096,
+    },
+    "a2c": {
+        "algorithm": "A2C",
+        "kerasrl": {"rollout_length": 5},
+        "stable_baselines3": {"n_steps": 5},
+        "warm_up": 2000,
+    },
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
+    parser.add_argument("--env", default="CartPole-v1")
+    parser.add_argument("--num-envs", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=RESULTS / "throughput")
+    parser.add_argument("--worker", choices=LIBRARIES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker is not None:
+        measure = measure_kerasrl if arguments.worker == "kerasrl" else measure_sb3
+        print(json.dumps(measure(PRESETS[arguments.presets[0]], arguments)))
+        return
+    results = {name: run_preset(name, arguments) for name in arguments.presets}
+    report = {
+        "command": "python benchmarks/throughput.py " + " ".join(sys.argv[1:]),
+        "env": arguments.env,
+        "num_envs": arguments.num_envs,
+        "steps": arguments.steps,
+        "machine": describe_machine(),
+        "versions": versions(),
+        "results": results,
+    }
+    table = markdown(report)
+    print(table)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.with_suffix(".json").write_text(
+        json.dumps(report, indent=2) + "\n"
+    )
+    arguments.output.with_suffix(".md").write_text(table + "\n")
+
+
+def run_preset(name, arguments):
+    """Rounds of both libraries in turn: `{library: [measurement, ...]}`."""
+    measurements = {library: [] for library in LIBRARIES}
+    for number in range(arguments.rounds):
+        for library in LIBRARIES:
+            command = [
+                *(sys.executable, __file__, "--worker", library, "--presets", name),
+                *("--env", arguments.env, "--num-envs", str(arguments.num_envs)),
+                *("--steps", str(arguments.steps)),
+            ]
+            environment = {
+                "KERAS_BACKEND": "tensorflow",
+                "TF_CPP_MIN_LOG_LEVEL": "3",
+                **os.environ,
+            }
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True
+            )
+            if done.returncode:
+                sys.exit(f"{library} failed:\n{done.stderr}")
+            measurement = json.loads(done.stdout.splitlines()[-1])
+            measurements[library].append(measurement)
+            rate = measurement["steps_per_second"]
+            print(
+                f"{name} round {number + 1}: {library} {rate:,.0f} steps/s",
+                file=sys.stderr,
+            )
+    return measurements
+
+
+def measure_kerasrl(preset, arguments):
+    start = time.perf_counter()
+    import kerasrl
+
+    agent = getattr(kerasrl, preset["algorithm"])(seed=0, **preset["kerasrl"])
+    settings = {"num_envs": arguments.num_envs, "verbose": 0}
+    agent.fit(arguments.env, steps=1, **settings)
+    first_iteration = time.perf_counter() - start
+    agent.fit(arguments.env, steps=preset["warm_up"], **settings)
+    steps, start = agent.env_steps, time.perf_counter()
+    agent.fit(arguments.env, steps=arguments.steps, **settings)
+    seconds = time.perf_counter() - start
+    return {
+        "steps_per_second": (agent.env_steps - steps) / seconds,
+        "import_to_first_iteration_s": first_iteration,
+    }
+
+
+def measure_sb3(preset, arguments):
+    import stable_baselines3
+    from stable_baselines3.common.env_util import make_vec_env
+
+    envs = make_vec_env(arguments.env, n_envs=arguments.num_envs, seed=0)
+    model = getattr(stable_baselines3, preset["algorithm"])(
+        "MlpPolicy", envs, seed=0, device="cpu", **preset["stable_baselines3"]
+    )
+    model.learn(preset["warm_up"])
+    steps, start = model.num_timesteps, time.perf_counter()
+    model.learn(arguments.steps, reset_num_timesteps=False)
+    seconds = time.perf_counter() - start
+    return {"steps_per_second": (model.num_timesteps - steps) / seconds}
+
+
+def markdown(report):
+    lines = [
+        f"`{report['command']}`",
+        "",
+        f"{report['env']}, {report['num_envs']} environments, {report['steps']:,} "
+        f"steps timed; {report['machine']}; "
+        + ", ".join(
+            f"{name} {version}" for name, version in report["versions"].items()
+        ),
+        "",
+        "| preset | kerasrl steps/s (least, most) | Stable-Baselines3 steps/s (least, "
+        "most) | ratio of medians | rounds | import to first iteration |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, measurements in report["results"].items():
+        ours, theirs = (
+            [each["steps_per_second"] for each in measurements[library]]
+            for library in LIBRARIES
+        )
+        starts = [
+            each["import_to_first_iteration_s"] for each in measurements["kerasrl"]
+        ]
+        settings = ", ".join(
+            f"{key} {value}" for key, value in PRESETS[name]["kerasrl"].items()
+        )
+        ratio = statistics.median(ours) / statistics.median(theirs)
+        lines.append(
+            f"| {PRESETS[name]['algorithm']} ({settings}) | {spread(ours)} | "
+            f"{spread(theirs)} | {ratio:.2f} | {len(ours)} | "
+            f"{statistics.median(starts):.1f} s |"
+        )
+    return "\n".join(lines)
+
+
+def spread(values):
+    return f"{statistics.median(values):,.0f} ({min(values):,.0f}, {max(values):,.0f})"
+
+
+def describe_machine():
+    return f"{os.cpu_count()} CPU cores, {platform.system()} {platform.machine()}"
+
+
+def versions():
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"Python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    main()

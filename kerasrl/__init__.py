@@ -1,0 +1,70 @@
+"""kerasrl: reinforcement learning with Keras 3 policies on TensorFlow.
+
+Public names are resolved on first use, so that `import kerasrl.envs` or
+`import kerasrl.rollouts` in a worker process never imports TensorFlow.
+
+Example:
+
+```python
+import kerasrl
+
+agent = kerasrl.PPO()
+agent.fit("CartPole-v1", steps=100_000)
+agent.evaluate("CartPole-v1", episodes=100)
+```
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from kerasrl.agents import A2C, PG, PPO, Agent
+    from kerasrl.checkpoint import load
+    from kerasrl.envs import check_env, make_envs, register_env
+
+_PUBLIC = {
+    "Agent": "kerasrl.agents",
+    "PG": "kerasrl.agents",
+    "A2C": "kerasrl.agents",
+    "PPO": "kerasrl.agents",
+    "load": "kerasrl.checkpoint",
+    "check_env": "kerasrl.envs",
+    "make_envs": "kerasrl.envs",
+    "register_env": "kerasrl.envs",
+}
+_MODULES = (
+    "agents",
+    "callbacks",
+    "checkpoint",
+    "distributions",
+    "envs",
+    "losses",
+    "models",
+    "rollouts",
+    "testing",
+)
+
+__all__ = [
+    "A2C",
+    "PG",
+    "PPO",
+    "Agent",
+    "check_env",
+    "load",
+    "make_envs",
+    "register_env",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"kerasrl.{name}")
+    raise AttributeError(f"module 'kerasrl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC, *_MODULES])

@@ -1,0 +1,84 @@
+"""Keras callbacks, and the hooks that only agents have."""
+
+import keras
+
+
+class CallbackHooks(keras.callbacks.CallbackList):
+    """All callbacks of one `fit`: Keras's hooks and those of `kerasrl.callbacks`.
+
+    Args:
+        agent: The `Agent`.
+        callbacks: A list of callbacks, one callback, or `None`.
+        plan: The `Plan` of the run.
+        verbose: As for `fit`.
+    """
+
+    def __init__(self, agent, callbacks, plan, verbose):
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = callbacks.callbacks
+        elif isinstance(callbacks, keras.callbacks.Callback):
+            callbacks = [callbacks]
+        callbacks = list(callbacks or ())
+        for callback in callbacks:
+            if not isinstance(callback, keras.callbacks.Callback):
+                raise TypeError(
+                    f"Received a callback of type {type(callback).__name__}. Expected "
+                    "instances of keras.callbacks.Callback or "
+                    "kerasrl.callbacks.Callback."
+                )
+        verbose = 1 if verbose == "auto" else verbose
+        for callback in callbacks:
+            if hasattr(callback, "set_agent"):
+                callback.set_agent(agent)
+        super().__init__(
+            callbacks,
+            add_history=True,
+            add_progbar=verbose != 0,
+            model=agent.policy,
+            verbose=verbose,
+            epochs=plan.epochs,
+            steps=plan.iterations_per_epoch,
+        )
+        # Imported here because callbacks are optional to know for the agents.
+        from kerasrl.callbacks import Callback
+
+        def overriders(name):
+            return [
+                callback
+                for callback in callbacks
+                if isinstance(callback, Callback)
+                and getattr(type(callback), name) is not getattr(Callback, name)
+            ]
+
+        self._on_rollout_end = overriders("on_rollout_end")
+        self._episode = {
+            name: overriders(name)
+            for name in ("on_episode_begin", "on_episode_step", "on_episode_end")
+        }
+
+    @property
+    def episode_listener(self):
+        """This object if any callback wants to hear of episodes, else `None`."""
+        return self if any(self._episode.values()) else None
+
+    def on_episode_begin(self, episode):
+        """Called by the collector when an episode begins."""
+        for callback in self._episode["on_episode_begin"]:
+            callback.on_episode_begin(episode)
+
+    def on_episode_step(self, episode):
+        """Called by the collector after every step of an episode."""
+        for callback in self._episode["on_episode_step"]:
+            callback.on_episode_step(episode)
+
+    def on_episode_end(self, episode):
+        """Called by the collector when an episode ended."""
+        for callback in self._episode["on_episode_end"]:
+            callback.on_episode_end(episode)
+
+    def on_rollout_end(self, rollout):
+        """Called with every rollout before it is learnt from; may replace it."""
+        for callback in self._on_rollout_end:
+            replaced = callback.on_rollout_end(rollout)
+            rollout = rollout if replaced is None else replaced
+        return rollout

@@ -1,0 +1,148 @@
+"""Checks of arguments, schedules, and the plan of epochs of one `fit`."""
+
+import dataclasses
+import math
+import numbers
+
+from keras.optimizers.schedules import LearningRateSchedule
+
+_DEFAULT_STEPS_PER_EPOCH = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How many iterations each epoch of a `fit` has.
+
+    Attributes:
+        epochs: Index of the last epoch.
+        iterations_per_epoch: Iterations in an epoch.
+        total_iterations: Iterations in all epochs; the last epoch may be shorter.
+    """
+
+    epochs: int
+    iterations_per_epoch: int
+    total_iterations: int
+
+    def iterations(self, epoch):
+        """Number of iterations in an epoch."""
+        done = epoch * self.iterations_per_epoch
+        return min(self.iterations_per_epoch, self.total_iterations - done)
+
+    def progress(self, epoch, iteration):
+        """Share of the plan, from 0 to 1, that is done before an iteration."""
+        done = epoch * self.iterations_per_epoch + iteration
+        return done / self.total_iterations
+
+
+def plan_epochs(iteration_steps, steps, epochs, steps_per_epoch):
+    """Turns the arguments of `fit` into whole iterations.
+
+    Args:
+        iteration_steps: Integer, environment steps of one iteration.
+        steps: Integer or `None`, environment steps in total.
+        epochs: Integer or `None`.
+        steps_per_epoch: Integer or `None`, environment steps per epoch.
+
+    Returns:
+        A `Plan`.
+
+    Raises:
+        ValueError: Not exactly enough was given.
+
+    Example:
+
+    ```python
+    plan_epochs(1024, steps=100_000, epochs=None, steps_per_epoch=None).epochs  # 98
+    ```
+    """
+    if steps is None and epochs is None:
+        raise ValueError(
+            "Received neither steps nor epochs. Give fit the number of environment "
+            "steps, such as steps=100_000, or epochs (and steps_per_epoch)."
+        )
+    if None not in (steps, epochs, steps_per_epoch):
+        raise ValueError(
+            f"Received steps={steps}, epochs={epochs} and steps_per_epoch="
+            f"{steps_per_epoch}. Any two of them determine the third: drop one."
+        )
+    for name, value in (
+        ("steps", steps),
+        ("epochs", epochs),
+        ("steps_per_epoch", steps_per_epoch),
+    ):
+        if value is not None:
+            positive_integer(name, value)
+    if steps_per_epoch is None:
+        if None not in (steps, epochs):
+            steps_per_epoch = math.ceil(steps / epochs)
+        else:
+            steps_per_epoch = _DEFAULT_STEPS_PER_EPOCH
+    iterations_per_epoch = math.ceil(steps_per_epoch / iteration_steps)
+    if steps is None:
+        total = epochs * iterations_per_epoch
+    else:
+        total = math.ceil(steps / iteration_steps)
+    return Plan(math.ceil(total / iterations_per_epoch), iterations_per_epoch, total)
+
+
+def current(agent, name):
+    """Returns the value of a hyperparameter that may be a schedule.
+
+    Args:
+        agent: An `Agent`; its `env_steps` and `progress` are the clocks.
+        name: Name of the attribute: a number, a Keras schedule of environment steps,
+            or a function of progress.
+
+    Returns:
+        Float.
+
+    Example:
+
+    ```python
+    agent = kerasrl.PPO(clip_ratio=lambda progress: 0.2 * (1 - progress))
+    current(agent, "clip_ratio")  # 0.2
+    ```
+    """
+    value = getattr(agent, name)
+    if isinstance(value, LearningRateSchedule):
+        return float(value(agent.env_steps))
+    if callable(value):
+        return float(value(agent.progress))
+    return 0.0 if value is None else float(value)
+
+
+def positive_integer(name, value):
+    """Returns an integer argument, or raises a ValueError unless it is positive."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
+        # 1e6 is what people write for a million steps.
+        if not (isinstance(value, float) and value >= 1 and value.is_integer()):
+            raise ValueError(
+                f"Received {name}={value!r}. Expected a positive integer."
+            )
+    return int(value)
+
+
+def fraction(name, value):
+    """Returns a float argument, or raises a ValueError unless it lies in [0, 1]."""
+    if not isinstance(value, numbers.Real) or not 0.0 <= value <= 1.0:
+        raise ValueError(f"Received {name}={value!r}. Expected a number in [0, 1].")
+    return float(value)
+
+
+def schedulable(name, value, optional=False):
+    """Returns an argument that may be a number, a schedule or a function.
+
+    Raises:
+        ValueError: It is none of these, or a negative number.
+    """
+    if value is None and optional:
+        return None
+    if isinstance(value, LearningRateSchedule) or callable(value):
+        return value
+    if isinstance(value, numbers.Real) and value >= 0.0:
+        return float(value)
+    raise ValueError(
+        f"Received {name}={value!r}. Expected a number >= 0, a "
+        "keras.optimizers.schedules.LearningRateSchedule of environment steps, or a "
+        "function of progress (0 to 1)."
+    )

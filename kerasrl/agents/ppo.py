@@ -1,0 +1,195 @@
+"""Proximal policy optimization."""
+
+import keras
+
+from kerasrl.agents import plans, updates
+from kerasrl.agents.agent import Agent
+from kerasrl.losses import (
+    adapt_kl_coefficient,
+    clipped_surrogate,
+    entropy_bonus,
+    explained_variance,
+    gae,
+    kl_penalty,
+    standardize,
+    value_loss,
+)
+
+
+@keras.saving.register_keras_serializable("kerasrl")
+class PPO(Agent):
+    """Proximal policy optimization with a clipped surrogate objective.
+
+    Collects a rollout, estimates advantages by GAE, then takes several epochs of
+    minibatch steps on it, all in one compiled call. For recurrent policies, minibatches
+    are made of whole sequences of `rollout_length` steps.
+
+    Papers: Schulman et al. (2017), https://arxiv.org/abs/1707.06347; GAE,
+    https://arxiv.org/abs/1506.02438.
+
+    Args:
+        policy: As for `kerasrl.Agent`.
+        rollout_length: Integer, steps collected in each environment per iteration.
+        num_epochs: Integer, times that each step is used.
+        minibatch_size: Integer, steps per minibatch; the whole rollout if it is
+            smaller. For recurrent policies rounded down to whole sequences.
+        gamma: Float, discount factor.
+        gae_lambda: Float in [0, 1], 0 for one-step and 1 for full returns.
+        clip_ratio: Float or schedule; the probability ratio is clipped to
+            `[1 - clip_ratio, 1 + clip_ratio]`.
+        value_clip: `None`, or a float: how far a value may move from that at
+            collection before its loss is cut off.
+        value_coef: Float, weight of the value loss (mean squared error).
+        entropy_coef: Float or schedule, weight of the entropy bonus.
+        kl_coef: Float, first weight of a penalty on the KL divergence from the policy
+            that collected the rollout. 0 for none.
+        target_kl: Float or `None`. With `kl_coef`, the weight is multiplied by 1.5
+            when the divergence exceeds twice this, halved when it is below half of it.
+            Without, the epochs end early when a minibatch exceeds 1.5 times this.
+        max_grad_norm: Float or `None`, bound of the global norm of the gradient.
+        normalize_advantages: Whether advantages of a minibatch are standardized.
+        normalize_rewards: As for `kerasrl.Agent`.
+        seed: Integer or `None`.
+
+    Schedules are `keras.optimizers.schedules` objects of environment steps, or
+    functions of the progress of `fit`, from 0 to 1. The schedule of the learning rate
+    belongs to the optimizer.
+
+    Example:
+
+    ```python
+    agent = kerasrl.PPO(clip_ratio=lambda progress: 0.2 * (1 - progress))
+    agent.compile(keras.optimizers.Adam(1e-3))
+    agent.fit("CartPole-v1", steps=100_000)
+    ```
+    """
+
+    scheduled = ("clip_ratio", "entropy_coef", "kl_coef")
+
+    def __init__(
+        self,
+        policy=None,
+        rollout_length=128,
+        num_epochs=10,
+        minibatch_size=256,
+        gamma=0.99,
+        gae_lambda=0.95,
+        clip_ratio=0.2,
+        value_clip=None,
+        value_coef=0.5,
+        entropy_coef=0.0,
+        kl_coef=0.0,
+        target_kl=None,
+        max_grad_norm=0.5,
+        normalize_advantages=True,
+        normalize_rewards=False,
+        seed=None,
+    ):
+        super().__init__(
+            policy, rollout_length, gamma, max_grad_norm, normalize_rewards, seed
+        )
+        self.num_epochs = plans.positive_integer("num_epochs", num_epochs)
+        self.minibatch_size = plans.positive_integer("minibatch_size", minibatch_size)
+        self.gae_lambda = plans.fraction("gae_lambda", gae_lambda)
+        self.clip_ratio = plans.schedulable("clip_ratio", clip_ratio)
+        self.value_clip = value_clip
+        self.value_coef = value_coef
+        self.entropy_coef = plans.schedulable("entropy_coef", entropy_coef)
+        self.kl_coef = plans.schedulable("kl_coef", kl_coef)
+        if callable(kl_coef) and target_kl is not None:
+            raise ValueError(
+                "Received both a schedule as kl_coef and target_kl, which adapts "
+                "kl_coef. Use one of them."
+            )
+        self.target_kl = target_kl
+        self.normalize_advantages = normalize_advantages
+
+    def targets(self, rollout):
+        outputs, next_values = updates.rollout_outputs(self.policy, rollout)
+        advantages = gae(
+            rollout["rewards"],
+            outputs["values"],
+            next_values,
+            rollout["terminated"],
+            rollout["truncated"],
+            self.gamma,
+            self.gae_lambda,
+        )
+        distribution = self.policy.distribution(outputs)
+        return {
+            "advantages": advantages,
+            "returns": advantages + outputs["values"],
+            "values": outputs["values"],
+            "log_probs": distribution.log_prob(rollout["actions"]),
+            "distribution": outputs["distribution"],
+        }
+
+    def loss(self, batch, outputs, settings):
+        mask, advantages = batch["mask"], batch["advantages"]
+        if self.normalize_advantages:
+            advantages = standardize(advantages, mask)
+        distribution = self.policy.distribution(outputs)
+        policy_loss, metrics = clipped_surrogate(
+            distribution.log_prob(batch["actions"]),
+            batch["log_probs"],
+            advantages,
+            settings["clip_ratio"],
+            mask,
+        )
+        critic_loss, _ = value_loss(
+            outputs["values"], batch["returns"], batch["values"], self.value_clip, mask
+        )
+        entropy_loss, entropy_metrics = entropy_bonus(distribution.entropy(), mask)
+        loss = (
+            policy_loss
+            + self.value_coef * critic_loss
+            + settings["entropy_coef"] * entropy_loss
+        )
+        if self.uses_kl_penalty:
+            divergence = self.policy.distribution(batch).kl(distribution)
+            penalty, kl_metrics = kl_penalty(divergence, settings["kl_coef"], mask)
+            loss, metrics = loss + penalty, {**metrics, **kl_metrics}
+        return loss, {
+            "policy_loss": policy_loss,
+            "value_loss": critic_loss,
+            **entropy_metrics,
+            **metrics,
+        }
+
+    def minibatches(self, rollout):
+        steps, sequences = rollout["rewards"].shape
+        if self.policy.is_recurrent:
+            num_samples, size = sequences, max(1, self.minibatch_size // steps)
+        else:
+            num_samples, size = steps * sequences, self.minibatch_size
+        return updates.draw_minibatches(
+            self.rng, num_samples, min(size, num_samples), self.num_epochs
+        )
+
+    def update(self, batch, settings, minibatches):
+        stop = None
+        if self.target_kl is not None and not self.uses_kl_penalty:
+
+            def stop(metrics):
+                return metrics["approximate_kl"] > 1.5 * self.target_kl
+
+        metrics = updates.minibatch_steps(self, batch, settings, minibatches, stop)
+        metrics["explained_variance"] = explained_variance(
+            batch["values"], batch["returns"], batch["mask"]
+        )
+        if self.uses_kl_penalty:
+            metrics["kl_coef"] = settings["kl_coef"]
+        return metrics
+
+    def train_iteration(self, on_rollout_end=None):
+        logs = super().train_iteration(on_rollout_end)
+        if self.uses_kl_penalty and self.target_kl is not None:
+            self.kl_coef = float(
+                adapt_kl_coefficient(self.kl_coef, logs["kl"], self.target_kl)
+            )
+        return logs
+
+    @property
+    def uses_kl_penalty(self):
+        """Whether the loss has a KL penalty."""
+        return callable(self.kl_coef) or self.kl_coef > 0.0

@@ -1,0 +1,344 @@
+"""Checkpoints: one zip file without pickle, written atomically.
+
+| member | content |
+|---|---|
+| `config.json` | schema number, versions, class and constructor arguments of the agent, spaces, optimizer, paths and shapes of all arrays |
+| `state.json` | counters, statistics of episodes, states of random generators |
+| `arrays/NNNNN.npy` | variables of the policy and the optimizer |
+
+Loading runs no code from the file: classes are looked up among those already
+registered with Keras, arrays are read with `allow_pickle=False`, and anything
+unexpected raises a `ValueError`.
+"""
+
+import io
+import json
+import os
+import pathlib
+import tempfile
+import zipfile
+
+import keras
+import numpy as np
+
+SCHEMA = 1
+_CONFIG, _STATE = "config.json", "state.json"
+# Keras configurations may name a module to import a class from. Accepted are classes
+# of these, and what is registered or passed as custom_objects.
+_MODULES = {
+    "keras",
+    "keras.constraints",
+    "keras.dtype_policies",
+    "keras.initializers",
+    "keras.layers",
+    "keras.losses",
+    "keras.metrics",
+    "keras.models",
+    "keras.optimizers",
+    "keras.optimizers.schedules",
+    "keras.regularizers",
+}
+
+
+def save(agent, path):
+    """Writes an agent to a file; see `Agent.save`.
+
+    Args:
+        agent: An `Agent` that was built.
+        path: Path of the file.
+
+    Returns:
+        The path, a `pathlib.Path`.
+
+    Raises:
+        ValueError: The agent has no weights yet, or a part of it has no config.
+    """
+    if agent.policy.observation_space is None:
+        raise ValueError(
+            "The agent has no weights to save yet. Call fit or build first."
+        )
+    path = pathlib.Path(path)
+    variables = _variables(agent)
+    config = {
+        "schema": SCHEMA,
+        "versions": _versions(),
+        "agent": keras.saving.get_registered_name(type(agent)),
+        "config": agent.get_config(),
+        "optimizer": keras.saving.serialize_keras_object(agent.policy.optimizer),
+        "compile": _compile_config(agent),
+        "variables": [
+            {"path": name, "shape": list(variable.shape), "dtype": variable.dtype}
+            for name, variable in variables
+        ],
+    }
+    members = {
+        _CONFIG: _dump(config),
+        _STATE: _dump(agent.get_state()),
+    }
+    for index, (_, variable) in enumerate(variables):
+        buffer = io.BytesIO()
+        array = keras.ops.convert_to_numpy(variable)
+        np.lib.format.write_array(buffer, array, allow_pickle=False)
+        members[_array_name(index)] = buffer.getvalue()
+    write_atomically(path, members)
+    return path
+
+
+def load(path, custom_objects=None):
+    """Restores an agent that goes on exactly where it was saved.
+
+    Args:
+        path: Path of a file written by `Agent.save`.
+        custom_objects: Dict from names to classes or functions of your own that are
+            not registered with `keras.saving.register_keras_serializable`.
+
+    Returns:
+        The agent.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is truncated, corrupt, of a newer schema, not a
+            checkpoint, or names a class that is not known here.
+
+    Example:
+
+    ```python
+    agent = kerasrl.load("cartpole.kerasrl")
+    agent.evaluate("CartPole-v1")
+    ```
+    """
+    import kerasrl.agents  # noqa: F401  (registers the built-in classes)
+
+    path = pathlib.Path(path)
+    with keras.saving.custom_object_scope(custom_objects or {}):
+        config, state, arrays = _read(path)
+        agent_class = keras.saving.get_registered_object(
+            config["agent"], custom_objects=custom_objects
+        )
+        if agent_class is None:
+            raise ValueError(
+                f"{path} holds an agent of class {config['agent']!r}, which is not "
+                "known here. Import the module that registers it (with "
+                "keras.saving.register_keras_serializable), or pass custom_objects."
+            )
+        for part in ("config", "optimizer", "compile"):
+            _refuse_unknown_modules(path, config[part])
+        agent = agent_class.from_config(config["config"])
+        optimizer = keras.saving.deserialize_keras_object(config["optimizer"])
+        options = keras.saving.deserialize_keras_object(config["compile"])
+        agent.compile(optimizer, **options)
+        agent.build(agent.policy.observation_space, agent.policy.action_space)
+        _assign(path, agent, config["variables"], arrays)
+        agent.set_state(state)
+    return agent
+
+
+def serialize_config(config):
+    """Turns constructor arguments into JSON-compatible data.
+
+    Args:
+        config: Dict. Values may be Keras objects with a `get_config`, or functions
+            registered with `keras.saving.register_keras_serializable`.
+
+    Returns:
+        Dict.
+
+    Raises:
+        ValueError: A value is a function that is not registered.
+    """
+    for name, value in config.items():
+        is_class_instance = hasattr(value, "get_config")
+        if callable(value) and not is_class_instance:
+            registered = keras.saving.get_registered_name(value)
+            if keras.saving.get_registered_object(registered) is not value:
+                raise ValueError(
+                    f"Cannot save {name}={value!r}: it is a function that is not "
+                    "registered. Decorate a named function with "
+                    "keras.saving.register_keras_serializable(), or use a "
+                    "keras.optimizers.schedules object."
+                )
+    return {
+        name: keras.saving.serialize_keras_object(value)
+        for name, value in config.items()
+    }
+
+
+def deserialize_config(config):
+    """Inverse of `serialize_config`."""
+    return {
+        name: keras.saving.deserialize_keras_object(value)
+        for name, value in config.items()
+    }
+
+
+def write_atomically(path, members):
+    """Writes a zip file beside its place, then renames it into it.
+
+    Args:
+        path: `pathlib.Path` of the file.
+        members: Dict from member names to bytes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(
+        prefix=f".{path.name}.", suffix=".tmp", dir=path.parent
+    )
+    try:
+        with os.fdopen(handle, "wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                for name, content in members.items():
+                    archive.writestr(name, content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _read(path):
+    if not path.exists():
+        raise FileNotFoundError(f"There is no checkpoint at {path}.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+            if damaged is not None:
+                raise ValueError(f"{path} is corrupt: {damaged} fails its checksum.")
+            names = set(archive.namelist())
+            config = json.loads(archive.read(_CONFIG))
+            _check_config(path, config)
+            expected = {_CONFIG, _STATE} | {
+                _array_name(index) for index in range(len(config["variables"]))
+            }
+            if names != expected:
+                raise ValueError(
+                    f"{path} has unexpected or missing members: "
+                    f"{sorted(names ^ expected)}. It is not a kerasrl checkpoint."
+                )
+            state = json.loads(archive.read(_STATE))
+            arrays = [
+                np.lib.format.read_array(
+                    io.BytesIO(archive.read(_array_name(index))), allow_pickle=False
+                )
+                for index in range(len(config["variables"]))
+            ]
+    except (zipfile.BadZipFile, KeyError, EOFError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} is not a complete kerasrl checkpoint ({error}). It may have been "
+            "cut off while copying; use an earlier one."
+        ) from error
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path} is not a valid checkpoint: {error}") from error
+    return config, state, arrays
+
+
+def _check_config(path, config):
+    if not isinstance(config, dict) or "schema" not in config:
+        raise ValueError(f"{path} has no schema number: it is not a kerasrl checkpoint.")
+    if config["schema"] != SCHEMA:
+        raise ValueError(
+            f"{path} has schema {config['schema']}, written by kerasrl "
+            f"{config.get('versions', {}).get('kerasrl')}. This version reads schema "
+            f"{SCHEMA}; install a newer kerasrl."
+        )
+
+
+def _refuse_unknown_modules(path, config):
+    """Raises for configurations that would make Keras import or run other code."""
+    if isinstance(config, list):
+        for value in config:
+            _refuse_unknown_modules(path, value)
+    if not isinstance(config, dict):
+        return
+    if "class_name" in config and "config" in config:
+        kind = config["class_name"]
+        name = config.get("registered_name") or kind
+        if kind == "__lambda__":
+            raise ValueError(f"{path} contains a lambda, which is code: refused.")
+        known = config.get("module") in _MODULES and kind != "function"
+        if not known and keras.saving.get_registered_object(name) is None:
+            raise ValueError(
+                f"{path} refers to {config.get('module')}.{kind} ({name}), which is "
+                "not registered here. Import the module that registers it (with "
+                "keras.saving.register_keras_serializable), or pass custom_objects."
+            )
+    for value in config.values():
+        _refuse_unknown_modules(path, value)
+
+
+def _assign(path, agent, descriptions, arrays):
+    variables = _variables(agent)
+    expected = [(name, tuple(variable.shape)) for name, variable in variables]
+    received = [(entry["path"], tuple(entry["shape"])) for entry in descriptions]
+    if [shape for _, shape in expected] != [shape for _, shape in received]:
+        raise ValueError(
+            f"{path} does not fit the policy it describes: received variables "
+            f"{received}, expected {expected}."
+        )
+    for (name, variable), array in zip(variables, arrays, strict=True):
+        if array.shape != tuple(variable.shape):
+            raise ValueError(
+                f"{path}: the array of {name} has shape {array.shape}, expected "
+                f"{tuple(variable.shape)}."
+            )
+        variable.assign(array)
+
+
+def _variables(agent):
+    policy = agent.policy
+    metrics = {id(v) for metric in policy.metrics for v in metric.variables}
+    # `variables` rather than `weights`: states of random generators are among them.
+    named = [
+        (f"policy/{v.path}", v) for v in policy.variables if id(v) not in metrics
+    ]
+    named += [(f"optimizer/{v.path}", v) for v in policy.optimizer.variables]
+    return named
+
+
+def _compile_config(agent):
+    config = agent.policy.get_compile_config()
+    return {
+        name: config[name] for name in ("metrics", "jit_compile") if name in config
+    } | {"run_eagerly": agent.policy.run_eagerly}
+
+
+def _versions():
+    import gymnasium
+    import tensorflow as tf
+
+    from kerasrl import __version__
+
+    return {
+        "kerasrl": __version__,
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+        "gymnasium": gymnasium.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _array_name(index):
+    return f"arrays/{index:05d}.npy"
+
+
+def _dump(data):
+    return json.dumps(data, indent=1, default=_to_plain).encode()
+
+
+def _to_plain(value):
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(
+        f"Cannot write {value!r} of type {type(value).__name__} to a checkpoint. "
+        "get_config and get_state must return JSON-compatible data."
+    )
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

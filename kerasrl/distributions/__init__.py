@@ -1,0 +1,18 @@
+"""Action distributions: what the numbers that a policy emits mean."""
+
+from kerasrl.distributions.bernoulli import Bernoulli
+from kerasrl.distributions.categorical import Categorical
+from kerasrl.distributions.diagonal_gaussian import DiagonalGaussian
+from kerasrl.distributions.distribution import Distribution
+from kerasrl.distributions.distribution_for import DistributionType, distribution_for
+from kerasrl.distributions.multi_categorical import MultiCategorical
+
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "DiagonalGaussian",
+    "Distribution",
+    "DistributionType",
+    "MultiCategorical",
+    "distribution_for",
+]

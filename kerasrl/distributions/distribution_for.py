@@ -1,0 +1,123 @@
+"""Which distribution suits which action space."""
+
+from gymnasium import spaces
+
+from kerasrl.distributions.bernoulli import Bernoulli
+from kerasrl.distributions.categorical import Categorical
+from kerasrl.distributions.diagonal_gaussian import DiagonalGaussian
+from kerasrl.distributions.distribution import check_last_axis
+from kerasrl.distributions.multi_categorical import MultiCategorical
+
+
+class DistributionType:
+    """A distribution class together with the action space it was chosen for.
+
+    `distribution_for` makes them. Calling one makes distributions of parameters.
+
+    Args:
+        distribution_class: Subclass of `Distribution`.
+        parameters_size: Int, number of parameters of one action.
+        action_shape: Tuple of ints, shape of one action.
+        action_dtype: Str, `"int32"` or `"float32"`.
+        **options: Arguments of the class beyond the parameters.
+
+    Example:
+
+    ```python
+    distribution_type = distribution_for(gymnasium.spaces.Discrete(4))
+    distribution_type.parameters_size  # 4
+    distribution_type(np.zeros((8, 4))).sample().shape  # (8,)
+    ```
+    """
+
+    def __init__(
+        self, distribution_class, parameters_size, action_shape, action_dtype, **options
+    ):
+        self.distribution_class = distribution_class
+        self.parameters_size = parameters_size
+        self.action_shape = tuple(action_shape)
+        self.action_dtype = action_dtype
+        self.options = options
+
+    def __call__(self, parameters):
+        """Makes the distribution of parameters `[..., parameters_size]`.
+
+        Args:
+            parameters: Float `[..., parameters_size]`.
+
+        Returns:
+            A `Distribution`.
+
+        Raises:
+            ValueError: The last axis has another size.
+        """
+        check_last_axis(
+            self.distribution_class.__name__,
+            parameters,
+            self.parameters_size,
+            f"actions of shape {self.action_shape}",
+        )
+        return self.distribution_class(parameters, **self.options)
+
+    def __repr__(self):
+        return (
+            f"<DistributionType {self.distribution_class.__name__}, "
+            f"{self.parameters_size} parameters, actions {self.action_dtype} "
+            f"{self.action_shape}>"
+        )
+
+
+def distribution_for(action_space):
+    """Chooses the distribution for an action space.
+
+    | Space | Distribution | Parameters |
+    |---|---|---|
+    | `Discrete(n)` | `Categorical` | n logits |
+    | `MultiDiscrete(nvec)` | `MultiCategorical` | sum(nvec) logits |
+    | `MultiBinary(shape)` | `Bernoulli` | one logit an entry |
+    | `Box(shape)` | `DiagonalGaussian` | a mean and a log-std an entry |
+
+    Args:
+        action_space: A Gymnasium space out of the table.
+
+    Returns:
+        `DistributionType`: call it with parameters `[..., parameters_size]`; its
+        `parameters_size`, `action_shape` and `action_dtype` describe what goes in and
+        what comes out.
+
+    Raises:
+        TypeError: There is no distribution for such a space.
+        ValueError: Actions of that space have no entries.
+
+    Example:
+
+    ```python
+    distribution_for(gymnasium.spaces.Box(-1, 1, (3,))).parameters_size  # 6
+    ```
+    """
+    if isinstance(action_space, spaces.Discrete):
+        distribution_class, dtype, options = Categorical, "int32", {}
+    elif isinstance(action_space, spaces.MultiDiscrete):
+        distribution_class, dtype = MultiCategorical, "int32"
+        options = {"nvec": action_space.nvec}
+    elif isinstance(action_space, spaces.MultiBinary):
+        distribution_class, dtype = Bernoulli, "int32"
+        options = {"shape": action_space.shape}
+    elif isinstance(action_space, spaces.Box):
+        distribution_class, dtype = DiagonalGaussian, "float32"
+        options = {"shape": action_space.shape}
+    else:
+        raise TypeError(
+            "There is no action distribution for this space; Discrete, MultiDiscrete, "
+            f"MultiBinary and Box have one. Received: {action_space!r}. Wrap the "
+            "environment so that its action space is one of those (for Dict and Tuple "
+            "spaces: one that flattens them)."
+        )
+    size = distribution_class.parameters_size(action_space)
+    if not size:
+        raise ValueError(
+            f"Actions of this space have no entries. Received: {action_space!r}."
+        )
+    return DistributionType(
+        distribution_class, size, action_space.shape, dtype, **options
+    )

@@ -1,0 +1,266 @@
+"""The one interface through which collectors see environments."""
+
+import abc
+
+import numpy as np
+import optree
+
+from kerasrl import spaces
+from kerasrl.envs.spaces import check_space, leaf_lister
+
+
+class EnvStep:
+    """What one step of all environments returned.
+
+    Attributes:
+        observations: tree `[B, ...]`, after autoreset: where an episode ended, the
+            first observation of the next one.
+        rewards: float32 `[B]`.
+        terminated: bool `[B]`, the episode reached an end of the task. Read-only.
+        truncated: bool `[B]`, the episode was cut off (time limit). Read-only.
+        valid: bool `[B]`, False where the call only reset the environment and ignored
+            the action (vector environments in NEXT_STEP mode). Such fillers have
+            `truncated` True, `terminated` False and reward 0. Read-only.
+        final_observations: dict from environment index to the last observation of the
+            episode that ended there (tree without batch axis).
+        any_ended: bool, whether `terminated` or `truncated` holds anywhere.
+        infos: list of B dicts. Where an episode ended it is the info of the ending
+            step, with the info of the reset under `"reset_info"`.
+
+    Example:
+        >>> step = envs.step(actions)
+        >>> step.rewards[step.valid]
+    """
+
+    __slots__ = (
+        "observations",
+        "rewards",
+        "terminated",
+        "truncated",
+        "valid",
+        "final_observations",
+        "any_ended",
+        "_infos",
+    )
+
+    def __init__(
+        self,
+        observations,
+        rewards,
+        terminated,
+        truncated,
+        valid,
+        final_observations,
+        any_ended,
+        infos,
+    ):
+        self.observations = observations
+        self.rewards = rewards
+        self.terminated = terminated
+        self.truncated = truncated
+        self.valid = valid
+        self.final_observations = final_observations
+        self.any_ended = any_ended
+        self._infos = infos
+
+    @property
+    def infos(self):
+        # Unbatching the infos of a vector environment costs; most steps nobody asks.
+        if callable(self._infos):
+            self._infos = self._infos()
+        return self._infos
+
+
+class Environments(abc.ABC):
+    """B environments stepped together, whatever they are made of.
+
+    Made by `kerasrl.envs.make_envs`. Autoreset is normalised here: whatever mode the
+    environments use, `step` reports true ends, true final observations and the first
+    observation of the next episode.
+
+    Attributes:
+        num_envs: B.
+        observation_space: `gymnasium.Space` of a single environment.
+        action_space: `gymnasium.Space` of a single environment.
+        name: the name to show, for instance `"CartPole-v1"`.
+        reset_infos: list of B dicts, the infos of the last `reset`.
+        resets_on_next_step: bool, whether the call after an end only resets (a filler),
+            so that the `observations` of an ending step are still the final ones.
+
+    Example:
+        >>> envs = make_envs("CartPole-v1", num_envs=2)
+        >>> observations = envs.reset([0, 1])
+        >>> envs.step(np.array([0, 1])).rewards
+        array([1., 1.], dtype=float32)
+    """
+
+    resets_on_next_step = False
+
+    def __init__(self, num_envs, observation_space, action_space, name):
+        check_space(observation_space, "observation")
+        check_space(action_space, "action")
+        self.num_envs = num_envs
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self.name = name
+        self.reset_infos = [{} for _ in range(num_envs)]
+        self.observation_leaves = leaf_lister(observation_space)
+        self._example = optree.tree_map(
+            lambda leaf: leaf[0, ...], spaces.zeros(observation_space, 1)
+        )
+        self._no_ends = _constant(num_envs, False)
+        self._all_valid = _constant(num_envs, True)
+
+    @abc.abstractmethod
+    def reset(self, seeds=None):
+        """Starts a new episode in every environment.
+
+        Args:
+            seeds: list of B integers, environment `b` gets `seeds[b]`; None leaves
+                the environments' random generators as they are. Later automatic
+                resets do not seed again.
+
+        Returns:
+            Observations, tree `[B, ...]`, in new arrays.
+
+        Raises:
+            ValueError: if there are not B seeds, or an observation does not fit the
+                observation space.
+        """
+
+    @abc.abstractmethod
+    def step(self, actions, out=None):
+        """Takes one step in every environment, resetting those whose episode ends.
+
+        Args:
+            actions: tree `[B, ...]` as the policy emits them: discrete choices counted
+                from zero, Box actions unbounded (they are clipped to the space here).
+            out: tree `[B, ...]` that the observations are written into; None makes
+                new arrays.
+
+        Returns:
+            An `EnvStep`.
+
+        Raises:
+            ValueError: if the actions do not fit the action space.
+            Exception: whatever an environment raises, with a note that says which.
+        """
+
+    @abc.abstractmethod
+    def foreach(self, function):
+        """Calls `function(env)` on every single environment.
+
+        Args:
+            function: takes a `gymnasium.Env`.
+
+        Returns:
+            The list of results.
+
+        Raises:
+            TypeError: if the single environments cannot be reached from here (they
+                live in other processes or inside one batched simulation).
+        """
+
+    @abc.abstractmethod
+    def call(self, name, *args, **kwargs):
+        """Calls the method `name` of every environment, also below wrappers.
+
+        Args:
+            name: method name.
+            *args: passed on.
+            **kwargs: passed on.
+
+        Returns:
+            The list of results (one result only for a batched simulation, which is
+            one object).
+
+        Raises:
+            AttributeError: if an environment has no such method.
+
+        Example:
+            >>> envs.call("set_phase", 2)
+        """
+
+    @abc.abstractmethod
+    def set_attr(self, name, value):
+        """Sets the attribute `name` of every environment, also below wrappers.
+
+        Args:
+            name: an attribute that the environments already have.
+            value: the same value for all of them.
+
+        Raises:
+            AttributeError: if an environment has no such attribute.
+        """
+
+    @abc.abstractmethod
+    def render(self):
+        """Renders every environment.
+
+        Returns:
+            A list of what the environments' `render` returned, frames
+            `[height, width, 3]` uint8 for `render_mode="rgb_array"`.
+        """
+
+    @abc.abstractmethod
+    def close(self):
+        """Closes the environments that kerasrl made; what a user passed stays open."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def __repr__(self):
+        return f"<{type(self).__name__} {self.name} x {self.num_envs}>"
+
+    def _empty_observations(self):
+        return spaces.zeros(self.observation_space, self.num_envs)
+
+    def _copy_observation(self, observation):
+        """One environment's observation in new arrays of the dtypes that are kept."""
+        if isinstance(self._example, np.ndarray):
+            return np.array(observation, self._example.dtype)
+        copy = optree.tree_map(np.empty_like, self._example)
+        rows = self.observation_leaves(copy)
+        for row, leaf in zip(rows, self.observation_leaves(observation), strict=True):
+            row[...] = leaf
+        return copy
+
+    def _check_seeds(self, seeds):
+        """A list of B Python integers or of B times None."""
+        if seeds is None:
+            return [None] * self.num_envs
+        seeds = [None if seed is None else int(seed) for seed in seeds]
+        if len(seeds) != self.num_envs:
+            raise ValueError(
+                f"There must be one seed per environment. Received: {len(seeds)} "
+                f"seeds for {self.num_envs} environments."
+            )
+        return seeds
+
+    def _check_observation(self, index, observation, rows):
+        """Raises if a single observation would not fit its row, or only broadcast."""
+        try:
+            leaves = self.observation_leaves(observation)
+            shapes = [np.shape(leaf) for leaf in leaves]
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"Environment {index} of {self.name} returned an observation that does "
+                f"not have the structure of its observation space. Received: "
+                f"{observation!r}. Expected an element of {self.observation_space}."
+            ) from error
+        expected = [row.shape[1:] for row in rows]
+        if shapes != expected:
+            raise ValueError(
+                f"Environment {index} of {self.name} returned an observation that does "
+                f"not fit its observation space. Received shapes: {shapes}. Expected: "
+                f"{expected}. Fix the environment's `observation_space`."
+            )
+
+
+def _constant(size, value):
+    array = np.full(size, value, bool)
+    array.setflags(write=False)
+    return array

@@ -1,0 +1,197 @@
+"""Making environments from whatever a user has."""
+
+import inspect
+
+import gymnasium
+from gymnasium.vector import VectorEnv
+
+from kerasrl.envs.environments import Environments
+from kerasrl.envs.registration import EnvContext, find_creator, unknown_env_error
+from kerasrl.envs.serial import SerialEnvironments
+from kerasrl.envs.vector import VectorEnvironments
+
+DEFAULT_NUM_ENVS = 8
+_CONTEXT_NAMES = ("context", "config", "env_config", "env_context")
+
+
+def make_envs(env, num_envs=None, env_config=None, render_mode=None):
+    """Makes the environments that a collector steps.
+
+    Args:
+        env: a name given to `register_env`, a gymnasium id, a `gymnasium.Env`, a
+            factory, a `gymnasium.vector.VectorEnv`, or an `Environments` (returned as
+            it is). A factory takes an `EnvContext` (if it has a required parameter, or
+            one called `context`, `config` or `env_config`), or else the entries of
+            `env_config` as keywords; a class is a factory.
+        num_envs: integer, number of environments. None means 8 for names, ids and
+            factories, 1 for an instance, its own number for a vector environment.
+        env_config: dict. Keywords of `gymnasium.make` for a gymnasium id, otherwise
+            the content of the `EnvContext`.
+        render_mode: string, for instance `"rgb_array"`, or None.
+
+    Returns:
+        An `Environments`. Its `close` closes only what was made here.
+
+    Raises:
+        ValueError: for an unknown name (the message gives the nearest), a number of
+            environments, an `env_config` or a `render_mode` that cannot be honoured,
+            or spaces that are not supported.
+        TypeError: if `env` is none of the above.
+
+    Example:
+        >>> envs = make_envs("CartPole-v1", num_envs=4)
+        >>> envs.reset([0, 1, 2, 3]).shape
+        (4, 4)
+    """
+    if num_envs is not None and (
+        isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1
+    ):
+        raise ValueError(
+            f"`num_envs` must be a positive integer or None. Received: {num_envs!r}."
+        )
+    if env_config is not None and not isinstance(env_config, dict):
+        raise ValueError(f"`env_config` must be a dict. Received: {env_config!r}.")
+    if isinstance(env, str):
+        return _from_name(env, num_envs, env_config, render_mode)
+    if isinstance(env, (Environments, VectorEnv, gymnasium.Env)):
+        _refuse_settings(env, env_config, render_mode)
+        if isinstance(env, Environments):
+            return _check_number(env, num_envs)
+        if isinstance(env, VectorEnv):
+            return _check_number(VectorEnvironments(env), num_envs)
+        if num_envs not in (None, 1):
+            raise ValueError(
+                f"One environment instance cannot become {num_envs} environments. "
+                "Pass a gymnasium id, or a factory such as `lambda: MyEnv()`, or "
+                "leave `num_envs` out."
+            )
+        return SerialEnvironments([env])
+    if callable(env):
+        return _from_factory(env, num_envs, env_config, render_mode, None)
+    raise TypeError(
+        "`env` must be a name, a gymnasium id, a gymnasium.Env, a factory, a "
+        f"gymnasium.vector.VectorEnv or an Environments. Received: {env!r}."
+    )
+
+
+def _from_name(name, num_envs, env_config, render_mode):
+    creator = find_creator(name)
+    if creator is not None:
+        return _from_factory(creator, num_envs, env_config, render_mode, name)
+    if name.startswith("ALE/") and name not in gymnasium.registry:
+        try:
+            import ale_py
+        except ImportError as error:
+            raise ValueError(
+                f"{name!r} needs the Atari environments: pip install kerasrl[atari]."
+            ) from error
+        gymnasium.register_envs(ale_py)
+    kwargs = {} if env_config is None else env_config
+    if render_mode is not None:
+        kwargs = {**kwargs, "render_mode": render_mode}
+    count = DEFAULT_NUM_ENVS if num_envs is None else num_envs
+    envs = []
+    try:
+        for _ in range(count):
+            envs.append(gymnasium.make(name, disable_env_checker=True, **kwargs))
+    except gymnasium.error.UnregisteredEnv as error:
+        raise unknown_env_error(name) from error
+    except TypeError as error:
+        raise ValueError(
+            f"{name!r} does not accept these settings. Received: env_config="
+            f"{env_config}, render_mode={render_mode!r}. {error}"
+        ) from error
+    return SerialEnvironments(envs, name=envs[0].spec.id, owned=True)
+
+
+def _from_factory(factory, num_envs, env_config, render_mode, name):
+    first = _call_factory(factory, 0, env_config, render_mode)
+    if isinstance(first, VectorEnv):
+        _check_render_mode(first, render_mode)
+        return _check_number(VectorEnvironments(first, name, owned=True), num_envs)
+    if not isinstance(first, gymnasium.Env):
+        raise TypeError(
+            f"The factory must return a gymnasium.Env. Received: {type(first)} from "
+            f"{factory!r}."
+        )
+    envs = [first]
+    for index in range(1, DEFAULT_NUM_ENVS if num_envs is None else num_envs):
+        envs.append(_call_factory(factory, index, env_config, render_mode))
+    if len({id(env.unwrapped) for env in envs}) < len(envs):
+        raise ValueError(
+            f"The factory must make a new environment at every call. Received: the "
+            f"same object several times from {factory!r}. Make it inside the factory, "
+            "or pass num_envs=1."
+        )
+    _check_render_mode(first, render_mode)
+    return SerialEnvironments(envs, name, owned=True)
+
+
+def _call_factory(factory, index, env_config, render_mode):
+    context = EnvContext(env_config, vector_index=index, render_mode=render_mode)
+    try:
+        parameters = list(inspect.signature(factory).parameters.values())
+    except (TypeError, ValueError):  # Some built-in callables have no signature.
+        parameters = []
+    positional = [
+        parameter
+        for parameter in parameters
+        if parameter.kind
+        in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    if positional and (
+        positional[0].default is inspect.Parameter.empty
+        or positional[0].name in _CONTEXT_NAMES
+    ):
+        return factory(context)
+    kwargs = dict(context)
+    names = {parameter.name for parameter in parameters}
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    unknown = sorted(set(kwargs) - names)
+    if unknown and not takes_any:
+        raise ValueError(
+            f"The factory {factory!r} takes neither an EnvContext nor these entries of "
+            f"`env_config`. Received: {unknown}. Expected one of: {sorted(names)}; or "
+            "give the factory one required parameter to receive the EnvContext."
+        )
+    if render_mode is not None and "render_mode" in names:
+        kwargs["render_mode"] = render_mode
+    return factory(**kwargs)
+
+
+def _check_render_mode(env, render_mode):
+    if render_mode is not None and env.render_mode != render_mode:
+        raise ValueError(
+            f"The factory did not honour render_mode={render_mode!r}. Received an "
+            f"environment with render_mode={env.render_mode!r}. Give the factory a "
+            "parameter `render_mode`, or read `context.render_mode`."
+        )
+
+
+def _refuse_settings(env, env_config, render_mode):
+    if env_config:
+        raise ValueError(
+            f"`env_config` cannot change an environment that exists already. Received: "
+            f"{env_config} with {env}. Pass a gymnasium id or a factory instead."
+        )
+    if render_mode is not None:
+        actual = getattr(env, "render_mode", None)
+        if isinstance(env, VectorEnvironments):
+            actual = env.env.render_mode
+        elif isinstance(env, SerialEnvironments):
+            actual = env.envs[0].render_mode
+        if actual != render_mode:
+            raise ValueError(
+                f"The environment exists already, with render_mode={actual!r}. "
+                f"Received: render_mode={render_mode!r}. Make it with that render "
+                "mode, or pass a gymnasium id or a factory."
+            )
+
+
+def _check_number(envs, num_envs):
+    if num_envs not in (None, envs.num_envs):
+        raise ValueError(
+            f"The environments passed are {envs.num_envs}. Received: num_envs="
+            f"{num_envs}. Leave `num_envs` out, or make as many as you want."
+        )
+    return envs

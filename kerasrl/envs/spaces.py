@@ -1,0 +1,325 @@
+"""What observation and action spaces look like as trees of arrays.
+
+A space is a tree: Dict and Tuple are its nodes, Box, Discrete, MultiDiscrete and
+MultiBinary its leaves. Observations and actions are the matching nested dicts and
+tuples of NumPy arrays with the batch axes in front (`kerasrl.spaces.zeros` makes
+examples). A single leaf space is just one array.
+"""
+
+import numpy as np
+from gymnasium import spaces
+
+LEAF_SPACES = (
+    spaces.Box,
+    spaces.Discrete,
+    spaces.MultiDiscrete,
+    spaces.MultiBinary,
+)
+
+
+def check_space(space, role="observation"):
+    """Raises unless every leaf of `space` is of a kind that kerasrl supports.
+
+    Args:
+        space: a `gymnasium.Space`.
+        role: `"observation"` or `"action"`, for the message.
+
+    Raises:
+        ValueError: naming the offending part of the space.
+
+    Example:
+        >>> check_space(gymnasium.spaces.Text(5))
+        Traceback (most recent call last):
+        ValueError: Unsupported observation space at `observation_space`: ...
+    """
+    leaves = space_leaves(space, role)
+    if not leaves:
+        raise ValueError(
+            f"The {role} space holds no arrays at all. Received: {space}. "
+            "Expected at least one Box, Discrete, MultiDiscrete or MultiBinary."
+        )
+
+
+def space_leaves(space, role="observation"):
+    """The leaf spaces of `space`, in the order in which the tree is read.
+
+    Args:
+        space: a `gymnasium.Space`.
+        role: `"observation"` or `"action"`, for the message.
+
+    Returns:
+        A list of pairs `(name, leaf space)`, the name like
+        `observation_space["image"][0]`.
+
+    Raises:
+        ValueError: for a leaf that is not Box, Discrete, MultiDiscrete, MultiBinary.
+    """
+    leaves = []
+
+    def visit(part, name):
+        if isinstance(part, spaces.Dict):
+            for key, child in part.spaces.items():
+                visit(child, f"{name}[{key!r}]")
+        elif isinstance(part, spaces.Tuple):
+            for index, child in enumerate(part.spaces):
+                visit(child, f"{name}[{index}]")
+        elif isinstance(part, LEAF_SPACES):
+            leaves.append((name, part))
+        else:
+            raise ValueError(
+                f"Unsupported {role} space at `{name}`. Received: {part}. Expected: "
+                "Box, Discrete, MultiDiscrete or MultiBinary, or Dict and Tuple of "
+                "them. Wrap the environment with gymnasium.wrappers."
+                f"Transform{role.capitalize()} to turn it into one of these."
+            )
+
+    visit(space, f"{role}_space")
+    return leaves
+
+
+def leaf_lister(space):
+    """A function from a tree shaped like `space` to the flat list of its leaves.
+
+    The order is that of `space_leaves`. Much faster than a general tree flatten, and
+    it takes whatever mapping or sequence an environment returns.
+
+    Args:
+        space: a `gymnasium.Space` of supported leaves.
+
+    Returns:
+        A callable `tree -> list`.
+    """
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        if isinstance(space, spaces.Dict):
+            children = list(space.spaces.items())
+        else:
+            children = list(enumerate(space.spaces))
+        if all(isinstance(child, LEAF_SPACES) for _, child in children):
+            keys = [key for key, _ in children]
+            return lambda tree: [tree[key] for key in keys]
+        parts = [(key, leaf_lister(child)) for key, child in children]
+        return lambda tree: [leaf for key, part in parts for leaf in part(tree[key])]
+    return lambda tree: [tree]
+
+
+def take_row(tree, index):
+    """A copy of row `index` of every array of a nested dict/tuple."""
+    if isinstance(tree, dict):
+        return {key: take_row(part, index) for key, part in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(take_row(part, index) for part in tree)
+    return np.array(tree[index])
+
+
+class ActionConverter:
+    """Turns actions as a policy emits them into actions that environments accept.
+
+    A policy counts discrete choices from zero and samples unbounded numbers. Here, in
+    one place, `start` is added to Discrete and MultiDiscrete choices, Box actions are
+    clipped to the finite bounds and cast to the space's dtype (rounded first where it
+    is an integer dtype), and a batch is split into one action per environment.
+
+    Args:
+        space: the action space of a single environment.
+
+    Example:
+        >>> converter = ActionConverter(gymnasium.spaces.Box(-2.0, 2.0, (1,)))
+        >>> converter.batch(np.array([[5.0], [0.5]], "float32"))
+        array([[2. ], [0.5]], dtype=float32)
+    """
+
+    def __init__(self, space):
+        check_space(space, "action")
+        self.space = space
+        self._convert = _tree_converter(space, "actions")
+        self._split = _tree_splitter(space, "actions")
+
+    def batch(self, actions):
+        """Converts a tree `[B, ...]`; the result is a tree of new arrays `[B, ...]`.
+
+        Raises:
+            ValueError: if the structure, a shape or a discrete choice does not fit.
+        """
+        return self._convert(actions)
+
+    def rows(self, actions):
+        """Converts a tree `[B, ...]` into a list of B single actions.
+
+        Discrete choices become Python integers, everything else NumPy rows.
+
+        Raises:
+            ValueError: if the structure, a shape or a discrete choice does not fit.
+        """
+        return self._split(actions)
+
+
+def clip_actions(actions, action_space):
+    """Turns a batch of a policy's actions into actions that environments accept.
+
+    Args:
+        actions: tree `[N, ...]` as the policy emits them.
+        action_space: the action space of a single environment.
+
+    Returns:
+        Tree `[N, ...]` of new arrays: Box actions clipped to the finite bounds and
+        cast, discrete choices counted from the space's `start`.
+
+    Raises:
+        ValueError: if the actions do not fit the space.
+
+    Example:
+        >>> clip_actions(np.array([[5.0]]), gymnasium.spaces.Box(-2.0, 2.0, (1,)))
+        array([[2.]], dtype=float32)
+    """
+    return ActionConverter(action_space).batch(actions)
+
+
+def _children(space, actions, name):
+    """Checks that `actions` is the dict or tuple that `space` wants."""
+    if isinstance(space, spaces.Dict):
+        keys = list(space.spaces)
+        if not isinstance(actions, dict) or set(actions) != set(keys):
+            received = sorted(actions) if isinstance(actions, dict) else type(actions)
+            raise ValueError(
+                f"`{name}` does not fit the action space. Received: {received}. "
+                f"Expected: a dict with the keys {keys}."
+            )
+        return [actions[key] for key in keys]
+    size = len(space.spaces)
+    if not isinstance(actions, (tuple, list)) or len(actions) != size:
+        raise ValueError(
+            f"`{name}` does not fit the action space. Received: {type(actions)}. "
+            f"Expected: a tuple of {size} parts."
+        )
+    return list(actions)
+
+
+def _named_children(space, name):
+    if isinstance(space, spaces.Dict):
+        return [(f"{name}[{k!r}]", part) for k, part in space.spaces.items()]
+    return [(f"{name}[{i}]", part) for i, part in enumerate(space.spaces)]
+
+
+def _tree_converter(space, name):
+    if not isinstance(space, (spaces.Dict, spaces.Tuple)):
+        return _leaf_converter(space, name)
+    parts = [_tree_converter(part, n) for n, part in _named_children(space, name)]
+    keys = list(space.spaces) if isinstance(space, spaces.Dict) else None
+
+    def convert(actions):
+        children = _children(space, actions, name)
+        converted = [p(c) for p, c in zip(parts, children, strict=True)]
+        if keys is None:
+            return tuple(converted)
+        return dict(zip(keys, converted, strict=True))
+
+    return convert
+
+
+def _tree_splitter(space, name):
+    if isinstance(space, spaces.Discrete):
+        return _discrete_splitter(space, name)
+    if not isinstance(space, (spaces.Dict, spaces.Tuple)):
+        convert = _leaf_converter(space, name)
+        return lambda actions: list(convert(actions))
+    parts = [_tree_splitter(part, n) for n, part in _named_children(space, name)]
+    keys = list(space.spaces) if isinstance(space, spaces.Dict) else None
+
+    def split(actions):
+        children = _children(space, actions, name)
+        columns = [p(c) for p, c in zip(parts, children, strict=True)]
+        rows = list(zip(*columns, strict=True))
+        if keys is None:
+            return rows
+        return [dict(zip(keys, row, strict=True)) for row in rows]
+
+    return split
+
+
+def _shape_error(name, actions, space):
+    shape = ", ".join(["B", *map(str, space.shape)])
+    return ValueError(
+        f"`{name}` does not fit the action space {space}. Received: an array of shape "
+        f"{actions.shape} and dtype {actions.dtype}. Expected: shape [{shape}] of "
+        f"{'numbers' if isinstance(space, spaces.Box) else 'integers'}."
+    )
+
+
+def _range_error(name, actions, space):
+    return ValueError(
+        f"`{name}` is out of the range of the action space {space}. Received: "
+        f"{np.asarray(actions).tolist()}. Expected choices counted from zero "
+        "(kerasrl adds the space's `start` itself)."
+    )
+
+
+def _discrete_splitter(space, name):
+    count, start = int(space.n), int(space.start)
+    choices = frozenset(range(count)) if count <= 65536 else None
+
+    def split(actions):
+        if not isinstance(actions, np.ndarray):
+            actions = np.asarray(actions)
+        if actions.ndim != 1 or actions.dtype.kind not in "iu":
+            raise _shape_error(name, actions, space)
+        values = actions.tolist()
+        if choices is None:
+            valid = min(values) >= 0 and max(values) < count
+        else:
+            valid = choices.issuperset(values)
+        if not valid:
+            raise _range_error(name, actions, space)
+        return values if start == 0 else [value + start for value in values]
+
+    return split
+
+
+def _leaf_converter(space, name):
+    rank, shape = len(space.shape) + 1, space.shape
+    if isinstance(space, spaces.Box):
+        return _box_converter(space, name)
+    dtype = np.dtype(space.dtype)
+    if isinstance(space, spaces.Discrete):
+        count, start = int(space.n), int(space.start)
+    elif isinstance(space, spaces.MultiDiscrete):
+        count, start = space.nvec, np.asarray(space.start)
+    else:
+        count, start = 2, 0
+
+    def convert(actions):
+        actions = np.asarray(actions)
+        if (
+            actions.ndim != rank
+            or actions.shape[1:] != shape
+            or actions.dtype.kind not in "iub"
+        ):
+            raise _shape_error(name, actions, space)
+        if ((actions < 0) | (actions >= count)).any():
+            raise _range_error(name, actions, space)
+        return (actions + start).astype(dtype)
+
+    return convert
+
+
+def _box_converter(space, name):
+    rank, shape, dtype = len(space.shape) + 1, space.shape, np.dtype(space.dtype)
+    bounded = bool(np.isfinite(space.low).any() or np.isfinite(space.high).any())
+    integer = dtype.kind != "f"
+    compute = np.dtype(np.float64) if integer else dtype
+    low, high = space.low.astype(compute), space.high.astype(compute)
+
+    def convert(actions):
+        actions = np.asarray(actions)
+        if (
+            actions.ndim != rank
+            or actions.shape[1:] != shape
+            or actions.dtype.kind not in "fiu"
+        ):
+            raise _shape_error(name, actions, space)
+        converted = actions.astype(compute)
+        if bounded:
+            np.maximum(converted, low, out=converted)
+            np.minimum(converted, high, out=converted)
+        return np.rint(converted).astype(dtype) if integer else converted
+
+    return convert

@@ -1,0 +1,273 @@
+"""Adapter for gymnasium vector environments in any autoreset mode."""
+
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+
+from kerasrl.envs.environments import Environments, EnvStep
+from kerasrl.envs.spaces import ActionConverter
+
+
+class VectorEnvironments(Environments):
+    """Steps a `gymnasium.vector.VectorEnv`, whatever its autoreset mode.
+
+    - SAME_STEP: the final observation is taken from `infos["final_obs"]`.
+    - NEXT_STEP (gymnasium's default): the call after an end only resets. It is reported
+      as a filler (`valid` False), which learners mask out.
+    - DISABLED: ended environments are reset here, with `options["reset_mask"]`.
+
+    SAME_STEP wastes no calls; ask for it with
+    `gymnasium.make_vec(id, n, vector_kwargs={"autoreset_mode": "SameStep"})`.
+
+    Args:
+        env: the vector environment, wrapped or not.
+        name: the name to show; None takes it from the environment's spec.
+        owned: whether `close` closes it.
+
+    Raises:
+        TypeError: if `env` is not a `gymnasium.vector.VectorEnv`.
+        ValueError: if it does not say its autoreset mode, or its spaces are not
+            supported.
+
+    Example:
+        >>> env = gymnasium.make_vec("CartPole-v1", 4, vectorization_mode="sync")
+        >>> VectorEnvironments(env).reset([0, 1, 2, 3]).shape
+        (4, 4)
+    """
+
+    def __init__(self, env, name=None, owned=False):
+        if not isinstance(env, VectorEnv):
+            raise TypeError(
+                f"Expected a gymnasium.vector.VectorEnv. Received: {type(env)}."
+            )
+        super().__init__(
+            int(env.num_envs),
+            env.single_observation_space,
+            env.single_action_space,
+            _vector_name(env) if name is None else name,
+        )
+        self.env = env
+        self.autoreset_mode = _autoreset_mode(env)
+        self.resets_on_next_step = self.autoreset_mode is AutoresetMode.NEXT_STEP
+        self._owned = owned
+        self._convert_actions = ActionConverter(self.action_space).batch
+        self._resetting = np.zeros(self.num_envs, bool)
+
+    def reset(self, seeds=None):
+        seeds = self._check_seeds(seeds)
+        if all(seed is None for seed in seeds):
+            seed = None
+        elif isinstance(self.env.unwrapped, (SyncVectorEnv, AsyncVectorEnv)):
+            seed = seeds
+        else:
+            # A batched simulation has one random generator and takes one seed.
+            seed = seeds[0]
+        observations, infos = self.env.reset(seed=seed)
+        self.reset_infos = self._unbatch(infos)
+        self._resetting = np.zeros(self.num_envs, bool)
+        out = self._empty_observations()
+        self._check_batch(observations, out)
+        self._write(observations, out)
+        return out
+
+    def step(self, actions, out=None):
+        if out is None:
+            out = self._empty_observations()
+        actions = self._convert_actions(actions)
+        observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        rewards = np.array(rewards, np.float32).reshape(self.num_envs)
+        terminated = np.array(terminated, bool)
+        truncated = np.array(truncated, bool)
+        self._write(observations, out)
+        fillers = self._resetting
+        any_filler = fillers.any()
+        if any_filler:
+            # The environment ignored the action and reset; what it says is no end.
+            terminated[fillers] = False
+            truncated[fillers] = False
+        ended = terminated | truncated
+        any_ended = ended.any()
+        final_observations, reset_infos = {}, None
+        indices = np.flatnonzero(ended).tolist() if any_ended else []
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:
+            for index in indices:
+                final_observations[index] = self._final_observation(infos, index)
+        else:
+            leaves = self.observation_leaves(out)
+            for index in indices:
+                final_observations[index] = self._copy_observation_row(leaves, index)
+            if self.resets_on_next_step:
+                self._resetting = ended
+            elif any_ended:
+                reset_infos = self._reset_ended(ended, out)
+        valid = self._all_valid
+        if any_filler:
+            rewards[fillers] = 0.0
+            truncated = truncated | fillers
+            valid = ~fillers
+        return EnvStep(
+            out,
+            rewards,
+            terminated,
+            truncated,
+            valid,
+            final_observations,
+            bool(any_ended or any_filler),
+            lambda: self._step_infos(infos, indices, fillers, reset_infos),
+        )
+
+    def foreach(self, function):
+        envs = getattr(self.env.unwrapped, "envs", None)
+        if envs is None:
+            raise TypeError(
+                f"The single environments of {self.env} cannot be reached from here. "
+                "Use `call(name, ...)` with the name of one of their methods, or "
+                "`set_attr(name, value)`; or let kerasrl make the environments from "
+                "an id or a factory."
+            )
+        return [function(env) for env in envs]
+
+    def call(self, name, *args, **kwargs):
+        vector_env = self.env.unwrapped
+        if hasattr(vector_env, "call"):
+            results = vector_env.call(name, *args, **kwargs)
+            return list(results)
+        if not hasattr(vector_env, name):
+            raise AttributeError(f"{vector_env} has no method {name!r}.")
+        return [getattr(vector_env, name)(*args, **kwargs)]
+
+    def set_attr(self, name, value):
+        vector_env = self.env.unwrapped
+        if hasattr(vector_env, "set_attr"):
+            if not all(vector_env.call("has_wrapper_attr", name)):
+                raise AttributeError(f"{vector_env} has no attribute {name!r} to set.")
+            # As a list, for a value that is itself a list or tuple.
+            vector_env.set_attr(name, [value] * self.num_envs)
+        elif hasattr(vector_env, name):
+            setattr(vector_env, name, value)
+        else:
+            raise AttributeError(f"{vector_env} has no attribute {name!r} to set.")
+
+    def render(self):
+        frames = self.env.render()
+        return [] if frames is None else list(frames)
+
+    def close(self):
+        if self._owned:
+            self.env.close()
+
+    def _write(self, observations, out):
+        for row, leaf in zip(
+            self.observation_leaves(out),
+            self.observation_leaves(observations),
+            strict=True,
+        ):
+            row[...] = leaf
+
+    def _check_batch(self, observations, out):
+        shapes = [np.shape(leaf) for leaf in self.observation_leaves(observations)]
+        expected = [leaf.shape for leaf in self.observation_leaves(out)]
+        if shapes != expected:
+            raise ValueError(
+                f"{self.name} returned observations that do not fit its "
+                f"`single_observation_space`. Received shapes: {shapes}. Expected: "
+                f"{expected}."
+            )
+
+    def _copy_observation_row(self, leaves, index):
+        copy = self._copy_observation(self._example)
+        for row, leaf in zip(self.observation_leaves(copy), leaves, strict=True):
+            row[...] = leaf[index]
+        return copy
+
+    def _final_observation(self, infos, index):
+        final = infos.get("final_obs")
+        if final is None:
+            raise ValueError(
+                f"{self.env} says that it resets in the same step, but an episode "
+                f"ended in environment {index} and infos have no 'final_obs'. "
+                f"Received infos with the keys {sorted(infos)}. Return "
+                "infos['final_obs'], or say AutoresetMode.NEXT_STEP in its "
+                "metadata['autoreset_mode'] if that is what it does."
+            )
+        if isinstance(final, np.ndarray) and final.dtype == object:
+            return self._copy_observation(final[index])
+        return self._copy_observation_row(self.observation_leaves(final), index)
+
+    def _reset_ended(self, ended, out):
+        observations, infos = self.env.reset(options={"reset_mask": ended.copy()})
+        for row, leaf in zip(
+            self.observation_leaves(out),
+            self.observation_leaves(observations),
+            strict=True,
+        ):
+            row[ended] = np.asarray(leaf)[ended]
+        return infos
+
+    def _unbatch(self, infos):
+        return [_unbatch_info(infos, index) for index in range(self.num_envs)]
+
+    def _step_infos(self, infos, indices, fillers, reset_infos):
+        """The infos of a step as one dict per environment."""
+        result = self._unbatch(infos)
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:
+            final_infos = infos.get("final_info", {})
+            for index in indices:
+                reset_info = result[index]
+                reset_info.pop("final_obs", None)
+                reset_info.pop("final_info", None)
+                final_info = _unbatch_value(final_infos, index) or {}
+                result[index] = {**final_info, "reset_info": reset_info}
+        elif reset_infos is not None:
+            for index in indices:
+                reset_info = _unbatch_info(reset_infos, index)
+                result[index]["reset_info"] = reset_info
+        for index in np.flatnonzero(fillers).tolist():
+            result[index] = {"reset_info": result[index]}
+        return result
+
+
+def _unbatch_info(infos, index):
+    """The part of a vector environment's infos that belongs to one environment."""
+    result = {}
+    for key, value in infos.items():
+        if isinstance(key, str) and key.startswith("_") and key[1:] in infos:
+            continue  # The mask of another key.
+        mask = infos.get(f"_{key}")
+        if mask is not None and not mask[index]:
+            continue
+        result[key] = _unbatch_value(value, index)
+    return result
+
+
+def _unbatch_value(value, index):
+    if isinstance(value, dict):
+        return _unbatch_info(value, index)
+    if isinstance(value, (np.ndarray, list, tuple)):
+        return value[index]
+    return value
+
+
+def _autoreset_mode(env):
+    mode = (env.metadata or {}).get("autoreset_mode")
+    if isinstance(mode, AutoresetMode):
+        return mode
+    try:
+        return AutoresetMode(mode)
+    except ValueError:
+        raise ValueError(
+            f"The vector environment {env} does not say how it resets. Received "
+            f"metadata['autoreset_mode'] = {mode!r}. Expected a gymnasium.vector."
+            "AutoresetMode: set metadata['autoreset_mode'] to SAME_STEP if `step` "
+            "resets at once and returns infos['final_obs'], NEXT_STEP if the call "
+            "after an end resets and ignores the action, or DISABLED if "
+            "reset(options={'reset_mask': mask}) resets the masked environments."
+        ) from None
+
+
+def _vector_name(env):
+    spec = getattr(env.unwrapped, "spec", None)
+    if spec is None:
+        spec = getattr(
+            (getattr(env.unwrapped, "envs", None) or [None])[0], "spec", None
+        )
+    return type(env.unwrapped).__name__ if spec is None else spec.id

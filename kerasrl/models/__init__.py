@@ -1,0 +1,19 @@
+"""Policies: `keras.Model`s that agents act with and train."""
+
+from kerasrl.models.actor_critic import ActorCritic
+from kerasrl.models.encoder import Encoder
+from kerasrl.models.initializers import Normc
+from kerasrl.models.normalization import RunningNormalization
+from kerasrl.models.policy import Policy
+from kerasrl.models.trunks import CNN, MLP, NATURE_FILTERS
+
+__all__ = [
+    "CNN",
+    "MLP",
+    "NATURE_FILTERS",
+    "ActorCritic",
+    "Encoder",
+    "Normc",
+    "Policy",
+    "RunningNormalization",
+]

@@ -1,0 +1,71 @@
+"""Weight initializers of reinforcement learning that Keras lacks."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("kerasrl")
+class Normc(keras.initializers.Initializer):
+    """Normal initializer whose columns are scaled to a given norm.
+
+    Every column of the kernel (the incoming weights of one unit) is drawn from a
+    standard normal distribution and divided by its Euclidean norm. A small `scale`
+    on an output layer makes the first policy nearly uniform.
+
+    Args:
+        scale: Float, the norm of every column.
+        seed: Integer or `None`, as in `keras.initializers`.
+
+    Example:
+
+    ```python
+    kernel = kerasrl.models.Normc(0.01)(shape=(64, 2))
+    ```
+    """
+
+    def __init__(self, scale=1.0, seed=None):
+        self.scale = scale
+        self.seed = seed
+
+    def __call__(self, shape, dtype=None):
+        normal = keras.initializers.RandomNormal(stddev=1.0, seed=self.seed)
+        kernel = normal(shape, dtype=dtype)
+        axes = tuple(range(len(shape) - 1))
+        norm = ops.sqrt(ops.sum(ops.square(kernel), axis=axes, keepdims=True))
+        return self.scale * kernel / norm
+
+    def get_config(self):
+        return {"scale": self.scale, "seed": self.seed}
+
+
+def make_initializer(name, scale, seed=None):
+    """Returns a fresh kernel initializer with a given output scale.
+
+    Args:
+        name: `"orthogonal"`, `"normc"`, or a `keras.initializers.Initializer`,
+            which is used as it is.
+        scale: Float, the gain (orthogonal) or column norm (normc).
+        seed: Integer or `None`.
+
+    Returns:
+        A `keras.initializers.Initializer`.
+
+    Raises:
+        ValueError: `name` is none of these.
+
+    Example:
+
+    ```python
+    layer = keras.layers.Dense(2, kernel_initializer=make_initializer("normc", 0.01))
+    ```
+    """
+    if isinstance(name, keras.initializers.Initializer):
+        return name
+    if name == "orthogonal":
+        return keras.initializers.Orthogonal(gain=scale, seed=seed)
+    if name == "normc":
+        return Normc(scale, seed=seed)
+    raise ValueError(
+        f"Received kernel_initializer={name!r}. Expected 'orthogonal', 'normc' or a "
+        "keras.initializers.Initializer."
+    )

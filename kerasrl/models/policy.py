@@ -1,0 +1,299 @@
+"""The contract between policies and agents."""
+
+import keras
+from keras import ops
+
+from kerasrl import spaces
+from kerasrl.distributions import distribution_for
+from kerasrl.models.scan import scan_states
+
+
+@keras.saving.register_keras_serializable("kerasrl")
+class Policy(keras.Model):
+    """Base class of policies: a `keras.Model` that agents can act with and train.
+
+    A subclass defines `call`, and `get_initial_state` if it is recurrent. Everything
+    else has a default. Layers whose size depends on the spaces are made in `setup`,
+    which the agent calls once before the first use; layers of fixed size may be made
+    in `__init__`, as in any Keras model.
+
+    `call(inputs, state=None, training=False)` works on one time step of a batch:
+
+    | argument | content |
+    |---|---|
+    | `inputs["observations"]` | observations, tree `[N, ...]` as in the space |
+    | `inputs["previous_actions"]` | tree `[N, ...]`, zeros at episode starts |
+    | `inputs["previous_rewards"]` | float32 `[N]`, zeros at episode starts |
+    | `state` | tree `[N, ...]` of recurrent state, `()` or `None` if there is none |
+
+    and returns a dict:
+
+    | key | content |
+    |---|---|
+    | `"distribution"` | `[N, P]`, parameters of the action distribution |
+    | `"values"` | `[N]` (not `[N, 1]`), state values; optional for `PG` |
+    | `"state"` | new recurrent state, tree `[N, ...]`; left out if there is none |
+
+    `P` is `self.num_parameters`, known after `setup`. More keys are allowed; losses
+    find them in `batch["outputs"]`.
+
+    Args:
+        **kwargs: As for `keras.Model`.
+
+    Example:
+
+    ```python
+    @keras.saving.register_keras_serializable()
+    class MyPolicy(kerasrl.models.Policy):
+        def setup(self, observation_space, action_space):
+            super().setup(observation_space, action_space)
+            self.hidden = keras.layers.Dense(64, activation="tanh")
+            self.head = keras.layers.Dense(self.num_parameters)
+            self.value = keras.layers.Dense(1)
+
+        def call(self, inputs, state=None, training=False):
+            features = self.hidden(inputs["observations"])
+            values = keras.ops.squeeze(self.value(features), -1)
+            return {"distribution": self.head(features), "values": values}
+
+    agent = kerasrl.PPO(policy=MyPolicy())
+    ```
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.observation_space = None
+        self.action_space = None
+
+    def setup(self, observation_space, action_space):
+        """Makes the layers that depend on the spaces. Extend it, calling `super()`.
+
+        Args:
+            observation_space: `gymnasium.spaces.Space` of one environment.
+            action_space: `gymnasium.spaces.Space` of one environment.
+
+        Raises:
+            TypeError: There is no action distribution for this action space.
+        """
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self.distribution_type = distribution_for(action_space)
+        self.num_parameters = self.distribution_type.parameters_size
+
+    def build_for(self, observation_space, action_space):
+        """Creates all weights, once. Agents call this; `setup` is what to extend.
+
+        Args:
+            observation_space: `gymnasium.spaces.Space` of one environment.
+            action_space: `gymnasium.spaces.Space` of one environment.
+
+        Raises:
+            ValueError: The policy was built for other spaces before.
+        """
+        if self.observation_space is not None:
+            if (self.observation_space, self.action_space) != (
+                observation_space,
+                action_space,
+            ):
+                raise ValueError(
+                    "Received an environment with observation space "
+                    f"{observation_space} and action space {action_space}, but the "
+                    f"policy was built for {self.observation_space} and "
+                    f"{self.action_space}. Use an environment with the same spaces, "
+                    "or a new policy."
+                )
+            return
+        self.setup(observation_space, action_space)
+        outputs = self(self.example_inputs(1), state=self.get_initial_state(1))
+        self._check_outputs(outputs)
+        self.built = True
+
+    def call(self, inputs, state=None, training=False):
+        """Computes distribution parameters and values. See the class docstring."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must define call(inputs, state=None, "
+            "training=False); see the docstring of kerasrl.models.Policy."
+        )
+
+    def unroll(self, inputs, state, episode_starts, training=False):
+        """Runs the policy over sequences, resetting its state at episode starts.
+
+        Args:
+            inputs: As for `call`, with leading axes `[T, B, ...]`.
+            state: Tree `[B, ...]`, the state before step 0.
+            episode_starts: Bool `[T, B]`. Where true, the state is set to the
+                initial state before that step.
+            training: Bool, as in Keras.
+
+        Returns:
+            Dict as from `call`, with leading axes `[T, B, ...]`. `"state"` is the
+            state after the last step, `[B, ...]`.
+        """
+        if not self.is_recurrent:
+            outputs = self(merge_time(inputs), training=training)
+            return split_time(outputs, ops.shape(episode_starts)[0])
+        initial_state = self.get_initial_state(ops.shape(episode_starts)[1])
+
+        def step(state, step_inputs):
+            inputs, starts = step_inputs
+            state = reset_state(state, initial_state, starts)
+            return self(inputs, state=state, training=training)["state"], state
+
+        # The loop gives the states in which each step was taken; all other outputs
+        # follow in one call.
+        last_state, states = scan_states(step, state, (inputs, episode_starts))
+        outputs = self(merge_time(inputs), state=merge_time(states), training=training)
+        outputs = {name: value for name, value in outputs.items() if name != "state"}
+        num_steps = ops.shape(episode_starts)[0]
+        return {**split_time(outputs, num_steps), "state": last_state}
+
+    @property
+    def is_recurrent(self):
+        """Whether the policy carries state from one step to the next."""
+        return bool(keras.tree.flatten(self.get_initial_state(1)))
+
+    def get_initial_state(self, batch_size):
+        """Returns the state at the start of an episode.
+
+        Args:
+            batch_size: Integer or scalar tensor `N`.
+
+        Returns:
+            Tree of tensors `[N, ...]`; `()` for a policy without state.
+        """
+        return ()
+
+    def distribution(self, outputs):
+        """Returns the action distribution that `call` or `unroll` described.
+
+        Args:
+            outputs: Dict with the key `"distribution"`, `[..., P]`.
+
+        Returns:
+            A `kerasrl.distributions.Distribution`.
+        """
+        return self.distribution_type(outputs["distribution"])
+
+    def custom_loss(self, loss, batch):
+        """Changes the loss. The default returns it as it is.
+
+        Args:
+            loss: Scalar, the loss of the algorithm on this minibatch, regularizers
+                and `add_loss` terms included.
+            batch: Dict of what the algorithm trains on (`observations`, `actions`,
+                `advantages`, ...) and `"outputs"`, what this policy returned for it.
+
+        Returns:
+            Scalar, the loss to minimize.
+        """
+        return loss
+
+    def custom_metrics(self, batch):
+        """Returns more scalars to log. The default returns none.
+
+        Args:
+            batch: As for `custom_loss`.
+
+        Returns:
+            Dict of scalars, averaged over the updates of an epoch.
+        """
+        return {}
+
+    def update_normalization(self, observations, mask):
+        """Learns the statistics of new observations. The default has none.
+
+        Args:
+            observations: Tree `[N, ...]`.
+            mask: Bool `[N]`, false for rows to ignore.
+        """
+
+    def example_inputs(self, batch_size):
+        """Returns a batch of zeros to call the policy with.
+
+        Args:
+            batch_size: Integer `N`.
+
+        Returns:
+            Dict as `inputs` of `call`, NumPy arrays.
+        """
+        rewards = spaces.zeros(_SCALAR, batch_size)
+        return {
+            "observations": spaces.zeros(self.observation_space, batch_size),
+            "previous_actions": spaces.zeros(self.action_space, batch_size),
+            "previous_rewards": rewards,
+        }
+
+    def _check_outputs(self, outputs):
+        if not isinstance(outputs, dict) or "distribution" not in outputs:
+            raise ValueError(
+                f"{type(self).__name__}.call returned {type(outputs).__name__}. "
+                'Expected a dict with the keys "distribution" and "values"; see the '
+                "docstring of kerasrl.models.Policy."
+            )
+        shape = tuple(outputs["distribution"].shape)
+        if shape != (1, self.num_parameters):
+            raise ValueError(
+                f'{type(self).__name__}.call returned "distribution" of shape {shape} '
+                f"for a batch of 1. Expected (1, {self.num_parameters}) for the action "
+                f"space {self.action_space}."
+            )
+        if "values" in outputs and tuple(outputs["values"].shape) != (1,):
+            raise ValueError(
+                f'{type(self).__name__}.call returned "values" of shape '
+                f"{tuple(outputs['values'].shape)} for a batch of 1. Expected (1,): "
+                "remove the last axis with keras.ops.squeeze(values, -1)."
+            )
+        if self.is_recurrent and "state" not in outputs:
+            raise ValueError(
+                f"{type(self).__name__} has an initial state, so its call must return "
+                'the new state under the key "state".'
+            )
+
+    def get_build_config(self):
+        if self.observation_space is None:
+            return None
+        return {
+            "observation_space": spaces.space_to_config(self.observation_space),
+            "action_space": spaces.space_to_config(self.action_space),
+        }
+
+    def build_from_config(self, config):
+        self.build_for(
+            spaces.space_from_config(config["observation_space"]),
+            spaces.space_from_config(config["action_space"]),
+        )
+
+
+_SCALAR = spaces.spaces.Box(-float("inf"), float("inf"), ())
+
+
+def merge_time(tree):
+    """Reshapes every leaf `[T, B, ...]` to `[T * B, ...]`."""
+    return keras.tree.map_structure(
+        lambda x: ops.reshape(x, (-1, *ops.shape(x)[2:])), tree
+    )
+
+
+def split_time(tree, num_steps):
+    """Reshapes every leaf `[T * B, ...]` to `[T, B, ...]`, `T` being `num_steps`."""
+    return keras.tree.map_structure(
+        lambda x: ops.reshape(x, (num_steps, -1, *ops.shape(x)[1:])), tree
+    )
+
+
+def reset_state(state, initial_state, starts):
+    """Replaces rows of a state where an episode starts.
+
+    Args:
+        state, initial_state: Trees `[B, ...]` of the same structure.
+        starts: Bool `[B]`.
+
+    Returns:
+        Tree `[B, ...]`.
+    """
+
+    def choose(current, initial):
+        shape = (-1,) + (1,) * (len(current.shape) - 1)
+        return ops.where(ops.reshape(starts, shape), initial, current)
+
+    return keras.tree.map_structure(choose, state, initial_state)

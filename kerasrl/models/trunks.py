@@ -1,0 +1,217 @@
+"""Trunks: layers that turn an observation into a vector of features."""
+
+import keras
+from keras import ops
+
+from kerasrl.models.initializers import make_initializer
+
+
+@keras.saving.register_keras_serializable("kerasrl")
+class MLP(keras.layers.Layer):
+    """A stack of dense layers.
+
+    Args:
+        hidden_units: Sequence of integers, the width of each layer.
+        activation: Activation of every layer, anything Keras accepts.
+        kernel_initializer: `"orthogonal"` (gain sqrt 2), `"normc"` (columns of norm
+            1), or a Keras initializer.
+        seed: Integer or `None`, seed of the initializers.
+
+    Input shape:
+        `(batch_size, features)`.
+
+    Output shape:
+        `(batch_size, hidden_units[-1])`, or the input if `hidden_units` is empty.
+
+    Example:
+
+    ```python
+    policy = kerasrl.models.ActorCritic(trunk=kerasrl.models.MLP((256, 256), "relu"))
+    ```
+    """
+
+    def __init__(
+        self,
+        hidden_units=(64, 64),
+        activation="tanh",
+        kernel_initializer="orthogonal",
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.hidden_units = tuple(hidden_units)
+        self.activation = keras.activations.get(activation)
+        self.kernel_initializer = kernel_initializer
+        self.seed = seed
+        gain = 1.0 if kernel_initializer == "normc" else 2.0**0.5
+        self.hidden_layers = [
+            keras.layers.Dense(
+                units,
+                activation=self.activation,
+                kernel_initializer=make_initializer(
+                    kernel_initializer, gain, None if seed is None else seed + index
+                ),
+            )
+            for index, units in enumerate(self.hidden_units)
+        ]
+
+    def build(self, input_shape):
+        for layer in self.hidden_layers:
+            layer.build(input_shape)
+            input_shape = layer.compute_output_shape(input_shape)
+
+    def call(self, inputs):
+        for layer in self.hidden_layers:
+            inputs = layer(inputs)
+        return inputs
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], *self.hidden_units[-1:]) or input_shape
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            hidden_units=self.hidden_units,
+            activation=keras.activations.serialize(self.activation),
+            kernel_initializer=_serialize(self.kernel_initializer),
+            seed=self.seed,
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**_deserialize(config))
+
+
+#: The convolutions of Mnih et al. (2015), for 84 x 84 images.
+NATURE_FILTERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+
+
+@keras.saving.register_keras_serializable("kerasrl")
+class CNN(keras.layers.Layer):
+    """A stack of convolutions, flattened, and dense layers.
+
+    The default is the network of Mnih et al. (2015),
+    https://doi.org/10.1038/nature14236. Integer images are divided by 255.
+
+    Args:
+        filters: Sequence of `(channels, kernel, stride)`. If the image is smaller
+            than a kernel, `"same"` padding is used for that layer.
+        hidden_units: Sequence of integers, widths of the dense layers after the
+            convolutions.
+        activation: Activation of every layer.
+        kernel_initializer: As in `MLP`.
+        seed: Integer or `None`, seed of the initializers.
+
+    Input shape:
+        `(batch_size, height, width, channels)`.
+
+    Output shape:
+        `(batch_size, hidden_units[-1])`.
+
+    Example:
+
+    ```python
+    trunk = kerasrl.models.CNN([(16, 3, 2), (32, 3, 2)], hidden_units=(128,))
+    policy = kerasrl.models.ActorCritic(trunk=trunk)
+    ```
+    """
+
+    def __init__(
+        self,
+        filters=NATURE_FILTERS,
+        hidden_units=(512,),
+        activation="relu",
+        kernel_initializer="orthogonal",
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters = tuple(tuple(spec) for spec in filters)
+        for spec in self.filters:
+            if len(spec) != 3:
+                raise ValueError(
+                    f"Received filters={filters!r}. Expected a sequence of "
+                    "(channels, kernel, stride), such as [(32, 8, 4), (64, 4, 2)]."
+                )
+        self.hidden_units = tuple(hidden_units)
+        self.activation = keras.activations.get(activation)
+        self.kernel_initializer = kernel_initializer
+        self.seed = seed
+
+    def build(self, input_shape):
+        if len(input_shape) != 4:
+            raise ValueError(
+                f"Received images of shape {tuple(input_shape)}. Expected "
+                "(batch_size, height, width, channels)."
+            )
+        gain = 1.0 if self.kernel_initializer == "normc" else 2.0**0.5
+        self.convolutions = []
+        for index, (channels, kernel, stride) in enumerate(self.filters):
+            fits = min(input_shape[1:3]) >= kernel
+            layer = keras.layers.Conv2D(
+                channels,
+                kernel,
+                strides=stride,
+                padding="valid" if fits else "same",
+                activation=self.activation,
+                kernel_initializer=make_initializer(
+                    self.kernel_initializer, gain, self._seed(index)
+                ),
+            )
+            layer.build(input_shape)
+            input_shape = layer.compute_output_shape(input_shape)
+            self.convolutions.append(layer)
+        self.flatten = keras.layers.Flatten()
+        self.dense = MLP(
+            self.hidden_units,
+            self.activation,
+            self.kernel_initializer,
+            self._seed(len(self.filters)),
+        )
+        self.dense.build(self.flatten.compute_output_shape(input_shape))
+
+    def _seed(self, index):
+        return None if self.seed is None else self.seed + index
+
+    def call(self, inputs):
+        is_float = "float" in keras.backend.standardize_dtype(inputs.dtype)
+        inputs = ops.cast(inputs, "float32")
+        inputs = inputs if is_float else inputs / 255.0
+        for layer in self.convolutions:
+            inputs = layer(inputs)
+        return self.dense(self.flatten(inputs))
+
+    def compute_output_shape(self, input_shape):
+        flat = self.flatten.compute_output_shape(input_shape)
+        return (input_shape[0], *(self.hidden_units or flat[1:])[-1:])
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            filters=self.filters,
+            hidden_units=self.hidden_units,
+            activation=keras.activations.serialize(self.activation),
+            kernel_initializer=_serialize(self.kernel_initializer),
+            seed=self.seed,
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**_deserialize(config))
+
+
+def _serialize(initializer):
+    if isinstance(initializer, str):
+        return initializer
+    return keras.saving.serialize_keras_object(initializer)
+
+
+def _deserialize(config):
+    config = dict(config)
+    if isinstance(config.get("kernel_initializer"), dict):
+        config["kernel_initializer"] = keras.saving.deserialize_keras_object(
+            config["kernel_initializer"]
+        )
+    return config

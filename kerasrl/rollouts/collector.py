@@ -1,0 +1,414 @@
+"""Acting in environments and recording what happened."""
+
+import numpy as np
+import optree
+
+from kerasrl import spaces
+from kerasrl.envs.spaces import space_leaves
+from kerasrl.rollouts.episodes import EpisodeStatistics, EpisodeTracker
+from kerasrl.rollouts.rollout import Rollout
+
+
+class Collector:
+    """Lets an actor act in environments, one rollout after the other.
+
+    Rollouts join without a seam: each starts where the one before stopped, in the
+    middle of episodes.
+
+    Args:
+        envs: `kerasrl.envs.Environments`, B of them.
+        actor: Called as `actor(inputs, noise)` at every step. `inputs` is a dict of
+            `observations`, `previous_actions` (trees `[B, ...]`), `previous_rewards`
+            float32 `[B]` and `state` (tree `[B, ...]`), to be left unchanged. It
+            returns a dict of `actions`, `state` and anything else to be recorded, in
+            new arrays at every call. `actor.initial_state` is the state at the start of
+            an episode, a tree without batch axis, `()` or `None` without recurrence.
+            `actor.draw(generators, T)` returns the list of noise arrays `[T, B, ...]`
+            of a rollout; `noise` is the list of their rows.
+        rollout_length: Integer, T.
+        generators: List of B `numpy.random.Generator`, the only source of randomness
+            in acting.
+        info_keys: Names of entries of the environments' infos to record.
+        listener: `None`, or an object with the methods `on_episode_begin(episode)`,
+            `on_episode_step(episode)`, `on_episode_end(episode)`, each given a
+            `kerasrl.rollouts.Episode`. Costs Python time for every environment step.
+
+    Raises:
+        ValueError: `rollout_length` is not a positive integer, or there is not one
+            generator per environment.
+
+    Example:
+
+    ```python
+    envs = kerasrl.make_envs("CartPole-v1", num_envs=8)
+    generators = [np.random.default_rng(seed) for seed in range(8)]
+    collector = Collector(envs, actor, 128, generators)
+    collector.reset(list(range(8)))
+    rollout = collector.collect()
+    collector.drain_episodes()[0].episode_return
+    ```
+    """
+
+    def __init__(
+        self, envs, actor, rollout_length, generators, info_keys=(), listener=None
+    ):
+        if not isinstance(rollout_length, (int, np.integer)) or rollout_length < 1:
+            raise ValueError(
+                "`rollout_length` must be a positive integer. Received: "
+                f"{rollout_length!r}."
+            )
+        if len(generators) != envs.num_envs:
+            raise ValueError(
+                "There must be one generator per environment. Received: "
+                f"{len(generators)} generators for {envs.num_envs} environments."
+            )
+        if isinstance(info_keys, str):
+            raise ValueError(
+                f"`info_keys` must be a sequence of names. Received: {info_keys!r}. "
+                f"Expected: [{info_keys!r}]."
+            )
+        self.envs = envs
+        self.actor = actor
+        self.rollout_length = int(rollout_length)
+        self.generators = list(generators)
+        self.info_keys = tuple(info_keys)
+        self.listener = listener
+        self.env_steps = 0
+        self._finished = []
+        self._observations = None
+
+    def reset(self, seeds=None):
+        """Starts new episodes in all environments and forgets the running ones.
+
+        Args:
+            seeds: List of B integers, environment `b` is seeded with `seeds[b]`;
+                `None` leaves the environments' random generators as they are.
+
+        Raises:
+            ValueError: There are not B seeds.
+        """
+        num_envs = self.envs.num_envs
+        self._observations = self.envs.reset(seeds)
+        self._previous_actions = spaces.zeros(self.envs.action_space, num_envs)
+        self._previous_rewards = np.zeros(num_envs, np.float32)
+        self._starts = np.ones(num_envs, bool)
+        initial_state = self.actor.initial_state
+        self._initial_state = () if initial_state is None else initial_state
+        self._state = optree.tree_map(
+            lambda leaf: np.repeat(np.asarray(leaf)[None], num_envs, axis=0),
+            self._initial_state,
+        )
+        self._statistics = EpisodeStatistics(num_envs)
+        self._tracker = None
+
+    def collect(self):
+        """Takes `rollout_length` steps in every environment.
+
+        Returns:
+            A `kerasrl.rollouts.Rollout` of new arrays.
+
+        Raises:
+            RuntimeError: `reset` has not been called.
+            ValueError: The actor's outputs do not fit the action space, or an
+                environment returned NaN or infinity.
+        """
+        if self._observations is None:
+            raise RuntimeError("Call `reset` before the first `collect`.")
+        length, num_envs = self.rollout_length, self.envs.num_envs
+        shape = (length, num_envs)
+        # One row more than the rollout: row t is what the policy sees at step t.
+        observations = _Rows(self._observations, length + 1)
+        actions = _Rows(self._previous_actions, length + 1)
+        rewards = np.empty((length + 1, num_envs), np.float32)
+        rewards[0] = self._previous_rewards
+        terminated, truncated = np.zeros(shape, bool), np.zeros(shape, bool)
+        valid = np.ones(shape, bool)
+        extras, infos, final = None, [], []
+        tracker = self._start_tracking()
+        noise = self.actor.draw(self.generators, length)
+        starts, state = self._starts, self._state
+        inputs = {
+            "observations": observations.row(0),
+            "previous_actions": self._previous_actions,
+            "previous_rewards": self._previous_rewards,
+        }
+        actor, env_step = self.actor, self.envs.step
+        recurrent = bool(optree.tree_leaves(state))
+        any_start = bool(starts.any())
+        for time in range(length):
+            if recurrent and any_start:
+                state = self._reset_rows(state, starts)
+            inputs["state"] = state
+            outputs = actor(inputs, [array[time] for array in noise])
+            if extras is None:
+                extras = self._check_outputs(outputs)
+            taken, state = outputs["actions"], outputs["state"]
+            for name, rows in extras.items():
+                rows.write(time, outputs[name])
+            seen = observations.row(time + 1)
+            step = env_step(taken, seen)
+            actions.write(time + 1, taken)
+            rewards[time + 1] = step.rewards
+            any_start = step.any_ended
+            previous_actions = actions.row(time + 1)
+            previous_rewards = rewards[time + 1]
+            if any_start:
+                terminated[time], truncated[time] = step.terminated, step.truncated
+                valid[time] = step.valid
+                starts = step.terminated | step.truncated
+                if step.truncated.any():
+                    self._note_final(final, time, step, taken, state)
+                previous_actions = _zero_rows(previous_actions, starts)
+                previous_rewards = _zero_rows(previous_rewards, starts)
+            # A new dict, for an actor that keeps what it was given.
+            inputs = {
+                "observations": seen,
+                "previous_actions": previous_actions,
+                "previous_rewards": previous_rewards,
+            }
+            if self.info_keys:
+                infos.append(step.infos)
+            if tracker is not None:
+                tracker.step(time, step, taken)
+        episode_starts = np.empty(shape, bool)
+        episode_starts[0] = self._starts
+        np.logical_or(terminated[:-1], truncated[:-1], out=episode_starts[1:])
+        rollout = Rollout(
+            observations=observations.slice(0, length),
+            actions=actions.slice(1, length + 1),
+            rewards=rewards[1:],
+            terminated=terminated,
+            truncated=truncated,
+            valid=valid,
+            episode_starts=episode_starts,
+            previous_actions=_zero_rows(actions.slice(0, length), episode_starts),
+            previous_rewards=_zero_rows(rewards[:-1], episode_starts),
+            state=_copy(self._state),
+            next_inputs=None,
+            final=self._gather_final(final, rewards),
+            extras={name: rows.slice(0, length) for name, rows in extras.items()},
+            infos={name: _info_array(name, infos) for name in self.info_keys},
+        )
+        self._check_finite(rollout, observations.slice(0, length + 1))
+        self._observations = _copy(inputs["observations"])
+        self._previous_actions = _copy(inputs["previous_actions"])
+        self._previous_rewards = inputs["previous_rewards"].copy()
+        self._starts = terminated[-1] | truncated[-1]
+        self._state = state
+        rollout.next_inputs = {
+            "observations": self._observations,
+            "previous_actions": self._previous_actions,
+            "previous_rewards": self._previous_rewards,
+            "episode_starts": self._starts.copy(),
+        }
+        self._finish_episodes(rollout, tracker)
+        self.env_steps += rollout.num_steps
+        return rollout
+
+    def drain_episodes(self):
+        """The episodes that ended since the last call.
+
+        Returns:
+            List of `kerasrl.rollouts.EpisodeRecord`, in the order of time.
+        """
+        finished, self._finished = self._finished, []
+        return finished
+
+    def _start_tracking(self):
+        if self.listener is None:
+            self._tracker = None
+        elif self._tracker is None or self._tracker.listener is not self.listener:
+            self._tracker = EpisodeTracker(
+                self.listener, self.envs, self._observations, self._statistics
+            )
+        return self._tracker
+
+    def _reset_rows(self, state, starts):
+        """The state with the rows at episode starts replaced, in new arrays."""
+
+        def replace(leaf, initial):
+            leaf = np.array(leaf)
+            leaf[starts] = initial
+            return leaf
+
+        return optree.tree_map(replace, state, self._initial_state)
+
+    def _check_outputs(self, outputs):
+        """Checks the first outputs of a rollout; arrays for the additional ones."""
+        missing = {"actions", "state"} - set(outputs)
+        if missing:
+            raise ValueError(
+                f"The actor's outputs lack {sorted(missing)}. Received: "
+                f"{sorted(outputs)}. Expected at least 'actions' and 'state' (`()` "
+                "without recurrence)."
+            )
+        for name, expected in (
+            ("actions", self._previous_actions),
+            ("state", self._state),
+        ):
+            received = outputs[name]
+            same = optree.tree_structure(received) == optree.tree_structure(expected)
+            if not same or _shapes(received) != _shapes(expected):
+                raise ValueError(
+                    f"The actor's {name!r} do not fit. Received: "
+                    f"{_describe(received)}. Expected: {_describe(expected)}, from "
+                    + (
+                        f"the action space {self.envs.action_space}."
+                        if name == "actions"
+                        else "`actor.initial_state` with the batch axis in front."
+                    )
+                )
+        extras = {}
+        for name, value in outputs.items():
+            if name not in ("actions", "state"):
+                extras[name] = _Rows(value, self.rollout_length, start=False)
+        return extras
+
+    def _note_final(self, final, time, step, actions, state):
+        for env in np.flatnonzero(step.truncated & step.valid & ~step.terminated):
+            row = _row({"actions": actions, "state": state}, env)
+            final.append((time, int(env), step.final_observations[env], row))
+
+    def _gather_final(self, final, rewards):
+        if not final:
+            return None
+        times, envs, observations, rows = zip(*final, strict=True)
+        stacked = optree.tree_map(lambda *leaves: np.stack(leaves), *rows)
+        times, envs = np.array(times), np.array(envs)
+        dtypes = optree.tree_map(lambda leaf: leaf.dtype, self._previous_actions)
+        return {
+            "time": times,
+            "env": envs,
+            "observations": optree.tree_map(
+                lambda *leaves: np.stack(leaves), *observations
+            ),
+            "previous_actions": optree.tree_map(
+                lambda leaf, dtype: leaf.astype(dtype, copy=False),
+                stacked["actions"],
+                dtypes,
+            ),
+            "previous_rewards": rewards[times + 1, envs],
+            "state": stacked["state"],
+        }
+
+    def _finish_episodes(self, rollout, tracker):
+        records = self._statistics.update(
+            rollout.rewards,
+            rollout.terminated,
+            rollout.truncated,
+            rollout.valid,
+            self.env_steps,
+        )
+        for time, record in records:
+            if tracker is not None:
+                metrics = tracker.custom_metrics(time, record.env_index)
+                record.custom_metrics.update(metrics)
+            self._finished.append(record)
+
+    def _check_finite(self, rollout, observations):
+        """Raises for NaN or infinity, which would spread into the weights."""
+        self._check_array("a reward", rollout.rewards)
+        names = [name for name, _ in space_leaves(self.envs.observation_space)]
+        lister = self.envs.observation_leaves
+        for name, leaf in zip(names, lister(observations), strict=True):
+            if leaf.dtype.kind == "f":
+                self._check_array(f"an observation ({name})", leaf)
+        if rollout.final is not None:
+            for leaf in optree.tree_leaves(rollout.final["observations"]):
+                if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
+                    raise ValueError(
+                        f"{self.envs.name} returned a final observation with NaN or "
+                        "infinity. Received: "
+                        f"{leaf[~np.isfinite(leaf)][0]}. Expected finite numbers."
+                    )
+
+    def _check_array(self, what, array):
+        if np.isfinite(array).all():
+            return
+        time, env = np.argwhere(~np.isfinite(array))[0][:2].tolist()
+        raise ValueError(
+            f"Environment {env} of {self.envs.name} returned {what} with NaN or "
+            f"infinity at step {time} of the rollout. Received: {array[time, env]}. "
+            "Expected finite numbers: fix the environment, or clip them in a wrapper."
+        )
+
+
+class _Rows:
+    """Arrays `[T, ...]` to be filled row by row with trees of one structure.
+
+    A tree that is a single array, by far the most frequent, takes no tree operations.
+    """
+
+    def __init__(self, example, length, start=True):
+        leaves, self._structure = optree.tree_flatten(example)
+        leaves = [np.asarray(leaf) for leaf in leaves]
+        self._arrays = [np.empty((length, *leaf.shape), leaf.dtype) for leaf in leaves]
+        self._single = self._arrays[0] if self._structure.is_leaf() else None
+        if start:
+            for array, leaf in zip(self._arrays, leaves, strict=True):
+                array[0] = leaf
+
+    def row(self, time):
+        if self._single is not None:
+            return self._single[time]
+        return self._structure.unflatten([array[time] for array in self._arrays])
+
+    def write(self, time, tree):
+        if self._single is not None:
+            self._single[time] = tree
+            return
+        leaves = self._structure.flatten_up_to(tree)
+        for array, leaf in zip(self._arrays, leaves, strict=True):
+            array[time] = leaf
+
+    def slice(self, start, stop):
+        return self._structure.unflatten([array[start:stop] for array in self._arrays])
+
+
+def _copy(tree):
+    return optree.tree_map(np.array, tree)
+
+
+def _row(tree, index):
+    return optree.tree_map(lambda array: np.array(array[index]), tree)
+
+
+def _zero_rows(tree, mask):
+    """A copy with zeros where `mask`, which covers the leading axes."""
+
+    def zero(array):
+        array = array.copy()
+        array[mask] = 0
+        return array
+
+    return zero(tree) if isinstance(tree, np.ndarray) else optree.tree_map(zero, tree)
+
+
+def _shapes(tree):
+    return [np.shape(leaf) for leaf in optree.tree_leaves(tree)]
+
+
+def _describe(tree):
+    return optree.tree_map(lambda leaf: list(np.shape(leaf)), tree)
+
+
+def _info_array(name, infos):
+    """One array `[T, B, ...]` of an info key; NaN or None where it is missing."""
+    rows = [[info.get(name) for info in row] for row in infos]
+    present = [value for row in rows for value in row if value is not None]
+    shapes = {np.shape(value) for value in present}
+    numeric = all(
+        isinstance(value, (bool, int, float, np.number, np.bool_, np.ndarray))
+        and np.asarray(value).dtype.kind in "biuf"
+        for value in present
+    )
+    shape = (len(rows), len(rows[0]))
+    if numeric and len(shapes) <= 1:
+        array = np.full((*shape, *next(iter(shapes), ())), np.nan)
+    else:
+        array = np.full(shape, None, object)
+    for time, row in enumerate(rows):
+        for env, value in enumerate(row):
+            if value is not None:
+                array[time, env] = value
+    return array

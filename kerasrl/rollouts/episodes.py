@@ -1,0 +1,207 @@
+"""Episodes while they run, and what remains of them."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import optree
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EpisodeRecord:
+    """A finished episode.
+
+    Args:
+        env_index: Integer, which environment.
+        episode_return: Float, undiscounted sum of rewards.
+        length: Integer, number of steps.
+        terminated: Bool, whether it reached an end of the task (else it was cut off).
+        env_steps: Integer, steps of all environments that the collector had taken at
+            the end of the step in which it ended.
+        custom_metrics: Dict of numbers that callbacks put into the episode.
+    """
+
+    env_index: int
+    episode_return: float
+    length: int
+    terminated: bool
+    env_steps: int
+    custom_metrics: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(slots=True)
+class Episode:
+    """A running episode, as episode hooks see it.
+
+    One object per episode, updated in place at every step.
+
+    Args:
+        env_index: Integer, which environment.
+        observation: Tree without batch axis: the latest observation, at the end the
+            last of the episode.
+        info: Dict, info of the latest step, or of the reset.
+        episode_return: Float, sum of rewards so far.
+        length: Integer, number of steps so far.
+        action: Tree without batch axis, the latest action as the policy emitted it;
+            `None` before the first.
+        reward: Float, the latest reward.
+        terminated: Bool, whether the latest step ended the task.
+        truncated: Bool, whether the latest step was the last before a cut.
+        user_data: Dict for the hooks' own use.
+        custom_metrics: Dict of numbers, logged as `<name>_mean`, `_min` and `_max`
+            over the episodes that end.
+
+    Example:
+
+    ```python
+    def on_episode_end(self, episode):
+        episode.custom_metrics["steps"] = episode.length
+    ```
+    """
+
+    env_index: int
+    observation: Any
+    info: dict
+    episode_return: float = 0.0
+    length: int = 0
+    action: Any = None
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+    user_data: dict = dataclasses.field(default_factory=dict)
+    custom_metrics: dict = dataclasses.field(default_factory=dict)
+
+
+class EpisodeStatistics:
+    """Returns and lengths of the episodes that end, at no cost per step.
+
+    Works on whole rollouts: episodes may span several of them.
+
+    Args:
+        num_envs: Integer, B.
+    """
+
+    def __init__(self, num_envs):
+        self.returns = np.zeros(num_envs)
+        self.lengths = np.zeros(num_envs, np.int64)
+
+    def update(self, rewards, terminated, truncated, valid, env_steps):
+        """Takes in a rollout.
+
+        Args:
+            rewards: float32 `[T, B]`.
+            terminated: bool `[T, B]`.
+            truncated: bool `[T, B]`.
+            valid: bool `[T, B]`.
+            env_steps: Integer, steps of all environments before this rollout.
+
+        Returns:
+            List of pairs `(time, EpisodeRecord)` of the episodes that ended, in the
+            order of time.
+        """
+        returns = np.cumsum(rewards, axis=0, dtype=np.float64)
+        returns += self.returns
+        lengths = np.cumsum(valid, axis=0)
+        lengths += self.lengths
+        ends = (terminated | truncated) & valid
+        records = []
+        if ends.any():
+            steps = env_steps + np.cumsum(valid.sum(axis=1))
+            base_returns = np.zeros(len(self.returns))
+            base_lengths = np.zeros_like(self.lengths)
+            for time, env in np.argwhere(ends).tolist():
+                record = EpisodeRecord(
+                    env_index=env,
+                    episode_return=float(returns[time, env] - base_returns[env]),
+                    length=int(lengths[time, env] - base_lengths[env]),
+                    terminated=bool(terminated[time, env]),
+                    env_steps=int(steps[time]),
+                )
+                records.append((time, record))
+                base_returns[env] = returns[time, env]
+                base_lengths[env] = lengths[time, env]
+            self.returns = returns[-1] - base_returns
+            self.lengths = lengths[-1] - base_lengths
+        else:
+            self.returns, self.lengths = returns[-1], lengths[-1]
+        return records
+
+
+class EpisodeTracker:
+    """Keeps `Episode` objects up to date and tells a listener about them.
+
+    Args:
+        listener: Object with the methods `on_episode_begin(episode)`,
+            `on_episode_step(episode)` and `on_episode_end(episode)`.
+        envs: `kerasrl.envs.Environments`, just reset or under way.
+        observations: Tree `[B, ...]`, the current observations.
+        statistics: `EpisodeStatistics`, for episodes that are already under way.
+    """
+
+    def __init__(self, listener, envs, observations, statistics):
+        self.listener = listener
+        self.envs = envs
+        self._episodes = []
+        self._finished = {}
+        for env, info in enumerate(envs.reset_infos):
+            observation = _row(observations, env)
+            self._begin(
+                Episode(
+                    env,
+                    observation,
+                    info,
+                    float(statistics.returns[env]),
+                    int(statistics.lengths[env]),
+                )
+            )
+
+    def step(self, time, step, actions):
+        """Takes in one step of all environments.
+
+        Args:
+            time: Integer, index within the rollout.
+            step: `EnvStep`.
+            actions: Tree `[B, ...]` as the policy emitted them.
+        """
+        infos, rewards = step.infos, step.rewards.tolist()
+        for env, info in enumerate(infos):
+            if not step.valid[env]:
+                # The vector environment only now made the first observation.
+                observation = _row(step.observations, env)
+                self._begin(Episode(env, observation, info.get("reset_info", {})))
+                continue
+            episode = self._episodes[env]
+            episode.action = _row(actions, env)
+            episode.reward = rewards[env]
+            episode.episode_return += rewards[env]
+            episode.length += 1
+            episode.terminated = bool(step.terminated[env])
+            episode.truncated = bool(step.truncated[env])
+            ended = episode.terminated or episode.truncated
+            episode.observation = (
+                step.final_observations[env] if ended else _row(step.observations, env)
+            )
+            episode.info = info
+            self.listener.on_episode_step(episode)
+            if ended:
+                self.listener.on_episode_end(episode)
+                self._finished[time, env] = episode.custom_metrics
+                if not self.envs.resets_on_next_step:
+                    observation = _row(step.observations, env)
+                    self._begin(Episode(env, observation, info.get("reset_info", {})))
+
+    def custom_metrics(self, time, env):
+        """The custom metrics of the episode that ended there in this rollout."""
+        return self._finished.pop((time, env), {})
+
+    def _begin(self, episode):
+        if episode.env_index == len(self._episodes):
+            self._episodes.append(episode)
+        self._episodes[episode.env_index] = episode
+        self.listener.on_episode_begin(episode)
+
+
+def _row(tree, index):
+    if isinstance(tree, np.ndarray):
+        return tree[index]
+    return optree.tree_map(lambda array: array[index], tree)

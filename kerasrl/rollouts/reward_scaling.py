@@ -1,0 +1,78 @@
+"""Scaling of rewards by the spread of discounted returns."""
+
+import numpy as np
+
+
+class RewardScaler:
+    """Divides rewards by the running standard deviation of the discounted return.
+
+    The return is summed forward in time, `R_t = gamma * R_{t-1} + r_t`, and starts
+    again after every ending. All rewards of a rollout are divided by the same number,
+    which includes that rollout, so the order of advantages within it is kept.
+
+    Paper: Engstrom et al. (2020), https://arxiv.org/abs/2005.12729, section 3.
+
+    Args:
+        gamma: Float, discount factor.
+        epsilon: Float added to the variance.
+        clip: Float, bound of scaled rewards.
+
+    Example:
+
+    ```python
+    scaler = RewardScaler(gamma=0.99)
+    scaler.start(num_envs=8)
+    rewards = scaler(rollout)
+    ```
+    """
+
+    def __init__(self, gamma, epsilon=1e-8, clip=10.0):
+        self.gamma = gamma
+        self.epsilon = epsilon
+        self.clip = clip
+        self.count = 0.0
+        self.mean = 0.0
+        self.squares = 0.0
+        self._returns = None
+
+    def start(self, num_envs):
+        """Forgets the unfinished returns: the environments were reset."""
+        self._returns = np.zeros(num_envs)
+
+    def __call__(self, rollout):
+        """Learns from a rollout and returns its rewards, scaled.
+
+        Args:
+            rollout: A `kerasrl.rollouts.Rollout`.
+
+        Returns:
+            float32 `[T, B]`.
+        """
+        returns = np.empty(rollout.rewards.shape)
+        for time, rewards in enumerate(rollout.rewards):
+            self._returns = self.gamma * self._returns + rewards
+            returns[time] = self._returns
+            self._returns[rollout.terminated[time] | rollout.truncated[time]] = 0.0
+        self._merge(returns[rollout.valid])
+        scale = np.sqrt(self.squares / max(self.count, 1.0) + self.epsilon)
+        scaled = np.clip(rollout.rewards / scale, -self.clip, self.clip)
+        return scaled.astype(np.float32)
+
+    def _merge(self, values):
+        # Chan, Golub and LeVeque (1979).
+        count = self.count + values.size
+        delta = values.mean() - self.mean
+        self.squares += values.var() * values.size
+        self.squares += delta**2 * self.count * values.size / count
+        self.mean += delta * values.size / count
+        self.count = count
+
+    def get_state(self):
+        """Returns the statistics as JSON-compatible data."""
+        return {"count": self.count, "mean": self.mean, "squares": self.squares}
+
+    def set_state(self, state):
+        """Restores what `get_state` returned."""
+        self.count = state["count"]
+        self.mean = state["mean"]
+        self.squares = state["squares"]

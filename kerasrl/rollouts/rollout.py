@@ -1,0 +1,135 @@
+"""Experience as arrays over time and environments."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import optree
+
+# Fields whose leaves are `[T, B, ...]`; the others describe the rollout as a whole.
+_TIME_FIELDS = (
+    "observations",
+    "actions",
+    "rewards",
+    "terminated",
+    "truncated",
+    "valid",
+    "episode_starts",
+    "previous_actions",
+    "previous_rewards",
+    "extras",
+    "infos",
+)
+
+
+@dataclasses.dataclass
+class Rollout:
+    """T steps of B environments, as a tree of arrays `[T, B, ...]`.
+
+    A node of `optree` and `keras.tree`: `optree.tree_map` goes through all of it.
+    `rollout[index]` and `rollout.map(function)` treat the `[T, B]` part, and
+    `dataclasses.replace(rollout, rewards=...)` makes a changed copy.
+
+    An episode never stops with a bare `done`: `terminated` removes the bootstrap,
+    `terminated | truncated` cuts traces, and `final` has what is needed to evaluate the
+    last observation of every truncated episode in one batch.
+
+    Args:
+        observations: Tree `[T, B, ...]`. `observations[t]` is what `actions[t]` was
+            chosen on.
+        actions: Tree `[T, B, ...]`, as the policy emitted them: before clipping, and
+            discrete choices counted from zero.
+        rewards: float32 `[T, B]`. `rewards[t]` follows `actions[t]`.
+        terminated: bool `[T, B]`, the episode reached an end of the task after
+            `actions[t]`.
+        truncated: bool `[T, B]`, the episode was cut off after `actions[t]`.
+        valid: bool `[T, B]`, False for fillers of vector environments in NEXT_STEP
+            mode, which nothing may be learnt from. They have `truncated` True.
+        episode_starts: bool `[T, B]`, True where `observations[t]` is the first of an
+            episode: recurrent state must be set to the initial state before step `t`.
+        previous_actions: Tree `[T, B, ...]`, zeros at episode starts.
+        previous_rewards: float32 `[T, B]`, zeros at episode starts.
+        state: Tree `[B, ...]`, recurrent state before row 0, `episode_starts[0]` not
+            yet applied. `()` without recurrence.
+        next_inputs: Dict of what the policy sees at step T: `observations`,
+            `previous_actions` (trees `[B, ...]`), `previous_rewards` float32 `[B]`,
+            `episode_starts` bool `[B]`.
+        final: `None` if no valid step was truncated without being terminated, else a
+            dict over these K steps in the order of time: `time` and `env` int `[K]`,
+            `observations` tree `[K, ...]` (the last observation of the episode),
+            `previous_actions` tree `[K, ...]` and `previous_rewards` float32 `[K]`
+            (action and reward of that very step), `state` tree `[K, ...]` (after the
+            policy consumed `observations[time, env]`).
+        extras: Dict of trees `[T, B, ...]`, whatever else the actor returned.
+        infos: Dict of arrays `[T, B, ...]` of the info keys asked for: float64 with
+            NaN where a number is missing, else objects with `None`.
+
+    Example:
+
+    ```python
+    rollout = collector.collect()
+    first_half = rollout[:64]
+    flat = rollout.map(lambda array: array.reshape(-1, *array.shape[2:]))
+    ```
+    """
+
+    observations: Any
+    actions: Any
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    valid: np.ndarray
+    episode_starts: np.ndarray
+    previous_actions: Any
+    previous_rewards: np.ndarray
+    state: Any = ()
+    next_inputs: dict | None = None
+    final: dict | None = None
+    extras: dict = dataclasses.field(default_factory=dict)
+    infos: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def num_steps(self):
+        """Number of environment steps in it: T times B, less the fillers."""
+        return int(np.count_nonzero(self.valid))
+
+    def map(self, function):
+        """Applies a function to every `[T, B, ...]` array.
+
+        Args:
+            function: Takes and returns an array.
+
+        Returns:
+            A `Rollout` with the mapped arrays; `state`, `next_inputs` and `final` are
+            those of this one.
+        """
+        fields = {
+            name: optree.tree_map(function, getattr(self, name))
+            for name in _TIME_FIELDS
+        }
+        return dataclasses.replace(self, **fields)
+
+    def __getitem__(self, index):
+        """Slices every `[T, B, ...]` array.
+
+        Args:
+            index: Whatever indexes an array: a slice of time, a pair of slices, a
+                boolean mask `[T, B]`.
+
+        Returns:
+            A `Rollout` whose `state`, `next_inputs` and `final` are `None`, because
+            they belong to the whole.
+        """
+        sliced = self.map(lambda array: array[index])
+        return dataclasses.replace(sliced, state=None, next_inputs=None, final=None)
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Rollout))
+
+# The global namespace, so that both `optree` and `keras.tree` know the class.
+optree.register_pytree_node(
+    Rollout,
+    lambda rollout: (tuple(getattr(rollout, name) for name in _FIELDS), None, _FIELDS),
+    lambda _, children: Rollout(**dict(zip(_FIELDS, children, strict=True))),
+    namespace=optree.registry.__GLOBAL_NAMESPACE,
+)

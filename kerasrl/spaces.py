@@ -1,0 +1,167 @@
+"""Gymnasium spaces as plain data, and example values of them.
+
+Imports no TensorFlow.
+"""
+
+from typing import Any
+
+import numpy as np
+import optree
+from gymnasium import spaces
+
+
+def space_to_config(space: spaces.Space) -> dict[str, Any]:
+    """Describes a space as JSON-compatible data.
+
+    Args:
+        space: A `Box`, `Discrete`, `MultiDiscrete`, `MultiBinary`, `Dict` or `Tuple`
+            space, nested at will.
+
+    Returns:
+        Dict that `space_from_config` turns back into an equal space.
+
+    Raises:
+        TypeError: The space, or one inside it, is of another kind.
+
+    Example:
+
+    ```python
+    space_to_config(gymnasium.spaces.Discrete(2))  # {"type": "Discrete", "n": 2, ...}
+    ```
+    """
+    if isinstance(space, spaces.Box):
+        return {
+            "type": "Box",
+            "low": _bound_to_config(space.low),
+            "high": _bound_to_config(space.high),
+            "shape": list(space.shape),
+            "dtype": str(space.dtype),
+        }
+    if isinstance(space, spaces.Discrete):
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {
+            "type": "MultiDiscrete",
+            "nvec": space.nvec.tolist(),
+            "start": space.start.tolist(),
+            "dtype": str(space.dtype),
+        }
+    if isinstance(space, spaces.MultiBinary):
+        return {"type": "MultiBinary", "shape": list(space.shape)}
+    if isinstance(space, spaces.Dict):
+        items = [[key, space_to_config(value)] for key, value in space.items()]
+        return {"type": "Dict", "spaces": items}
+    if isinstance(space, spaces.Tuple):
+        return {"type": "Tuple", "spaces": [space_to_config(s) for s in space]}
+    raise TypeError(
+        f"Received a space of type {type(space).__name__}. Supported are Box, "
+        "Discrete, MultiDiscrete, MultiBinary, Dict and Tuple; wrap the environment "
+        "with gymnasium.wrappers.TransformObservation to convert it."
+    )
+
+
+def space_from_config(config: dict[str, Any]) -> spaces.Space:
+    """Builds the space that `space_to_config` described.
+
+    Args:
+        config: Dict from `space_to_config`.
+
+    Returns:
+        A `gymnasium.spaces.Space`.
+
+    Raises:
+        ValueError: The description is not of a known kind.
+
+    Example:
+
+    ```python
+    space_from_config({"type": "Discrete", "n": 2, "start": 0})
+    ```
+    """
+    kind = config.get("type")
+    if kind == "Box":
+        dtype = np.dtype(config["dtype"])
+        low, high = (
+            np.broadcast_to(
+                np.array(config[bound], dtype=dtype), config["shape"]
+            ).copy()
+            for bound in ("low", "high")
+        )
+        return spaces.Box(low, high, tuple(config["shape"]), dtype.type)
+    if kind == "Discrete":
+        return spaces.Discrete(config["n"], start=config["start"])
+    if kind == "MultiDiscrete":
+        return spaces.MultiDiscrete(
+            config["nvec"], dtype=np.dtype(config["dtype"]).type, start=config["start"]
+        )
+    if kind == "MultiBinary":
+        shape = config["shape"]
+        return spaces.MultiBinary(shape[0] if len(shape) == 1 else shape)
+    if kind == "Dict":
+        # Pairs keep the order of the keys, which a plain dict would sort.
+        return spaces.Dict([(k, space_from_config(v)) for k, v in config["spaces"]])
+    if kind == "Tuple":
+        return spaces.Tuple([space_from_config(value) for value in config["spaces"]])
+    raise ValueError(
+        f"Received a space description of type {kind!r}. Expected one written by "
+        "kerasrl.spaces.space_to_config."
+    )
+
+
+def zeros(space: spaces.Space, batch_size: int) -> Any:
+    """Returns a batch of zeros with the structure of a space.
+
+    Args:
+        space: A space as for `space_to_config`.
+        batch_size: Integer, size of the leading axis.
+
+    Returns:
+        Tree of NumPy arrays `[batch_size, ...]`. Floating leaves are float32.
+
+    Example:
+
+    ```python
+    zeros(gymnasium.spaces.Box(-1, 1, (3,)), 2).shape  # (2, 3)
+    ```
+    """
+    if isinstance(space, spaces.Dict):
+        return {key: zeros(value, batch_size) for key, value in space.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(zeros(value, batch_size) for value in space)
+    space_to_config(space)  # Raises for what is not supported.
+    dtype = np.float32 if np.issubdtype(space.dtype, np.floating) else space.dtype
+    return np.zeros((batch_size, *space.shape), dtype)
+
+
+def leaves(space: spaces.Space) -> list[spaces.Space]:
+    """Returns the spaces at the leaves of a nested space, in the order of a tree.
+
+    Args:
+        space: A space as for `space_to_config`.
+
+    Returns:
+        List of spaces, aligned with the leaves of observations as `optree` and
+        `keras.tree` flatten them.
+
+    Example:
+
+    ```python
+    leaves(gymnasium.spaces.Tuple([Discrete(2), Box(0, 1)]))  # [Discrete(2), Box]
+    ```
+    """
+    return optree.tree_leaves(_space_tree(space))
+
+
+def _space_tree(space):
+    if isinstance(space, spaces.Dict):
+        return {key: _space_tree(value) for key, value in space.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(_space_tree(value) for value in space)
+    return space
+
+
+def _bound_to_config(bound):
+    """One number if all entries are equal (images), else nested lists."""
+    if bound.size and (bound == bound.flat[0]).all():
+        return bound.flat[0].item()
+    return bound.tolist()

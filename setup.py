@@ -1,0 +1,77 @@
+"""Packaging of kerasrl. Tool settings live in `pyproject.toml`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+INIT = (ROOT / "kerasrl" / "__init__.py").read_text(encoding="utf-8")
+VERSION = re.search(r'^__version__ = "(.+)"$', INIT, re.MULTILINE).group(1)
+
+ATARI = ["gymnasium[atari]>=1.1"]
+BOX2D = ["gymnasium[box2d]>=1.1"]
+MUJOCO = ["gymnasium[mujoco]>=1.1"]
+# Pixels and films of the classic environments.
+VIDEO = ["gymnasium[classic-control]>=1.1", "moviepy>=1.0"]
+NOTEBOOKS = ["jupyter", "nbclient", "ipykernel", "matplotlib"] + VIDEO
+TEST = [
+    "pytest>=8",
+    "hypothesis>=6",
+    "mypy>=1.11",
+    # Formatting changes between minor releases: one is agreed on here and in
+    # .pre-commit-config.yaml.
+    "ruff>=0.17,<0.18",
+    "nbclient",
+    "nbformat",
+    "ipykernel",
+    "matplotlib",
+] + VIDEO
+
+setup(
+    name="kerasrl",
+    version=VERSION,
+    description="Deep reinforcement learning in Keras 3",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    author="The kerasrl authors",
+    python_requires=">=3.11",
+    packages=find_packages(include=["kerasrl", "kerasrl.*"]),
+    package_data={"kerasrl": ["py.typed"]},
+    include_package_data=True,
+    zip_safe=False,
+    install_requires=[
+        "tensorflow>=2.16",
+        "keras>=3.10",
+        "gymnasium>=1.1",
+        "numpy",
+        "tensorboard",
+        # Three small ones that replace code of our own: the command line, its
+        # YAML files, and trees of arrays where TensorFlow is not imported.
+        "click>=8.1",
+        "pyyaml>=6.0",
+        "optree>=0.12",
+    ],
+    extras_require={
+        "atari": ATARI,
+        "box2d": BOX2D,
+        "mujoco": MUJOCO,
+        "video": VIDEO,
+        "bench": ["stable-baselines3>=2.9,<3", "torch>=2.3"],
+        "notebooks": NOTEBOOKS,
+        "test": TEST,
+        "dev": TEST + NOTEBOOKS + ["pre-commit"],
+    },
+    entry_points={"console_scripts": ["kerasrl = kerasrl.cli:main"]},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)

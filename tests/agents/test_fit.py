@@ -1,0 +1,516 @@
+"""The training loop: its arguments, what it counts, logs, repeats and resumes."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tracemalloc
+import zipfile
+
+import gymnasium
+import keras
+import numpy as np
+import pytest
+
+import kerasrl
+from kerasrl import testing
+from kerasrl.models import ActorCritic
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+AGENTS = {
+    "PG": lambda **kw: kerasrl.PG(rollout_length=16, **kw),
+    "A2C": lambda **kw: kerasrl.A2C(**kw),
+    "PPO": lambda **kw: kerasrl.PPO(
+        rollout_length=16, num_epochs=2, minibatch_size=32, **kw
+    ),
+}
+BODIES = {
+    "feed_forward": {"normalize_observations": True},
+    "recurrent": {"cell": "lstm", "cell_units": 8, "previous_inputs": True},
+}
+
+
+def make(name, body="feed_forward", seed=7, **arguments):
+    return AGENTS[name](policy=BODIES[body], seed=seed, **arguments)
+
+
+def assert_same_weights(first, second):
+    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("name", AGENTS)
+def test_same_seed_gives_same_weights(name, body):
+    agents = [make(name, body, seed) for seed in (3, 3, 4)]
+    for agent in agents:
+        agent.fit("CartPole-v1", steps=600, num_envs=4, verbose=0)
+    assert_same_weights(agents[0], agents[1])
+    different = [
+        not np.array_equal(a, b)
+        for a, b in zip(
+            agents[0].get_weights(), agents[2].get_weights(), strict=True
+        )
+    ]
+    assert any(different)
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("name", AGENTS)
+def test_save_and_load_between_fits_changes_nothing(name, body, tmp_path):
+    straight, resumed = (
+        make(name, body, normalize_rewards=True) for _ in range(2)
+    )
+    for agent in (straight, resumed):
+        agent.fit("CartPole-v1", steps=300, num_envs=2, verbose=0)
+    resumed.save(tmp_path / "agent.kerasrl")
+    loaded = kerasrl.load(tmp_path / "agent.kerasrl")
+    assert_same_weights(straight, loaded)
+    straight_logs = straight.fit("CartPole-v1", steps=300, num_envs=2, verbose=0)
+    loaded_logs = loaded.fit("CartPole-v1", steps=300, num_envs=2, verbose=0)
+    assert_same_weights(straight, loaded)
+    for a, b in zip(
+        straight.policy.optimizer.variables,
+        loaded.policy.optimizer.variables,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    for key, values in straight_logs.history.items():
+        if key != "steps_per_second":
+            np.testing.assert_array_equal(values, loaded_logs.history[key], err_msg=key)
+    assert loaded.env_steps == straight.env_steps >= 600
+    assert loaded.episodes == straight.episodes > 0
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_run_traces_once(name, body):
+    agent = make(name, body)
+    agent.fit(
+        lambda: testing.RandomEndsEnv(), steps=2_000, num_envs=4, verbose=0
+    )
+    assert agent.num_traces == 1
+    assert agent.iterations > 10
+
+
+def test_steps_are_rounded_up_to_whole_iterations():
+    agent = make("PPO")
+    history = agent.fit("CartPole-v1", steps=100, num_envs=4, verbose=0).history
+    assert agent.env_steps == 128  # 2 iterations of 16 * 4
+    assert history["env_steps"] == [128]
+    agent.fit("CartPole-v1", steps=64, num_envs=4, verbose=0)
+    assert agent.env_steps == 192
+
+
+def test_epochs_and_steps_per_epoch():
+    agent = make("PPO")
+    history = agent.fit(
+        "CartPole-v1", epochs=3, steps_per_epoch=100, num_envs=4, verbose=0
+    )
+    assert history.history["env_steps"] == [128, 256, 384]
+    assert history.epoch == [0, 1, 2]
+    history = agent.fit(
+        "CartPole-v1",
+        epochs=3,
+        steps_per_epoch=64,
+        initial_epoch=2,
+        num_envs=4,
+        verbose=0,
+    )
+    assert history.epoch == [2]
+    assert agent.env_steps == 384 + 64
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({}, "neither steps nor epochs"),
+        ({"steps": 10, "epochs": 2, "steps_per_epoch": 5}, "drop one"),
+        ({"steps": 0}, "positive integer"),
+        ({"steps": 10.5}, "positive integer"),
+        ({"epochs": -1}, "positive integer"),
+    ],
+)
+def test_wrong_lengths_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make("PPO").fit("CartPole-v1", verbose=0, **arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"gamma": 1.5}, "gamma"),
+        ({"rollout_length": 0}, "rollout_length"),
+        ({"clip_ratio": "high"}, "clip_ratio"),
+        ({"gae_lambda": -0.1}, "gae_lambda"),
+        ({"kl_coef": lambda progress: progress, "target_kl": 0.01}, "target_kl"),
+    ],
+)
+def test_wrong_hyperparameters_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        kerasrl.PPO(**arguments)
+
+
+def test_wrong_policy_is_refused():
+    with pytest.raises(TypeError, match="kerasrl.models.Policy"):
+        kerasrl.PPO(policy="mlp")
+
+
+def test_wrong_callback_is_refused():
+    with pytest.raises(TypeError, match="keras.callbacks.Callback"):
+        make("PPO").fit("CartPole-v1", steps=64, callbacks=[print], verbose=0)
+
+
+def test_other_env_is_refused_and_leaves_the_agent_usable():
+    agent = make("PPO")
+    agent.fit("CartPole-v1", steps=64, num_envs=4, verbose=0)
+    with pytest.raises(ValueError, match="built for"):
+        agent.fit("Acrobot-v1", steps=64, verbose=0)
+    agent.fit("CartPole-v1", steps=64, num_envs=4, verbose=0)
+
+
+def test_nan_loss_stops_with_a_reason():
+    agent = make("PPO")
+    agent.compile(keras.optimizers.SGD(float("inf")))
+    with pytest.raises(FloatingPointError, match="learning rate"):
+        agent.fit("CartPole-v1", steps=2_000, num_envs=4, verbose=0)
+
+
+def test_schedules_reach_the_loss():
+    seen = []
+
+    class Recording(kerasrl.PPO):
+        def _train(self, rollout):
+            from kerasrl.agents import plans
+
+            seen.append([plans.current(self, name) for name in self.scheduled])
+            return super()._train(rollout)
+
+    agent = Recording(
+        rollout_length=16,
+        clip_ratio=lambda progress: 0.2 * (1 - progress),
+        entropy_coef=keras.optimizers.schedules.PolynomialDecay(0.1, 128, 0.0),
+    )
+    agent.fit("CartPole-v1", steps=256, num_envs=4, verbose=0)
+    clip, entropy, _ = np.array(seen).T
+    np.testing.assert_allclose(clip, [0.2, 0.15, 0.1, 0.05])
+    # The schedule sees environment steps, those of the new rollout included.
+    np.testing.assert_allclose(entropy, [0.05, 0.0, 0.0, 0.0], atol=1e-7)
+    assert agent.num_traces == 1
+
+
+def test_history_has_the_documented_keys():
+    history = make("PPO").fit("CartPole-v1", steps=128, verbose=0).history
+    documented = (ROOT / "docs" / "metrics.md").read_text()
+    for key in history:
+        assert f"`{key}`" in documented, key
+    for key in ("episode_return_mean", "env_steps", "steps_per_second", "loss"):
+        assert key in history
+
+
+def test_compile_metrics_compare_values_with_targets():
+    agent = make("A2C")
+    agent.compile(metrics=["mae"])
+    history = agent.fit("CartPole-v1", steps=80, verbose=0).history
+    # Values start near 0 and every reward is 1.
+    assert 0.5 < history["mae"][0] < 6.0
+
+
+def test_eager_update_equals_compiled():
+    weights = []
+    for run_eagerly in (False, True):
+        agent = make("PPO")
+        agent.compile(run_eagerly=run_eagerly)
+        agent.fit("CartPole-v1", steps=64, num_envs=4, verbose=0)
+        weights.append(agent.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_evaluate_leaves_training_alone():
+    agents = [make("PPO") for _ in range(2)]
+    for evaluated, agent in enumerate(agents):
+        agent.fit("CartPole-v1", steps=200, num_envs=4, verbose=0)
+        if evaluated:
+            first = agent.evaluate("CartPole-v1", episodes=5, seed=1)
+            again = agent.evaluate("CartPole-v1", episodes=5, seed=1)
+            assert first == again
+            assert first["episodes"] == 5
+            assert set(first) == {
+                "return_mean",
+                "return_std",
+                "length_mean",
+                "episodes",
+            }
+        agent.fit("CartPole-v1", steps=200, num_envs=4, verbose=0)
+    assert_same_weights(*agents)
+
+
+def test_evaluate_plays_whole_episodes():
+    agent = make("A2C")
+    result = agent.evaluate(
+        lambda: testing.CountingEnv(7), episodes=6, deterministic=False
+    )
+    assert result["length_mean"] == 7.0
+    assert result["return_std"] == 0.0
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_predict(body):
+    agent = make("A2C", body)
+    with pytest.raises(ValueError, match="fit"):
+        agent.predict(np.zeros((1, 4)))
+    env = gymnasium.make("CartPole-v1")
+    agent.build(env.observation_space, env.action_space)
+    observations = np.random.default_rng(0).normal(size=(3, 4))
+    result = agent.predict(observations)
+    actions = result[0] if body == "recurrent" else result
+    assert actions.shape == (3,)
+    assert all(action in env.action_space for action in actions)
+    if body == "recurrent":
+        _, state = agent.predict(observations, state=result[1])
+        assert not np.array_equal(state["shared"][0], result[1]["shared"][0])
+    with pytest.raises(ValueError, match="batch"):
+        agent.predict(observations[0])
+
+
+def test_predict_follows_new_weights():
+    agent = make("A2C")
+    env = gymnasium.make("CartPole-v1")
+    agent.build(env.observation_space, env.action_space)
+    observations = np.random.default_rng(0).normal(size=(64, 4))
+    agent.predict(observations)
+    weights = agent.get_weights()
+    for index, value in ((0, 1.0), (1, -1.0)):
+        bias = [w for w in weights if w.shape == (2,)][0]
+        bias[:] = [-100.0 * value, 100.0 * value]
+        agent.set_weights(weights)
+        assert (agent.predict(observations) == (1 if index == 0 else 0)).all()
+
+
+def test_summary_and_config_round_trip(capsys):
+    agent = kerasrl.PPO(
+        policy={"hidden_units": (8,)},
+        entropy_coef=keras.optimizers.schedules.PolynomialDecay(0.1, 128, 0.0),
+    )
+    env = gymnasium.make("CartPole-v1")
+    agent.build(env.observation_space, env.action_space)
+    agent.summary()
+    assert "Total params" in capsys.readouterr().out
+    config = json.loads(json.dumps(agent.get_config()))
+    copy = kerasrl.PPO.from_config(config)
+    assert copy.policy.hidden_units == (8,)
+    assert copy.entropy_coef.get_config() == agent.entropy_coef.get_config()
+    assert copy.get_config().keys() == agent.get_config().keys()
+
+
+def test_memory_is_flat():
+    """Grows by less than a kilobyte in ten iterations, over hundreds of them."""
+    agent = make("A2C")
+    agent.compile(jit_compile=False)
+
+    class Watch(keras.callbacks.Callback):
+        sizes = []
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.sizes.append(tracemalloc.get_traced_memory()[0])
+
+    tracemalloc.start()
+    try:
+        agent.fit(
+            "CartPole-v1",
+            epochs=6,
+            steps_per_epoch=100 * 40,
+            callbacks=[Watch()],
+            verbose=0,
+        )
+    finally:
+        tracemalloc.stop()
+    assert Watch.sizes[-1] - Watch.sizes[2] < 30_000
+
+
+# Checkpoints --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    agent = make("PPO")
+    agent.fit("CartPole-v1", steps=64, num_envs=4, verbose=0)
+    return agent.save(tmp_path_factory.mktemp("run") / "agent.kerasrl")
+
+
+def damage(path, tmp_path, change):
+    """Rewrites a checkpoint with `change(name, content)`; None drops the member."""
+    target = tmp_path / "damaged.kerasrl"
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            content = change(name, old.read(name))
+            if content is not None:
+                new.writestr(name, content)
+    return target
+
+
+def test_truncated_checkpoint_is_refused(saved, tmp_path):
+    content = saved.read_bytes()
+    for share in (0.0, 0.3, 0.9, 0.999):
+        path = tmp_path / "cut.kerasrl"
+        path.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(ValueError, match="complete"):
+            kerasrl.load(path)
+
+
+def test_corrupt_checkpoint_is_refused(saved, tmp_path):
+    content = bytearray(saved.read_bytes())
+    for position in range(1000, len(content) - 2000, len(content) // 7):
+        bad = bytearray(content)
+        bad[position] ^= 0xFF
+        path = tmp_path / "bad.kerasrl"
+        path.write_bytes(bad)
+        with pytest.raises(ValueError, match="bad.kerasrl"):
+            kerasrl.load(path)
+
+
+def test_pickle_is_refused(saved, tmp_path):
+    import io
+
+    evil = io.BytesIO()
+    np.save(evil, np.array([{"any": "object"}], dtype=object), allow_pickle=True)
+
+    def change(name, content):
+        return evil.getvalue() if name == "arrays/00000.npy" else content
+
+    with pytest.raises(ValueError, match="Object arrays"):
+        kerasrl.load(damage(saved, tmp_path, change))
+
+
+def edit_config(saved, tmp_path, edit):
+    def change(name, content):
+        if name != "config.json":
+            return content
+        config = json.loads(content)
+        edit(config)
+        return json.dumps(config)
+
+    return damage(saved, tmp_path, change)
+
+
+@pytest.mark.parametrize(
+    "edit, message",
+    [
+        (lambda c: c.update(schema=99), "schema 99"),
+        (lambda c: c.pop("schema"), "schema"),
+        (lambda c: c.update(agent="os>system"), "not known here"),
+        (
+            lambda c: c["config"].update(
+                clip_ratio={
+                    "module": "os",
+                    "class_name": "function",
+                    "config": "getcwd",
+                    "registered_name": "getcwd",
+                }
+            ),
+            "not registered",
+        ),
+        (
+            lambda c: c["config"].update(
+                clip_ratio={"class_name": "__lambda__", "config": {"value": "x"}}
+            ),
+            "lambda",
+        ),
+        (
+            lambda c: c["config"].update(
+                policy={
+                    "module": "subprocess",
+                    "class_name": "Popen",
+                    "config": {"args": "true"},
+                    "registered_name": None,
+                }
+            ),
+            "not registered",
+        ),
+        (lambda c: c["config"]["policy"]["config"].update(hidden_units=[3]), "fit"),
+    ],
+)
+def test_strange_configurations_are_refused(saved, tmp_path, edit, message):
+    with pytest.raises(ValueError, match=message):
+        kerasrl.load(edit_config(saved, tmp_path, edit))
+
+
+def test_missing_and_extra_members_are_refused(saved, tmp_path):
+    path = damage(saved, tmp_path, lambda n, c: None if n == "state.json" else c)
+    with pytest.raises(ValueError, match="state.json"):
+        kerasrl.load(path)
+    with zipfile.ZipFile(path := tmp_path / "more.kerasrl", "w") as archive:
+        with zipfile.ZipFile(saved) as old:
+            for name in old.namelist():
+                archive.writestr(name, old.read(name))
+        archive.writestr("extra.pkl", b"")
+    with pytest.raises(ValueError, match="extra.pkl"):
+        kerasrl.load(path)
+
+
+def test_missing_file():
+    with pytest.raises(FileNotFoundError):
+        kerasrl.load("nowhere.kerasrl")
+
+
+def test_unregistered_function_cannot_be_saved(tmp_path):
+    agent = make("PPO", clip_ratio=lambda progress: 0.1)
+    agent.fit("CartPole-v1", steps=64, num_envs=4, verbose=0)
+    with pytest.raises(ValueError, match="register_keras_serializable"):
+        agent.save(tmp_path / "agent.kerasrl")
+    assert not list(tmp_path.iterdir())
+
+
+def test_unbuilt_agent_cannot_be_saved(tmp_path):
+    with pytest.raises(ValueError, match="no weights"):
+        kerasrl.PPO().save(tmp_path / "agent.kerasrl")
+
+
+def test_failure_while_writing_keeps_the_previous_file(saved, tmp_path, monkeypatch):
+    path = tmp_path / "agent.kerasrl"
+    path.write_bytes(saved.read_bytes())
+    agent = kerasrl.load(path)
+
+    def fail(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        agent.save(path)
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.iterdir()] == ["agent.kerasrl"]
+    kerasrl.load(path)
+
+
+def test_killing_the_process_while_saving_keeps_the_previous_file(saved, tmp_path):
+    path = tmp_path / "agent.kerasrl"
+    path.write_bytes(saved.read_bytes())
+    script = (
+        "import os, sys, signal\n"
+        "from kerasrl import checkpoint\n"
+        "import pathlib\n"
+        "os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "checkpoint.write_atomically(pathlib.Path(sys.argv[1]), {'a': b'x' * 10**6})\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    assert result.returncode == -signal.SIGKILL
+    assert path.read_bytes() == saved.read_bytes()
+    kerasrl.load(path)
+
+
+def test_custom_agent_and_policy_need_their_classes(tmp_path):
+    class Mine(kerasrl.A2C):
+        """Not registered."""
+
+    agent = Mine(policy=ActorCritic(hidden_units=(4,)))
+    agent.fit("CartPole-v1", steps=40, verbose=0)
+    agent.save(tmp_path / "agent.kerasrl")
+    with pytest.raises(ValueError, match="custom_objects"):
+        kerasrl.load(tmp_path / "agent.kerasrl")
+    loaded = kerasrl.load(tmp_path / "agent.kerasrl", custom_objects={"Mine": Mine})
+    assert type(loaded) is Mine
+    assert_same_weights(agent, loaded)

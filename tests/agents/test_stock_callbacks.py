@@ -1,0 +1,140 @@
+"""Every callback that comes with Keras works in `fit`, unchanged."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import kerasrl
+
+def tensorboard(path):
+    return keras.callbacks.TensorBoard(
+        path / "logs", histogram_freq=1, update_freq="batch"
+    )
+
+
+CALLBACKS = {
+    "TensorBoard": tensorboard,
+    "ModelCheckpoint": lambda path: keras.callbacks.ModelCheckpoint(
+        path / "best.keras", monitor="loss", save_best_only=True
+    ),
+    "ModelCheckpointWeights": lambda path: keras.callbacks.ModelCheckpoint(
+        path / "{epoch}.weights.h5", save_weights_only=True, save_freq=2
+    ),
+    "EarlyStopping": lambda path: keras.callbacks.EarlyStopping(
+        monitor="env_steps", mode="min", patience=1, restore_best_weights=True
+    ),
+    "ReduceLROnPlateau": lambda path: keras.callbacks.ReduceLROnPlateau(
+        monitor="env_steps", mode="min", factor=0.5, patience=1, min_delta=0.0
+    ),
+    "LearningRateScheduler": lambda path: keras.callbacks.LearningRateScheduler(
+        lambda epoch: 10.0 ** -(epoch + 2)
+    ),
+    "CSVLogger": lambda path: keras.callbacks.CSVLogger(path / "log.csv"),
+    "TerminateOnNaN": lambda path: keras.callbacks.TerminateOnNaN(),
+    "BackupAndRestore": lambda path: keras.callbacks.BackupAndRestore(
+        path / "backup", delete_checkpoint=False
+    ),
+    "LambdaCallback": lambda path: keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: (path / f"{epoch}.json").write_text(
+            json.dumps(logs)
+        )
+    ),
+    "SwapEMAWeights": lambda path: keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
+    "ProgbarLogger": lambda path: keras.callbacks.ProgbarLogger(),
+}
+
+
+def check(name, path, agent, history, output):
+    """What the callback must have done after four epochs."""
+    epochs = len(history.epoch)
+    if name == "TensorBoard":
+        assert list((path / "logs").rglob("events*"))
+    elif name == "ModelCheckpoint":
+        loaded = keras.models.load_model(path / "best.keras")
+        assert len(loaded.get_weights()) == len(agent.get_weights())
+    elif name == "ModelCheckpointWeights":
+        assert len(list(path.glob("*.weights.h5"))) >= 2
+    elif name == "EarlyStopping":
+        assert epochs == 2
+    elif name == "ReduceLROnPlateau":
+        assert history.history["learning_rate"][-1] < 1e-2
+    elif name == "LearningRateScheduler":
+        np.testing.assert_allclose(
+            history.history["learning_rate"], [1e-2, 1e-3, 1e-4, 1e-5], rtol=1e-5
+        )
+    elif name == "CSVLogger":
+        lines = (path / "log.csv").read_text().splitlines()
+        assert len(lines) == 5 and "episode_return_mean" in lines[0]
+    elif name == "BackupAndRestore":
+        assert list((path / "backup").rglob("*.h5"))
+    elif name == "LambdaCallback":
+        logs = json.loads((path / "3.json").read_text())
+        assert logs["env_steps"] == 256
+    elif name == "ProgbarLogger":
+        assert "Epoch 4/4" in output and "policy_loss" in output
+    if name != "EarlyStopping":
+        assert epochs == 4
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_stock_callback(name, tmp_path, capsys):
+    agent = kerasrl.PPO(rollout_length=16, num_epochs=1, minibatch_size=64, seed=1)
+    agent.compile(
+        keras.optimizers.Adam(1e-2, use_ema=name == "SwapEMAWeights"),
+        jit_compile=False,
+    )
+    history = agent.fit(
+        "CartPole-v1",
+        epochs=4,
+        steps_per_epoch=64,
+        num_envs=4,
+        callbacks=[CALLBACKS[name](tmp_path)],
+        verbose=0,
+    )
+    check(name, tmp_path, agent, history, capsys.readouterr().out)
+
+
+def test_backup_and_restore_goes_on_after_the_last_finished_epoch(tmp_path):
+    def run(callbacks):
+        agent = kerasrl.A2C(seed=1)
+        return agent, agent.fit(
+            "CartPole-v1",
+            epochs=4,
+            steps_per_epoch=40,
+            callbacks=[
+                keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False),
+                *callbacks,
+            ],
+            verbose=0,
+        )
+
+    def crash(epoch, logs):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run([keras.callbacks.LambdaCallback(on_epoch_end=crash)])
+    _, history = run([])
+    assert history.epoch == [3]
+
+
+def test_terminate_on_nan_stops_quietly():
+    agent = kerasrl.PPO(rollout_length=16, seed=1)
+    agent.compile(keras.optimizers.SGD(float("inf")))
+    history = agent.fit(
+        "CartPole-v1",
+        epochs=10,
+        steps_per_epoch=128,
+        callbacks=[keras.callbacks.TerminateOnNaN()],
+        verbose=0,
+    )
+    assert len(history.epoch) < 10
+
+
+def test_progress_bar_and_lines(capsys):
+    agent = kerasrl.A2C(seed=1)
+    agent.fit("CartPole-v1", epochs=2, steps_per_epoch=40, verbose=2)
+    output = capsys.readouterr().out
+    assert "Epoch 2/2" in output and "episode_return_mean" in output

@@ -1,0 +1,473 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from kerasrl import experiment
+from kerasrl.agents import A2C, PG, PPO
+from kerasrl.callbacks import run_logger
+from kerasrl.cli import main
+
+SMALL = [
+    *("--set", "rollout_length=16", "--set", "num_epochs=1"),
+    *("--set", "minibatch_size=16", "--set", "policy.hidden_units=[8]"),
+    *("--num-envs", "2", "--seed", "0", "--progress", "none", "--eval-episodes", "2"),
+]
+
+
+def kerasrl(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def error(*arguments, code=2):
+    """The error line of a command that must fail without a traceback."""
+    result = kerasrl(*arguments)
+    assert result.exit_code == code, result.output
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.output
+    lines = [line for line in result.output.splitlines() if line.startswith("Error")]
+    assert len(lines) == 1, result.output
+    return lines[0]
+
+
+def params(directory):
+    return json.loads((Path(directory) / "params.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The directory of one small run."""
+    directory = tmp_path_factory.mktemp("trained") / "run"
+    result = kerasrl(
+        *("train", "PPO", "CartPole-v1", "--steps", 300, "--logdir", directory),
+        *("--checkpoint-freq", 5, *SMALL),
+    )
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert result.output.splitlines()[-1] == f"Run directory: {directory}"
+    assert "Evaluation over 2 episodes: return " in result.output
+    return directory
+
+
+# Refusals ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["trian"], "Did you mean 'train'"),
+        (["train", "PPQ", "CartPole-v1"], "'PPQ'. Did you mean 'PPO'"),
+        (["train", "PPO", "CartPol-v1"], "'CartPole-v1'"),
+        (["train", "PPO", "CartPole-v1", "--set", "gama=1"], "mean 'gamma'"),
+        (["train", "PPO", "CartPole-v1", "--config", '{"lamda": 1}'], "mean 'lambda'"),
+        (
+            ["train", "PG", "CartPole-v1", "--set", "num_sgd_iter=3"],
+            "PG has no setting 'num_sgd_iter'",
+        ),
+        (["train", "PPO", "CartPole-v1", "--set", "gamma"], "key=value"),
+        (["train", "PPO", "CartPole-v1", "--set", "gamma=[1"], "is not YAML"),
+        (["train", "PPO", "CartPole-v1", "--set", "gamma=3"], "gamma"),
+        (["train", "PPO", "CartPole-v1", "--config", "{gamma}"], "JSON object"),
+        (["train", "PPO", "CartPole-v1", "--config", "[1]"], "JSON object"),
+        (
+            ["train", "PPO", "CartPole-v1", "--set", "policy.hiden_units=[3]"],
+            "mean 'hidden_units'",
+        ),
+        (
+            ["train", "PPO", "CartPole-v1", "--set", "optimizer.epsilom=1"],
+            "mean 'epsilon'",
+        ),
+        (["train", "PPO", "CartPole-v1", "--set", "optimizer=adan"], "adan"),
+        (
+            [
+                "train",
+                "PPO",
+                "CartPole-v1",
+                "--set",
+                "lr=1",
+                "--set",
+                "learning_rate=2",
+            ],
+            "same setting",
+        ),
+        (["train", "PPO", "CartPole-v1", "--stop", '{"loss": "low"}'], "number"),
+        (["train"], "Which algorithm?"),
+        (["train", "PPO"], "Which environment?"),
+        (["train", "PPO", "CartPole-v1", "--run", "A2C"], "given twice"),
+        (["train", "PPO", "CartPole-v1", "--steps", "0"], "--steps"),
+        (["train", "PPO", "CartPole-v1", "--step", "10"], "--steps"),
+        (["train", "-f", "nowhere.yaml"], "nowhere.yaml"),
+        (["train", "nowhere:Agent", "CartPole-v1"], "'nowhere' cannot be imported"),
+        (["train", "json:loads", "CartPole-v1"], "not a subclass of kerasrl.Agent"),
+        (["train", "PPO", "CartPole-v1", "--import", "nowhere"], "cannot be imported"),
+        (["train", "--resume", "nowhere/checkpoint-3"], "no checkpoint at"),
+        (["rollout", "nowhere/checkpoint-3"], "no checkpoint at"),
+        (["train", "PPO", "CartPole-v1", "--config", '{"num_workers": 4}'], "num_envs"),
+        (["train", "PPO", "CartPole-v1", "--config", '{"framework": "torch"}'], "tf2"),
+        (
+            ["train", "PPO", "CartPole-v1", "--config", '{"train_batch_size": 1001}'],
+            "not a multiple",
+        ),
+    ],
+)
+def test_bad_input_gets_one_line(arguments, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_logger, "RESULTS", tmp_path / "results")
+    assert expected in error(*arguments)
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("a: {run: PPO, env: E}\nb: {run: PPO, env: E}", "holds 2 experiments (a, b)"),
+        ("a: {run: PPO, env: E, config: {lr: {grid_search: [1, 2]}}}", "grid_search"),
+        ("a: {run: PPO, evn: E}", "Unknown entry 'evn'. Did you mean 'env'"),
+        ("a: {run: PPO, env: E, num_samples: 3}", "num_samples"),
+        ("a: {run: PPO, env: E, stop: 3}", "stop must be a mapping"),
+        ("a: 3", "must be a mapping"),
+        ("", "one experiment"),
+        ("a: [", "cannot be read as YAML"),
+        ("a: {run: PPO, env: CartPole-v1, stop: {env_stps: 3}}", "mean 'env_steps'"),
+    ],
+)
+def test_bad_files(content, expected, tmp_path):
+    path = tmp_path / "experiment.yaml"
+    path.write_text(content)
+    assert expected in error(
+        "train", "-f", path, "--logdir", tmp_path / "run", "--progress", "none"
+    )
+
+
+def test_not_a_checkpoint(tmp_path):
+    (tmp_path / "checkpoint-1").write_bytes(b"PK\x03\x04 not really")
+    error("rollout", tmp_path / "checkpoint-1")
+    assert "name one of them" in error("rollout", tmp_path)
+
+
+def test_a_failing_environment(tmp_path, monkeypatch):
+    (tmp_path / "failing.py").write_text(
+        "import gymnasium, kerasrl\n"
+        "class Failing(gymnasium.Wrapper):\n"
+        "    def __init__(self): super().__init__(gymnasium.make('CartPole-v1'))\n"
+        "    def step(self, action): raise RuntimeError('the motor\\nburnt out')\n"
+        "kerasrl.register_env('Failing', lambda context: Failing())\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = [
+        *("train", "PPO", "Failing", "--import", "failing"),
+        *("--steps", 10, "--logdir", tmp_path / "run", *SMALL),
+    ]
+    assert "the motor burnt out" in error(*arguments, code=1)
+    result = kerasrl(*arguments, "-vv")
+    assert result.exit_code == 1 and "Traceback" in result.output
+
+
+# Settings ---------------------------------------------------------------------
+
+
+def test_rllib_spellings():
+    settings = experiment.split_config(
+        {
+            "lr": 1e-3,
+            "lambda": 0.9,
+            "num_sgd_iter": 3,
+            "sgd_minibatch_size": 64,
+            "train_batch_size": 1024,
+            "num_envs_per_worker": 4,
+            "clip_param": 0.3,
+            "vf_loss_coeff": 0.1,
+            "entropy_coeff": 0.01,
+            "grad_clip": 1.0,
+            "kl_coeff": 0.2,
+            "kl_target": 0.01,
+            "num_workers": 0,
+            "framework": "tf2",
+            "observation_filter": "MeanStdFilter",
+            "model": {"fcnet_hiddens": [32], "use_lstm": True, "lstm_cell_size": 16},
+        },
+        PPO,
+    )
+    assert settings.optimizer == {"learning_rate": 1e-3}
+    assert settings.fit == {"num_envs": 4}
+    assert settings.agent == {
+        "gae_lambda": 0.9,
+        "num_epochs": 3,
+        "minibatch_size": 64,
+        "rollout_length": 256,
+        "clip_ratio": 0.3,
+        "value_coef": 0.1,
+        "entropy_coef": 0.01,
+        "max_grad_norm": 1.0,
+        "kl_coef": 0.2,
+        "target_kl": 0.01,
+        "policy": {
+            "normalize_observations": True,
+            "hidden_units": [32],
+            "cell": "lstm",
+            "cell_units": 16,
+        },
+    }
+
+
+def test_without_gae():
+    assert experiment.split_config({"use_gae": False}, A2C).agent == {"gae_lambda": 1.0}
+    assert experiment.split_config({"use_gae": True}, PPO).agent == {}
+
+
+def test_square_convolutions():
+    config = {"model": {"conv_filters": [[16, [8, 8], 4], [32, 4, 2]]}}
+    policy = experiment.split_config(config, PG).agent["policy"]
+    assert policy == {"filters": [(16, 8, 4), (32, 4, 2)]}
+
+
+def test_values_are_yaml():
+    assert experiment.parse_assignments(
+        ["a=1e-3", "b=[1, 2]", "c=null", "d=true", "e=relu", "f=-2", "g=.5", "h=x=y"]
+    ) == {
+        "a": 1e-3,
+        "b": [1, 2],
+        "c": None,
+        "d": True,
+        "e": "relu",
+        "f": -2,
+        "g": 0.5,
+        "h": "x=y",
+    }
+
+
+# Training ---------------------------------------------------------------------
+
+
+def test_a_run_leaves_its_files(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert {"params.json", "result.json", "progress.csv"} <= names
+    assert {"checkpoint-5", "checkpoint-10"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    content = params(trained)
+    assert content["algorithm"] == "PPO" and content["env"] == "CartPole-v1"
+    assert content["seed"] == 0 and content["settings"] == {"num_envs": 2}
+    assert content["config"]["rollout_length"] == 16
+    last = (trained / "result.json").read_text().splitlines()[-1]
+    assert json.loads(last)["env_steps"] == 320
+
+
+def test_the_same_seed_gives_the_same_run(trained, tmp_path):
+    result = kerasrl(
+        *("train", "ppo", "CartPole-v1", "--steps", 300, "--logdir", tmp_path, *SMALL),
+    )
+    assert result.exit_code == 0, result.output
+
+    def returns(directory):
+        lines = (directory / "result.json").read_text().splitlines()
+        return [json.loads(line)["policy_loss"] for line in lines]
+
+    assert returns(tmp_path) == returns(trained)
+
+
+def test_a_directory_is_not_used_twice(trained):
+    message = error("train", "PPO", "CartPole-v1", "--logdir", trained)
+    assert "holds a run already" in message and "--resume" in message
+
+
+def test_default_directory(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_logger, "RESULTS", tmp_path)
+    result = kerasrl("train", "A2C", "CartPole-v1", "--steps", 40, *SMALL[8:])
+    assert result.exit_code == 0, result.output
+    (directory,) = tmp_path.iterdir()
+    assert directory.name.startswith("A2C_CartPole-v1_")
+    assert result.output.splitlines()[-1] == f"Run directory: {directory}"
+
+
+def test_options_of_rllib(tmp_path):
+    config = {
+        "lr": 0.01,
+        "rollout_fragment_length": 8,
+        "num_envs_per_worker": 2,
+        "model": {"fcnet_hiddens": [4]},
+    }
+    result = kerasrl(
+        *("train", "--run", "PPO", "--env", "CartPole-v1", "--eager"),
+        *("--config", json.dumps(config), "--stop", '{"timesteps_total": 40}'),
+        *("--checkpoint-freq", 1, "--logdir", tmp_path / "run"),
+        *("--progress", "none", "--eval-episodes", 0),
+    )
+    assert result.exit_code == 0, result.output
+    content = params(tmp_path / "run")
+    assert content["config"]["rollout_length"] == 8
+    assert content["optimizer"]["config"]["learning_rate"] == pytest.approx(0.01)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"checkpoint-1", "checkpoint-2", "checkpoint-3"} <= names
+
+
+def test_file(tmp_path):
+    (tmp_path / "experiment.yaml").write_text(
+        "cartpole-a2c:\n"
+        "  run: A2C\n"
+        "  env: CartPole-v1\n"
+        "  stop: {episode_reward_mean: 1, timesteps_total: 5000}\n"
+        "  config: {lr: 1e-3, rollout_fragment_length: 8, num_envs_per_worker: 2}\n"
+        "  checkpoint_freq: 0\n"
+    )
+    result = kerasrl(
+        *("train", "-f", tmp_path / "experiment.yaml", "--logdir", tmp_path / "run"),
+        *("--set", "gamma=0.9", "--progress", "none", "--eval-episodes", 0),
+    )
+    assert result.exit_code == 0, result.output
+    assert "Stopped: episode_return_mean" in result.output
+    content = params(tmp_path / "run")
+    assert content["config"]["gamma"] == 0.9
+    assert content["optimizer"]["class_name"] == "RMSprop"
+    assert content["optimizer"]["config"]["learning_rate"] == pytest.approx(1e-3)
+
+
+def test_optimizer(tmp_path):
+    schedule = {
+        "class_name": "PolynomialDecay",
+        "config": {"initial_learning_rate": 0.01, "decay_steps": 10},
+    }
+    result = kerasrl(
+        *("train", "PG", "CartPole-v1", "--steps", 20, "--logdir", tmp_path / "run"),
+        *("--set", "optimizer=sgd", "--set", "optimizer.momentum=0.5"),
+        *("--set", f"learning_rate={json.dumps(schedule)}", *SMALL[8:]),
+    )
+    assert result.exit_code == 0, result.output
+    optimizer = params(tmp_path / "run")["optimizer"]
+    assert optimizer["class_name"] == "SGD" and optimizer["config"]["momentum"] == 0.5
+    assert optimizer["config"]["learning_rate"]["class_name"] == "PolynomialDecay"
+
+
+def test_algorithm_and_environment_of_a_users_module(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "import gymnasium, keras, kerasrl\n"
+        "class Short(gymnasium.Wrapper):\n"
+        "    def __init__(self, context):\n"
+        "        env = gymnasium.make('CartPole-v1')\n"
+        "        limit = context['limit']\n"
+        "        super().__init__(gymnasium.wrappers.TimeLimit(env, limit))\n"
+        "kerasrl.register_env('Short', Short)\n"
+        "@keras.saving.register_keras_serializable('mine')\n"
+        "class Mine(kerasrl.A2C):\n"
+        "    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    result = kerasrl(
+        *("train", "mine:Mine", "Short", "--env-config", '{"limit": 3}'),
+        *("--steps", 40, "--logdir", tmp_path / "run", *SMALL[8:]),
+    )
+    assert result.exit_code == 0, result.output
+    assert "length 3.0" in result.output
+    result = kerasrl(
+        "evaluate",
+        tmp_path / "run" / "checkpoint-4",
+        "--episodes",
+        2,
+        "--import",
+        "mine",
+    )
+    assert result.exit_code == 0, result.output
+    assert "length 3.0" in result.output
+
+
+# Checkpoints ------------------------------------------------------------------
+
+
+def test_resume_goes_on_in_the_directory_of_the_run(trained, tmp_path):
+    directory = tmp_path / "run"
+    directory.mkdir()
+    for path in trained.iterdir():
+        (directory / path.name).write_bytes(path.read_bytes())
+    checkpoint = directory / "checkpoint-10"
+    result = kerasrl(
+        *("train", "--resume", checkpoint, "--steps", 64, "--set", "lr=0.002"),
+        *("--progress", "none", "--eval-episodes", 0),
+    )
+    assert result.exit_code == 0, result.output
+    assert (directory / "checkpoint-12").exists()
+    assert json.loads((directory / "result.json").read_text().splitlines()[-1])[
+        "learning_rate"
+    ] == pytest.approx(0.002)
+    assert params(directory)["settings"] == {"num_envs": 2}
+    assert "gamma" in error("train", "--resume", checkpoint, "--set", "gamma=0.5")
+    assert "of PPO, not of A2C" in error("train", "A2C", "--resume", checkpoint)
+
+
+def test_rollout(trained, tmp_path):
+    out = tmp_path / "deep" / "steps.npz"
+    result = kerasrl(
+        *("rollout", trained / "checkpoint-10", "--episodes", 3, "--seed", 1),
+        *("--out", out),
+    )
+    assert result.exit_code == 0, result.output
+    assert result.output.count("Episode ") == 3
+    with np.load(out, allow_pickle=False) as steps:
+        assert set(steps) == {
+            *("observations", "actions", "rewards", "terminated", "truncated"),
+            "episode",
+        }
+        episode, ended = steps["episode"], steps["terminated"] | steps["truncated"]
+        assert steps["observations"].shape == (len(episode), 4)
+        assert steps["actions"].shape == (len(episode),)
+        assert ended.sum() == 3 and ended[-1]
+        np.testing.assert_array_equal(np.unique(episode), [0, 1, 2])
+        lengths = np.bincount(episode)
+        assert f"length {lengths.mean():.1f}" in result.output
+        # An episode starts near the upright pole, not where the one before ended.
+        starts = np.flatnonzero(np.diff(episode, prepend=-1))
+        assert np.abs(steps["observations"][starts]).max() <= 0.05
+
+
+def test_rollout_films(trained, tmp_path):
+    result = kerasrl(
+        *("rollout", trained / "checkpoint-10", "--episodes", 2, "--video", tmp_path),
+        *("--run", "PPO", "--env", "CartPole-v1"),
+    )
+    assert result.exit_code == 0, result.output
+    assert len(list(tmp_path.glob("*.mp4"))) == 2
+
+
+def test_evaluate_is_repeatable(trained):
+    arguments = ("evaluate", trained / "checkpoint-5", "--episodes", 2, "--seed", 3)
+    first, second = kerasrl(*arguments), kerasrl(*arguments)
+    assert first.exit_code == 0 and first.output == second.output
+    assert "Evaluation over 2 episodes" in first.output
+    assert kerasrl(*arguments, "--stochastic").exit_code == 0
+
+
+def test_checkpoint_of_another_algorithm(trained):
+    assert "of PPO, not of A2C" in error(
+        "rollout", trained / "checkpoint-5", "--run", "A2C"
+    )
+
+
+# The rest ---------------------------------------------------------------------
+
+
+def test_list():
+    result = kerasrl("list")
+    assert result.exit_code == 0
+    for name in ("A2C", "PG", "PPO", "CartPole-v1", "StatelessCartPole-v1"):
+        assert name in result.output
+    assert "CartPole-v0" not in result.output
+    assert "CartPole" not in kerasrl("list", "algorithms").output
+
+
+def test_version():
+    import kerasrl as package
+
+    assert package.__version__ in kerasrl("--version").output
+
+
+def test_help_does_not_import_tensorflow():
+    code = (
+        "import sys; from kerasrl.cli import main\n"
+        "try: main(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment)
+    assert done.returncode == 0
