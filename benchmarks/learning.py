@@ -59,6 +59,15 @@ class Experiment:
     sb3: dict | None = None
 
 
+#: rl-baselines3-zoo's hyperparameters of PPO for CartPole.
+ZOO_CARTPOLE = {
+    "rollout_length": 32,
+    "num_epochs": 20,
+    "minibatch_size": 256,
+    "gamma": 0.98,
+    "gae_lambda": 0.8,
+}
+
 EXPERIMENTS = {
     "ppo-cartpole": Experiment(
         algorithm="PPO",
@@ -68,13 +77,7 @@ EXPERIMENTS = {
         required=1.0,
         learning_rate=1e-3,
         anneal=True,
-        settings={
-            "rollout_length": 32,
-            "num_epochs": 20,
-            "minibatch_size": 256,
-            "gamma": 0.98,
-            "gae_lambda": 0.8,
-        },
+        settings=ZOO_CARTPOLE,
         sb3={
             "n_steps": 32,
             "n_epochs": 20,
@@ -140,8 +143,9 @@ EXPERIMENTS = {
         gate=450,
         required=0.6,
         learning_rate=1e-3,
-        policy={"cell": "lstm"},
-        settings={"gamma": 0.98},
+        anneal=True,
+        policy={"cell": "lstm", "normalize_observations": True},
+        settings={**ZOO_CARTPOLE, "normalize_rewards": True},
     ),
     "ppo-recurrent-feed-forward": Experiment(
         algorithm="PPO",
@@ -151,7 +155,9 @@ EXPERIMENTS = {
         required=1.0,
         below=True,
         learning_rate=1e-3,
-        settings={"gamma": 0.98},
+        anneal=True,
+        policy={"normalize_observations": True},
+        settings={**ZOO_CARTPOLE, "normalize_rewards": True},
     ),
 }
 

@@ -31,7 +31,7 @@ class PredictivePolicy(kerasrl.models.Policy):
         super().setup(observation_space, action_space)
         self.head = keras.layers.Dense(self.num_parameters)
         self.prediction = keras.layers.Dense(
-            action_space.n * observation_space.shape[0]
+            int(action_space.n) * observation_space.shape[0]
         )
 
     def call(self, inputs, state=None, training=False):
@@ -46,7 +46,7 @@ class PredictivePolicy(kerasrl.models.Policy):
         """Mean squared error of the change of the observation, per sample."""
         size = self.observation_space.shape[0]
         prediction = ops.reshape(batch["outputs"]["prediction"], (-1, size))
-        num_actions = self.action_space.n
+        num_actions = int(self.action_space.n)
         rows = ops.arange(ops.shape(batch["actions"])[0]) * num_actions
         chosen = ops.take(prediction, rows + ops.cast(batch["actions"], "int32"), 0)
         change = batch["next_observations"] - batch["observations"]

@@ -33,9 +33,7 @@ def main():
         "CartPole-v1", steps=args.steps, callbacks=[PoleAngle()], verbose=0
     ).history
     for epoch, (mean, largest) in enumerate(
-        zip(
-            history["pole_angle_mean"], history["pole_angle_largest_max"], strict=True
-        ),
+        zip(history["pole_angle_mean"], history["pole_angle_largest_max"], strict=True),
         start=1,
     ):
         print(f"epoch {epoch}: mean angle {mean:.3f} rad, largest {largest:.3f} rad")

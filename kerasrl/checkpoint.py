@@ -236,7 +236,9 @@ def _read(path):
 
 def _check_config(path, config):
     if not isinstance(config, dict) or "schema" not in config:
-        raise ValueError(f"{path} has no schema number: it is not a kerasrl checkpoint.")
+        raise ValueError(
+            f"{path} has no schema number: it is not a kerasrl checkpoint."
+        )
     if config["schema"] != SCHEMA:
         raise ValueError(
             f"{path} has schema {config['schema']}, written by kerasrl "
@@ -290,9 +292,7 @@ def _variables(agent):
     policy = agent.policy
     metrics = {id(v) for metric in policy.metrics for v in metric.variables}
     # `variables` rather than `weights`: states of random generators are among them.
-    named = [
-        (f"policy/{v.path}", v) for v in policy.variables if id(v) not in metrics
-    ]
+    named = [(f"policy/{v.path}", v) for v in policy.variables if id(v) not in metrics]
     named += [(f"optimizer/{v.path}", v) for v in policy.optimizer.variables]
     return named
 

@@ -7,6 +7,7 @@ silenced; `kerasrl --help` answers at once.
 import importlib
 import inspect
 import json
+import math
 import os
 import sys
 import traceback
@@ -324,7 +325,7 @@ def train_agent(
     if directory is None:
         directory = new_run_directory(type(agent).__name__, env)
     checkpoint = callbacks.AgentCheckpoint(directory, every=every)
-    verbose = {"bar": 1, "lines": 2, "none": 0}[options["progress"]]
+    bar = [make_progress_bar(steps)] if options["progress"] == "bar" else []
     try:
         agent.fit(
             env,
@@ -334,9 +335,10 @@ def train_agent(
                 callbacks.EnvStepTensorBoard(directory),
                 checkpoint,
                 callbacks.RewardScaleWarning(),
+                *bar,
                 *stop_on,
             ],
-            verbose=verbose,
+            verbose=2 if options["progress"] == "lines" else 0,
             **settings.fit,
         )
     except KeyboardInterrupt:
@@ -357,6 +359,50 @@ def train_agent(
         )
     click.echo(f"Checkpoint: {checkpoint.last_path}")
     click.echo(f"Run directory: {directory}")
+
+
+def make_progress_bar(steps: int) -> Any:
+    """One bar over the whole run, where Keras's has one for every epoch."""
+    import keras
+
+    from kerasrl.callbacks import Callback
+
+    shown = {
+        "episode_return_mean": "return",
+        "evaluation_return_mean": "evaluation",
+        "loss": "loss",
+        "steps_per_second": "steps/s",
+    }
+
+    class ProgressBar(Callback):
+        def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+            self.start = self.agent.env_steps
+            self.bar = keras.utils.Progbar(
+                steps, stateful_metrics=list(shown.values()), interval=0.1
+            )
+            self.next_line = 0
+
+        def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+            # The last iteration may go past the target.
+            done = min(self.agent.env_steps - self.start, steps)
+            values = [
+                (label, logs[name])
+                for name, label in shown.items()
+                if logs and not math.isnan(logs.get(name, math.nan))
+            ]
+            if sys.stdout.isatty():
+                self.bar.update(done, values)
+            elif done >= self.next_line:
+                # A file or a pipe gets about ten lines.
+                text = ", ".join(f"{label} {value:.1f}" for label, value in values)
+                click.echo(f"{done:,}/{steps:,} steps: {text}")
+                self.next_line = min(done + max(steps // 10, 1), steps)
+
+        def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+            if sys.stdout.isatty() and self.agent.env_steps - self.start < steps:
+                click.echo()
+
+    return ProgressBar()
 
 
 def choose(
@@ -621,6 +667,8 @@ def make_recorder(env: Any, episodes: int, keep_steps: bool) -> Any:
             observation, reward, terminated, truncated, info = self.env.step(action)
             self.total += float(reward)
             self.length += 1
+            # Evaluation steps in blocks: what comes after the last episode is not asked
+            # for.
             if keep_steps and self.episode < episodes:
                 self.steps.append(
                     {
@@ -632,7 +680,7 @@ def make_recorder(env: Any, episodes: int, keep_steps: bool) -> Any:
                         "episode": self.episode,
                     }
                 )
-            if terminated or truncated:
+            if (terminated or truncated) and self.episode < episodes:
                 click.echo(
                     f"Episode {self.episode + 1}: return {self.total:.1f}, "
                     f"length {self.length}"

@@ -130,7 +130,7 @@ def zeros(space: spaces.Space, batch_size: int) -> Any:
         return tuple(zeros(value, batch_size) for value in space)
     space_to_config(space)  # Raises for what is not supported.
     dtype = np.float32 if np.issubdtype(space.dtype, np.floating) else space.dtype
-    return np.zeros((batch_size, *space.shape), dtype)
+    return np.zeros((batch_size, *(space.shape or ())), dtype)
 
 
 def leaves(space: spaces.Space) -> list[spaces.Space]:

@@ -34,7 +34,7 @@ class CountingEnv(gymnasium.Env):
 
     ```python
     env = CountingEnv(length=3)
-    env.reset()  # (array([0., 0.], dtype=float32), {"episode": 0})
+    env.reset()  # (array([0., 0.], dtype=float32), {"episode_number": 0})
     env.step(0)  # (array([0., 1.], dtype=float32), 1.0, False, False, {...})
     ```
     """
@@ -75,7 +75,7 @@ class CountingEnv(gymnasium.Env):
         # A seed starts the count again: the same seed, the same observations.
         self._episode = 0 if seed is not None else self._episode + 1
         self._step = 0
-        return self._observation(), {"episode": self._episode}
+        return self._observation(), {"episode_number": self._episode}
 
     def step(self, action):
         self._step += 1

@@ -183,7 +183,7 @@ def everywhere(function, *arrays, rtol=1e-5, atol=1e-6):
     return results[0]
 
 
-def gradient(function, x):
+def gradient(function, x, atol=1e-6):
     """Gradient of the sum of `function(x)`, eagerly and under XLA (which must agree).
 
     None if x does not reach the result.
@@ -200,5 +200,5 @@ def gradient(function, x):
     if eager is None:
         return None
     compiled = tf.function(differentiate, jit_compile=True, autograph=False)(x)
-    np.testing.assert_allclose(eager, compiled, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(eager, compiled, rtol=1e-4, atol=atol)
     return np.asarray(eager)

@@ -116,9 +116,7 @@ def positive_integer(name, value):
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
         # 1e6 is what people write for a million steps.
         if not (isinstance(value, float) and value >= 1 and value.is_integer()):
-            raise ValueError(
-                f"Received {name}={value!r}. Expected a positive integer."
-            )
+            raise ValueError(f"Received {name}={value!r}. Expected a positive integer.")
     return int(value)
 
 

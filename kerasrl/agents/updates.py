@@ -158,7 +158,9 @@ def gradient_step(agent, batch, settings):
     with tf.GradientTape() as tape:
         loss, metrics = compute_loss(agent, batch, settings)
     gradients = tape.gradient(
-        loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        loss,
+        [variable.value for variable in variables],
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
     norm = tf.linalg.global_norm(gradients)
     if agent.max_grad_norm is not None:

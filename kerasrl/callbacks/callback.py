@@ -83,7 +83,7 @@ class Callback(keras.callbacks.Callback):
         Args:
             episode: as in `on_episode_step`. Numbers put in `episode.custom_metrics`
                 appear in the epoch's logs as `<name>_mean`, `<name>_min`, `<name>_max`
-                over the episodes that ended.
+                over the episodes that ended in it.
         """
 
     def on_rollout_end(self, rollout: Any) -> Any:

@@ -84,7 +84,12 @@ class RunLogger(Callback):
             "time_this_epoch_s": now - self._epoch_start,
             "time_total_s": now - self._start,
             "timestamp": time.time(),
-            **(logs or {}),
+            **{
+                name: value
+                for name, value in (logs or {}).items()
+                # Keras has made a float of it.
+                if name != "env_steps"
+            },
         }
         self._epoch_start = now
         row = {key: jsonable(value) for key, value in row.items()}

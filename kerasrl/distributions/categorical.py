@@ -75,7 +75,7 @@ class Categorical(Distribution):
         # (0.8 s against 1.7 s with its gradient) and runs as fast (18 us against 19 us
         # for [2048, 6]); multiplying by one_hot instead would make NaN of -inf.
         chosen = ops.one_hot(
-            ops.cast(actions, "int32"), self.parameters.shape[-1], dtype="bool"
+            ops.cast(actions, "int32"), ops.shape(self.parameters)[-1], dtype="bool"
         )
         return ops.sum(ops.where(chosen, self.log_probs, 0.0), axis=-1)
 

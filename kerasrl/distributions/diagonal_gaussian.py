@@ -76,7 +76,10 @@ class DiagonalGaussian(Distribution):
         return self._unflatten(self.mean)
 
     def log_prob(self, actions):
-        """Log-density of actions, float `[..., *shape]`. See `Distribution.log_prob`."""
+        """Log-density of actions, float `[..., *shape]`.
+
+        See `Distribution.log_prob`.
+        """
         actions = self._flatten(actions, self.mean.shape[-1])
         distance = (ops.cast(actions, "float32") - self.mean) * ops.exp(-self.log_std)
         return -ops.sum(

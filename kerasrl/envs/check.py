@@ -59,12 +59,14 @@ def _check_reset(envs):
     ):
         if not np.array_equal(a, b):
             raise ValueError(
-                f"reset(seed=13) twice gave different observations at `{name}`. "
-                "Draw all randomness from self.np_random after super().reset("
-                "seed=seed), so that runs can be repeated."
+                f"{envs.name}: reset(seed=13) twice gave different observations at "
+                f"`{name}`. Draw all randomness from self.np_random after "
+                "super().reset(seed=seed), so that runs can be repeated."
             )
         if not np.isfinite(a).all():
-            raise ValueError(f"reset returned NaN or infinity at `{name}`: {a}.")
+            raise ValueError(
+                f"{envs.name}: reset returned NaN or infinity at `{name}`: {a}."
+            )
 
 
 def _remarks(envs):

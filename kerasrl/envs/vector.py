@@ -215,7 +215,10 @@ class VectorEnvironments(Environments):
                 reset_info = result[index]
                 reset_info.pop("final_obs", None)
                 reset_info.pop("final_info", None)
-                final_info = _unbatch_value(final_infos, index) or {}
+                final_info = dict(_unbatch_value(final_infos, index) or {})
+                # RecordEpisodeStatistics adds this after the reset, about the end.
+                if "episode" in reset_info and "episode" not in final_info:
+                    final_info["episode"] = reset_info.pop("episode")
                 result[index] = {**final_info, "reset_info": reset_info}
         elif reset_infos is not None:
             for index in indices:

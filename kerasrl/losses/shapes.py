@@ -183,7 +183,14 @@ def as_floats(*arrays):
     first = ops.convert_to_tensor(arrays[0])
     double = keras.backend.standardize_dtype(first.dtype) == "float64"
     dtype = "float64" if double else "float32"
-    return [x if x is None else ops.cast(x, dtype) for x in (first, *arrays[1:])]
+    return [x if x is None else _cast(x, dtype) for x in (first, *arrays[1:])]
+
+
+def _cast(x, dtype):
+    # keras.ops.cast takes Python floats through float32, whatever the dtype.
+    if isinstance(x, bool | int | float | np.ndarray | np.generic):
+        return ops.convert_to_tensor(np.asarray(x, dtype))
+    return ops.cast(x, dtype)
 
 
 def _show(shape):

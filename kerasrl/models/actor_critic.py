@@ -33,8 +33,7 @@ class ActorCritic(Policy):
         activation: Activation of the trunk. Default `"tanh"`, `"relu"` for images.
         filters: Sequence of `(channels, kernel, stride)` for images.
         shared_trunk: Whether policy and value use the same trunk and cell. Default:
-            false for dense trunks made here, true for images, for cells and for a
-            given `trunk`.
+            true for images and for a given `trunk`, else false.
         cell: `None`, `"lstm"` or `"gru"`.
         cell_units: Integer, size of the cell's state.
         previous_inputs: Whether the previous action and reward are fed to the cell.
@@ -130,7 +129,7 @@ class ActorCritic(Policy):
             )
         shared = self.shared_trunk
         if shared is None:
-            shared = is_image or self.cell is not None or self.trunk is not None
+            shared = is_image or self.trunk is not None
         self.branch_names = ("shared",) if shared else ("policy", "value")
         if self.trunk is None or isinstance(self.trunk, (MLP, CNN)):
             self.encoder = Encoder(observation_space, self.normalize_observations)

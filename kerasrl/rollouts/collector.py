@@ -156,7 +156,7 @@ class Collector:
                 terminated[time], truncated[time] = step.terminated, step.truncated
                 valid[time] = step.valid
                 starts = step.terminated | step.truncated
-                if step.truncated.any():
+                if np.count_nonzero(step.truncated):
                     self._note_final(final, time, step, taken, state)
                 previous_actions = _zero_rows(previous_actions, starts)
                 previous_rewards = _zero_rows(previous_rewards, starts)
@@ -184,23 +184,20 @@ class Collector:
             previous_actions=_zero_rows(actions.slice(0, length), episode_starts),
             previous_rewards=_zero_rows(rewards[:-1], episode_starts),
             state=_copy(self._state),
-            next_inputs=None,
             final=self._gather_final(final, rewards),
             extras={name: rows.slice(0, length) for name, rows in extras.items()},
             infos={name: _info_array(name, infos) for name in self.info_keys},
         )
         self._check_finite(rollout, observations.slice(0, length + 1))
-        self._observations = _copy(inputs["observations"])
-        self._previous_actions = _copy(inputs["previous_actions"])
-        self._previous_rewards = inputs["previous_rewards"].copy()
-        self._starts = terminated[-1] | truncated[-1]
+        # Copies twice: a user may write into what is handed out.
+        inputs["episode_starts"] = terminated[-1] | truncated[-1]
+        rollout.next_inputs = _copy(inputs)
+        inputs = _copy(inputs)
+        self._observations = inputs["observations"]
+        self._previous_actions = inputs["previous_actions"]
+        self._previous_rewards = inputs["previous_rewards"]
+        self._starts = inputs["episode_starts"]
         self._state = state
-        rollout.next_inputs = {
-            "observations": self._observations,
-            "previous_actions": self._previous_actions,
-            "previous_rewards": self._previous_rewards,
-            "episode_starts": self._starts.copy(),
-        }
         self._finish_episodes(rollout, tracker)
         self.env_steps += rollout.num_steps
         return rollout

@@ -18,6 +18,7 @@ from kerasrl.rollouts.kernels import KERNELS
 from kerasrl.rollouts.noise import NoiseSpec
 from kerasrl.rollouts.numerics import NAMESPACE
 from kerasrl.rollouts.program import Program, tree_paths, tree_text
+from kerasrl.rollouts.rewrites import merge_gates, shortcut
 
 _SHAPE_OPS = ("Shape", "ShapeN", "Size", "Rank")
 
@@ -200,7 +201,7 @@ def lower(graph, examples, weights):
     Raises:
         Unsupported: if a node has no NumPy form.
     """
-    graph = simplify(graph, fold)
+    graph = merge_gates(simplify(graph, fold, [shortcut]))
     missing = [
         node
         for node in graph.nodes
@@ -314,10 +315,11 @@ def _output_texts(graph, emitter):
 
 
 def _flops(node, facts):
-    if node.op not in ("MatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"):
+    products = ("MatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum")
+    if node.op not in products or len(node.inputs) != 2:
         return 0.0
     sizes = []
-    for value in (*node.inputs[:2], node.outputs[0]):
+    for value in (*node.inputs, node.outputs[0]):
         dims = [
             size.slope + size.offset if isinstance(size, Linear) else size
             for size in facts.shapes[value]
@@ -353,6 +355,7 @@ def noise_spec(node, shape):
             shapes,
             node.attributes.get("low", 0),
             node.attributes.get("high", 0),
+            node.attributes.get("transform", ()),
         )
     except ValueError as error:
         raise Unsupported(str(error), node) from None

@@ -165,6 +165,13 @@ class Emitter:
                 return f"({', '.join(texts)},)"
         return f"({''.join(self._size_text(size) + ', ' for size in sizes)})"
 
+    def keeps_shape(self):
+        """Whether output 0 is known to have the shape of input 0."""
+        if self.facts is None:
+            return False
+        shapes = self.facts.shapes
+        return shapes[self.node.outputs[0]] == shapes[self.node.inputs[0]]
+
     def int_items(self, i, count):
         """Sources of the `count` ints that input `i` holds."""
         value = self.node.inputs[i]

@@ -7,7 +7,7 @@ import numpy as np
 import optree
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class EpisodeRecord:
     """A finished episode.
 
@@ -107,19 +107,23 @@ class EpisodeStatistics:
         records = []
         if ends.any():
             steps = env_steps + np.cumsum(valid.sum(axis=1))
-            base_returns = np.zeros(len(self.returns))
-            base_lengths = np.zeros_like(self.lengths)
-            for time, env in np.argwhere(ends).tolist():
+            # Python numbers: reading single NumPy elements costs more than the rest.
+            times, envs = (indices.tolist() for indices in np.nonzero(ends))
+            columns = (returns[ends], lengths[ends], terminated[ends], steps[times])
+            base_returns = [0.0] * len(self.returns)
+            base_lengths = [0] * len(self.lengths)
+            for time, env, total, length, by_termination, step in zip(
+                times, envs, *(column.tolist() for column in columns), strict=True
+            ):
                 record = EpisodeRecord(
-                    env_index=env,
-                    episode_return=float(returns[time, env] - base_returns[env]),
-                    length=int(lengths[time, env] - base_lengths[env]),
-                    terminated=bool(terminated[time, env]),
-                    env_steps=int(steps[time]),
+                    env,
+                    total - base_returns[env],
+                    length - base_lengths[env],
+                    by_termination,
+                    step,
                 )
                 records.append((time, record))
-                base_returns[env] = returns[time, env]
-                base_lengths[env] = lengths[time, env]
+                base_returns[env], base_lengths[env] = total, length
             self.returns = returns[-1] - base_returns
             self.lengths = lengths[-1] - base_lengths
         else:

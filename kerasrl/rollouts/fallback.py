@@ -60,7 +60,10 @@ class TensorFlowEngine:
         self.refresh()
 
     def refresh(self):
-        """Takes the present values of the variables."""
+        """Takes the present values of the variables.
+
+        Variables that are read inside a loop or a branch are always read as they are.
+        """
         import tensorflow as tf
 
         # TensorFlow's tensors are values: a later assignment does not change them.
@@ -141,7 +144,8 @@ def import_graph(trace, graph, inputs, weights, noise):
         elif node.op == "Weight":
             feed(name, weights[index])
         elif node.op == "Resource":
-            feed(name, trace.resources[index])
+            # `identity` brings an eager tensor into the graph.
+            feed(name, tf.identity(trace.resources[index]))
         elif node.op == "Random" and index in noise:
             feed(name, noise[index])
         elif node.op == "Random":
@@ -213,6 +217,7 @@ def random_shapes(trace, examples):
                 each,
                 node.attributes.get("low", 0),
                 node.attributes.get("high", 0),
+                node.attributes.get("transform", ()),
             )
         )
     return specs, [node.attributes["index"] for node in nodes]

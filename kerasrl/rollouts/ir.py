@@ -107,13 +107,15 @@ def constant(array, name=""):
     return node.add_output(array.shape, array.dtype)
 
 
-def simplify(graph, fold):
+def simplify(graph, fold, shortcuts=()):
     """Removes identities, constants' arithmetic and repeated work.
 
     Args:
         graph: `Graph`; it is left as it is.
         fold: callable `(node) -> list of arrays` that runs a node whose inputs are all
             constants, or raises `Unsupported`.
+        shortcuts: callables `(node, inputs) -> value or None`: the value that output 0
+            equals.
 
     Returns:
         A new `Graph` of new nodes (sources are shared), pruned.
@@ -146,6 +148,13 @@ def simplify(graph, fold):
         if size is not None:
             mapping[node.outputs[0]] = emit_constant(size, node.name)
             continue
+        found = [rule(node, inputs) for rule in shortcuts]
+        found = [value for value in found if value is not None]
+        if found:
+            mapping[node.outputs[0]] = found[0]
+            continue
+        if _casts_an_added_axis(node, inputs):
+            node, inputs = _cast_first(node, inputs, nodes)
         shortcut = _shortcut(node, inputs)
         if shortcut is not None:
             mapping.update(zip(node.outputs, shortcut, strict=False))
@@ -192,6 +201,22 @@ def _frozen(attributes):
             value = tuple(value)
         items.append((name, str(value) if isinstance(value, np.dtype) else value))
     return tuple(items)
+
+
+def _casts_an_added_axis(node, inputs):
+    return node.op == "Cast" and inputs[0].node.op == "ExpandDims"
+
+
+def _cast_first(node, inputs, nodes):
+    """Cast(ExpandDims(x)) as ExpandDims(Cast(x)), where rules can meet it."""
+    expand = inputs[0].node
+    inner, axis = expand.inputs
+    cast = Node("Cast", [inner], node.attributes, node.name)
+    cast.add_output(inner.shape, node.outputs[0].dtype)
+    nodes.append(cast)
+    late = Node("ExpandDims", [cast.outputs[0], axis], {}, expand.name)
+    late.outputs = node.outputs
+    return late, late.inputs
 
 
 def _static_size(node, inputs):

@@ -52,6 +52,8 @@ def _broadcast_args(e):
 
 @kernel("Reshape")
 def _reshape(e):
+    if e.keeps_shape():
+        return e.view(e.arg(0), 0)
     shape = e.known_shape() or e.ints(1)
     e.view(e.assign(f"{e.arg(0)}.reshape({shape})"), 0)
 
@@ -85,6 +87,8 @@ def _transpose(e):
 
 @kernel("BroadcastTo")
 def _broadcast_to(e):
+    if e.keeps_shape():
+        return e.view(e.arg(0), 0)
     shape = e.known_shape() or e.ints(1)
     e.fresh(e.assign(f"broadcast({e.arg(0)}, {shape})"))
 
@@ -172,6 +176,13 @@ def _strided_slice(e):
         parts.pop()
     name = e.assign(f"{e.arg(0)}[{_index(parts)}]")
     e.view(name, 0)
+
+
+@kernel("Cut")
+def _cut(e):
+    # Not an op of TensorFlow: part of the last axis, see `rewrites.merge_gates`.
+    start, stop = e.attr("start"), e.attr("stop")
+    e.view(e.assign(f"{e.arg(0)}[..., {start}:{stop}]"), 0)
 
 
 @kernel("Slice")
@@ -279,7 +290,9 @@ def _concat(e):
 def _gather(e):
     axis = int(e.need(2, "the axis")) % e.rank(0)
     batch_dims = e.attr("batch_dims", 0) % max(1, e.rank(1) + 1)
-    if batch_dims:
+    if batch_dims == axis == 1 and e.rank(0) == e.rank(1) == 2:
+        text = f"gather_columns({e.arg(0)}, {e.arg(1)})"
+    elif batch_dims:
         text = f"gather_batch({e.arg(0)}, {e.arg(1)}, {axis}, {batch_dims})"
     else:
         text = f"{e.arg(0)}.take({e.arg(1)}, {axis})"
@@ -307,7 +320,9 @@ def _one_hot(e):
     index = ", ".join([":"] * axis + ["None"])
     x = e.arg(0) if rank == 0 else f"{e.arg(0)}[{index}]"
     text = f"equal({x}, {e.name(classes)})"
-    if on == 1 and off == 0:
+    if on == 1 and off == 0 and e.out_dtype == bool:
+        e.fresh(e.assign(text))
+    elif on == 1 and off == 0:
         e.fresh(e.assign(f"{text}.astype({e.name(e.out_dtype)})"))
     else:
         on, off = (e.name(np.array(v, e.out_dtype)) for v in (on, off))

@@ -27,6 +27,8 @@ class NoiseSpec:
         rows: int. The op wants `rows * B` entries along its batch axis: the first axis
             of `shape` holds them when `rows` is not 1.
         axis: int, position of the batch axis in the shape that the op wants.
+        transform: tuple of `(ufunc, constant or None, noise is first)`, what is done to
+            the noise, in this order, once it is drawn.
         shared: bool. True where the op's shape has no batch axis, so that one draw
             (from the first generator) serves all environments.
     """
@@ -38,14 +40,17 @@ class NoiseSpec:
     high: object = 0
     rows: int = 1
     axis: int = 0
+    transform: tuple = ()
     shared: bool = False
 
     @classmethod
-    def from_shapes(cls, kind, dtype, batch_sizes, shapes, low=0, high=0):
+    def from_shapes(
+        cls, kind, dtype, batch_sizes, shapes, low=0, high=0, transform=()
+    ):
         """Finds the batch axis by comparing the op's shapes at several batch sizes.
 
         Args:
-            kind, dtype, low, high: as in the class.
+            kind, dtype, low, high, transform: as in the class.
             batch_sizes: list of distinct ints.
             shapes: list of int tuples, the op's shape at each batch size.
 
@@ -62,7 +67,10 @@ class NoiseSpec:
             if any(shape[axis] != shapes[0][axis] for shape in shapes)
         ]
         if not moving:
-            return cls(kind, tuple(shapes[0]), dtype, low, high, shared=True)
+            shape = tuple(shapes[0])
+            return cls(
+                kind, shape, dtype, low, high, transform=transform, shared=True
+            )
         axis = moving[0]
         rows = shapes[0][axis] // batch_sizes[0]
         regular = all(
@@ -79,7 +87,7 @@ class NoiseSpec:
         rest = tuple(shapes[0][:axis]) + tuple(shapes[0][axis + 1 :])
         if rows > 1:
             rest = (rows,) + rest
-        return cls(kind, rest, dtype, low, high, rows=rows, axis=axis)
+        return cls(kind, rest, dtype, low, high, rows, axis, transform)
 
     def fill(self, generator, out):
         """Fills `out` (C-contiguous, leading axes free) from one generator.
@@ -128,7 +136,14 @@ class NoiseSpec:
             np.maximum(drawn, _TINY, out=drawn)
             np.log(drawn, out=drawn)
             np.negative(drawn, out=drawn)
-        return drawn.astype(self.dtype, copy=False)
+        drawn = drawn.astype(self.dtype, copy=False)
+        with np.errstate(all="ignore"):
+            for ufunc, constant, is_first in self.transform:
+                operands = [drawn] if constant is None else [drawn, constant]
+                if not is_first:
+                    operands.reverse()
+                drawn = getattr(np, ufunc)(*operands, out=drawn)
+        return drawn
 
 
 def draw_noise(specs, generators, steps):

@@ -168,6 +168,11 @@ def gather_batch(x, indices, axis, batch_dims):
     return np.ascontiguousarray(picked.transpose(order))
 
 
+def gather_columns(x, indices):
+    """`x[b, indices[b, k]]` for matrices."""
+    return x[np.arange(len(x))[:, None], indices]
+
+
 def gather_nd(x, indices):
     """`tf.gather_nd`: the last axis of `indices` indexes the first axes of `x`."""
     return x[tuple(np.moveaxis(indices, -1, 0))].copy()
@@ -218,7 +223,7 @@ def _namespace():
     for function in (
         erf, erfc, lgamma, softsign, divide_no_nan, multiply_no_nan, xlogy, xlog1py,
         xdivy, truncate_divide, cumulative, broadcast, broadcast_args, full, pad,
-        gather_batch, gather_nd, tensor_scatter, top_k, band_part,
+        gather_batch, gather_columns, gather_nd, tensor_scatter, top_k, band_part,
     ):  # fmt: skip
         names[function.__name__] = function
     return names

@@ -6,8 +6,10 @@ TensorFlow is imported inside the functions, so that importing this module is fr
 
 import numpy as np
 
+from kerasrl.rollouts.compiler import fold
 from kerasrl.rollouts.ir import Graph, Node, Unsupported, constant
 from kerasrl.rollouts.program import tree_paths
+from kerasrl.rollouts.rewrites import hoist_noise
 
 # The kind of noise of each random op. Input 0 is the shape ("categorical": the logits).
 _RANDOM = {
@@ -126,6 +128,7 @@ def trace(function, example_inputs):
     outputs = importer.graph(concrete.graph, bound)
     graph = Graph(importer.nodes, outputs).pruned()
     importer.check(graph)
+    graph = hoist_noise(graph, fold)
     for index, node in enumerate(n for n in graph.nodes if n.op == "Random"):
         node.attributes["index"] = index
     paths = [path for path, _ in pairs]
@@ -529,7 +532,8 @@ class _ReadOf:
 
 
 def _constant_of(value):
-    while value.node.op in ("Identity", "Cast"):
+    """The array of a constant, looking through casts and broadcasts, or None."""
+    while value.node.op in ("Identity", "Cast", "BroadcastTo"):
         inner = value.node.inputs[0]
         if value.node.op == "Cast" and inner.node.op == "Const":
             return inner.node.attributes["value"].astype(value.dtype)

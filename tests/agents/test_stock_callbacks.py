@@ -8,6 +8,7 @@ import pytest
 
 import kerasrl
 
+
 def tensorboard(path):
     return keras.callbacks.TensorBoard(
         path / "logs", histogram_freq=1, update_freq="batch"
@@ -91,7 +92,7 @@ def test_stock_callback(name, tmp_path, capsys):
         steps_per_epoch=64,
         num_envs=4,
         callbacks=[CALLBACKS[name](tmp_path)],
-        verbose=0,
+        verbose=int(name == "ProgbarLogger"),
     )
     check(name, tmp_path, agent, history, capsys.readouterr().out)
 

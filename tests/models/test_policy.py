@@ -44,8 +44,8 @@ POLICIES = {
         NESTED,
         spaces.MultiDiscrete([2, 3]),
     ),
-    "separate_lstm": (
-        lambda: models.ActorCritic(cell="lstm", cell_units=8, shared_trunk=False),
+    "shared_lstm": (
+        lambda: models.ActorCritic(cell="lstm", cell_units=8, shared_trunk=True),
         BOX,
         BOX,
     ),

@@ -414,7 +414,7 @@ class Listener:
                 episode.reward,
                 episode.terminated,
                 episode.truncated,
-                episode.info.get("step", episode.info.get("episode")),
+                episode.info.get("step", episode.info.get("episode_number")),
             )
         )
 
