@@ -26,8 +26,11 @@ def check_env(env, env_config=None):
         ValueError: saying what is wrong.
 
     Example:
-        >>> check_env("CartPole-v1")
-        []
+
+    ```python
+    check_env("CartPole-v1")
+    # []
+    ```
     """
     number = None if isinstance(env, gymnasium.Env) else 1
     with make_envs(env, num_envs=number, env_config=env_config) as envs:

@@ -28,8 +28,11 @@ class EnvStep:
             step, with the info of the reset under `"reset_info"`.
 
     Example:
-        >>> step = envs.step(actions)
-        >>> step.rewards[step.valid]
+
+    ```python
+    step = envs.step(actions)
+    step.rewards[step.valid]
+    ```
     """
 
     __slots__ = (
@@ -88,10 +91,13 @@ class Environments(abc.ABC):
             so that the `observations` of an ending step are still the final ones.
 
     Example:
-        >>> envs = make_envs("CartPole-v1", num_envs=2)
-        >>> observations = envs.reset([0, 1])
-        >>> envs.step(np.array([0, 1])).rewards
-        array([1., 1.], dtype=float32)
+
+    ```python
+    envs = make_envs("CartPole-v1", num_envs=2)
+    observations = envs.reset([0, 1])
+    envs.step(np.array([0, 1])).rewards
+    # array([1., 1.], dtype=float32)
+    ```
     """
 
     resets_on_next_step = False
@@ -178,7 +184,10 @@ class Environments(abc.ABC):
             AttributeError: if an environment has no such method.
 
         Example:
-            >>> envs.call("set_phase", 2)
+
+        ```python
+        envs.call("set_phase", 2)
+        ```
         """
 
     @abc.abstractmethod

@@ -39,9 +39,12 @@ def make_envs(env, num_envs=None, env_config=None, render_mode=None):
         TypeError: if `env` is none of the above.
 
     Example:
-        >>> envs = make_envs("CartPole-v1", num_envs=4)
-        >>> envs.reset([0, 1, 2, 3]).shape
-        (4, 4)
+
+    ```python
+    envs = make_envs("CartPole-v1", num_envs=4)
+    envs.reset([0, 1, 2, 3]).shape
+    # (4, 4)
+    ```
     """
     if num_envs is not None and (
         isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1

@@ -24,8 +24,11 @@ class EnvContext(dict):
         render_mode: string or None, the render mode asked for.
 
     Example:
-        >>> register_env("corridor", lambda context: Corridor(context["length"]))
-        >>> make_envs("corridor", env_config={"length": 5})
+
+    ```python
+    register_env("corridor", lambda context: Corridor(context["length"]))
+    make_envs("corridor", env_config={"length": 5})
+    ```
     """
 
     def __init__(
@@ -59,8 +62,11 @@ def register_env(name, creator):
         ValueError: if a string `creator` has no colon.
 
     Example:
-        >>> register_env("corridor", lambda context: Corridor(context["length"]))
-        >>> agent.fit("corridor", steps=10_000, env_config={"length": 5})
+
+    ```python
+    register_env("corridor", lambda context: Corridor(context["length"]))
+    agent.fit("corridor", steps=10_000, env_config={"length": 5})
+    ```
     """
     if not isinstance(name, str) or not name:
         raise TypeError(f"`name` must be a non-empty string. Received: {name!r}.")

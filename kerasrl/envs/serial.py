@@ -26,9 +26,12 @@ class SerialEnvironments(Environments):
         ValueError: if the spaces differ or are not supported.
 
     Example:
-        >>> envs = SerialEnvironments([gymnasium.make("CartPole-v1")])
-        >>> envs.reset([7]).shape
-        (1, 4)
+
+    ```python
+    envs = SerialEnvironments([gymnasium.make("CartPole-v1")])
+    envs.reset([7]).shape
+    # (1, 4)
+    ```
     """
 
     def __init__(self, envs, name=None, owned=False):

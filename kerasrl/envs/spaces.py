@@ -28,9 +28,12 @@ def check_space(space, role="observation"):
         ValueError: naming the offending part of the space.
 
     Example:
-        >>> check_space(gymnasium.spaces.Text(5))
-        Traceback (most recent call last):
-        ValueError: Unsupported observation space at `observation_space`: ...
+
+    ```python
+    check_space(gymnasium.spaces.Text(5))
+    # Traceback (most recent call last):
+    # ValueError: Unsupported observation space at `observation_space`: ...
+    ```
     """
     leaves = space_leaves(space, role)
     if not leaves:
@@ -123,9 +126,12 @@ class ActionConverter:
         space: the action space of a single environment.
 
     Example:
-        >>> converter = ActionConverter(gymnasium.spaces.Box(-2.0, 2.0, (1,)))
-        >>> converter.batch(np.array([[5.0], [0.5]], "float32"))
-        array([[2. ], [0.5]], dtype=float32)
+
+    ```python
+    converter = ActionConverter(gymnasium.spaces.Box(-2.0, 2.0, (1,)))
+    converter.batch(np.array([[5.0], [0.5]], "float32"))
+    # array([[2. ], [0.5]], dtype=float32)
+    ```
     """
 
     def __init__(self, space):
@@ -168,8 +174,11 @@ def clip_actions(actions, action_space):
         ValueError: if the actions do not fit the space.
 
     Example:
-        >>> clip_actions(np.array([[5.0]]), gymnasium.spaces.Box(-2.0, 2.0, (1,)))
-        array([[2.]], dtype=float32)
+
+    ```python
+    clip_actions(np.array([[5.0]]), gymnasium.spaces.Box(-2.0, 2.0, (1,)))
+    # array([[2.]], dtype=float32)
+    ```
     """
     return ActionConverter(action_space).batch(actions)
 

@@ -29,9 +29,12 @@ class VectorEnvironments(Environments):
             supported.
 
     Example:
-        >>> env = gymnasium.make_vec("CartPole-v1", 4, vectorization_mode="sync")
-        >>> VectorEnvironments(env).reset([0, 1, 2, 3]).shape
-        (4, 4)
+
+    ```python
+    env = gymnasium.make_vec("CartPole-v1", 4, vectorization_mode="sync")
+    VectorEnvironments(env).reset([0, 1, 2, 3]).shape
+    # (4, 4)
+    ```
     """
 
     def __init__(self, env, name=None, owned=False):

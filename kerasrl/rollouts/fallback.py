@@ -8,7 +8,8 @@ from kerasrl.rollouts.emitter import PROBE_SIZES
 from kerasrl.rollouts.ir import Graph
 from kerasrl.rollouts.noise import NoiseSpec, draw_noise
 from kerasrl.rollouts.program import take_rows, tree_paths
-from kerasrl.rollouts.tracing import node_definition, with_leaves
+from kerasrl.rollouts.random_ops import node_definition
+from kerasrl.rollouts.tracing import with_leaves
 
 
 class TensorFlowEngine:

@@ -320,7 +320,7 @@ def _one_hot(e):
     index = ", ".join([":"] * axis + ["None"])
     x = e.arg(0) if rank == 0 else f"{e.arg(0)}[{index}]"
     text = f"equal({x}, {e.name(classes)})"
-    if on == 1 and off == 0 and e.out_dtype == bool:
+    if on == 1 and off == 0 and e.out_dtype.kind == "b":
         e.fresh(e.assign(text))
     elif on == 1 and off == 0:
         e.fresh(e.assign(f"{text}.astype({e.name(e.out_dtype)})"))

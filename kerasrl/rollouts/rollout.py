@@ -126,10 +126,15 @@ class Rollout:
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Rollout))
 
+
+def _flatten(rollout: Any) -> Any:
+    return tuple(getattr(rollout, name) for name in _FIELDS), None, _FIELDS
+
+
+def _unflatten(_: Any, children: Any) -> Any:
+    return Rollout(**dict(zip(_FIELDS, children, strict=True)))
+
+
 # The global namespace, so that both `optree` and `keras.tree` know the class.
-optree.register_pytree_node(
-    Rollout,
-    lambda rollout: (tuple(getattr(rollout, name) for name in _FIELDS), None, _FIELDS),
-    lambda _, children: Rollout(**dict(zip(_FIELDS, children, strict=True))),
-    namespace=optree.registry.__GLOBAL_NAMESPACE,
-)
+_register: Any = optree.register_pytree_node
+_register(Rollout, _flatten, _unflatten, namespace=optree.registry.__GLOBAL_NAMESPACE)

@@ -9,53 +9,20 @@ import numpy as np
 from kerasrl.rollouts.compiler import fold
 from kerasrl.rollouts.ir import Graph, Node, Unsupported, constant
 from kerasrl.rollouts.program import tree_paths
+from kerasrl.rollouts.random_ops import (
+    RANDOM,
+    UNSEEDABLE,
+    RandomOps,
+    attributes_of,
+    data_inputs,
+    node_definition,
+    numpy_dtype,
+    static_shape,
+)
 from kerasrl.rollouts.rewrites import hoist_noise
 
-# The kind of noise of each random op. Input 0 is the shape ("categorical": the logits).
-_RANDOM = {
-    "StatelessRandomUniform": "uniform",
-    "StatelessRandomUniformV2": "uniform",
-    "RandomUniform": "uniform",
-    "StatelessRandomNormal": "normal",
-    "StatelessRandomNormalV2": "normal",
-    "RandomStandardNormal": "normal",
-    "StatelessTruncatedNormal": "truncated_normal",
-    "StatelessTruncatedNormalV2": "truncated_normal",
-    "TruncatedNormal": "truncated_normal",
-    "StatelessRandomUniformInt": "integers",
-    "StatelessRandomUniformIntV2": "integers",
-    "RandomUniformInt": "integers",
-    "StatelessRandomGammaV2": "gamma",
-    "StatelessRandomGammaV3": "gamma",
-    "StatelessMultinomial": "categorical",
-    "Multinomial": "categorical",
-    "StatelessRandomBinomial": "binomial",
-}
-# Which inputs of a random op are data; the others are seeds, which noise replaces.
-_DATA_INPUTS = {
-    "StatelessRandomUniformInt": (0, 2, 3),
-    "StatelessRandomUniformIntV2": (0, 4, 5),
-    "RandomUniformInt": (0, 1, 2),
-    "StatelessRandomGammaV2": (0, 2),
-    "StatelessRandomGammaV3": (0, 4),
-    "StatelessMultinomial": (0, 1),
-    "Multinomial": (0, 1),
-    "StatelessRandomBinomial": (0, 2, 3),
-}
-_UNSEEDABLE = (
-    "StatelessRandomUniformFullInt",
-    "StatelessRandomUniformFullIntV2",
-    "StatelessParameterizedTruncatedNormal",
-    "RandomShuffle",
-    "RandomGamma",
-    "RandomPoisson",
-    "RandomPoissonV2",
-    "StatelessRandomPoisson",
-    "ParameterizedTruncatedNormal",
-)
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall", "StatelessCall", "RemoteCall")
 _ASSIGNMENTS = ("AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp")
-_MOST_TRIALS = 64
 
 
 class Trace:
@@ -121,7 +88,7 @@ def trace(function, example_inputs):
     bound = []
     for index, tensor in enumerate(concrete.graph.inputs[: len(specs)]):
         node = Node("Input", [], {"index": index}, tensor.op.name)
-        bound.append(node.add_output(_shape(tensor), _dtype(tensor.dtype)))
+        bound.append(node.add_output(static_shape(tensor), numpy_dtype(tensor.dtype)))
         importer.nodes.append(node)
     for external, _ in concrete.graph.captures:
         bound.append(importer.capture(external))
@@ -146,46 +113,12 @@ def with_leaves(tree, leaves, path=()):
     return leaves[path]
 
 
-def _shape(tensor):
-    return None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
-
-
-def _dtype(dtype):
-    """The NumPy dtype, or None for what NumPy itself does not have."""
-    if dtype.base_dtype.name in ("resource", "variant", "string", "bfloat16"):
-        return None
-    try:
-        found = np.dtype(dtype.as_numpy_dtype)
-    except TypeError:
-        return None
-    return found if found.kind in "biufc" else None
-
-
-def _attributes(definition):
-    import tensorflow as tf
-
-    found = {}
-    for name, attr in definition.attr.items():
-        if name.startswith("_"):
-            continue
-        kind = attr.WhichOneof("value")
-        if kind in ("i", "f", "b", "s"):
-            found[name] = getattr(attr, kind)
-        elif kind == "type":
-            found[name] = tf.as_dtype(attr.type).name
-        elif kind == "list":
-            found[name] = tuple(attr.list.i) or tuple(attr.list.s)
-        elif kind is not None:
-            # Shapes and functions: only their identity matters (for repeated work).
-            found[name] = getattr(attr, kind).SerializeToString()
-    return found
-
-
 class _Importer:
     """Walks TensorFlow graphs and writes `ir` nodes."""
 
     def __init__(self, graph):
         self.nodes = []
+        self.random = RandomOps(self.nodes)
         self.handles = []
         self.resources = []
         self.assigned = []
@@ -198,14 +131,14 @@ class _Importer:
         import tensorflow as tf
 
         if external.dtype != tf.resource and hasattr(external, "numpy"):
-            if _dtype(external.dtype) is not None:
+            if numpy_dtype(external.dtype) is not None:
                 value = constant(external.numpy(), "captured")
                 self.nodes.append(value.node)
                 return value
         node = Node("Resource", [], {"index": len(self.resources)}, "captured")
         self.resources.append(external)
         self.nodes.append(node)
-        return node.add_output(_shape(external), _dtype(external.dtype))
+        return node.add_output(static_shape(external), numpy_dtype(external.dtype))
 
     def graph(self, graph, bound):
         """Imports what the graph's outputs need.
@@ -225,6 +158,8 @@ class _Importer:
         for op in graph.get_operations():
             if op.type in _ASSIGNMENTS:
                 self._note_assignment(op, values)
+            if op.type in _CALLS and op.name not in needed:
+                self._scan(graph, op, values)
             if op.name in needed:
                 inputs = [
                     values.get((tensor.op.name, tensor.value_index))
@@ -242,15 +177,15 @@ class _Importer:
                 continue
             needed.add(op.name)
             inputs = list(op.inputs)
-            if op.type in _RANDOM:
-                inputs = [inputs[i] for i in _DATA_INPUTS.get(op.type, (0,))]
+            if op.type in RANDOM:
+                inputs = [inputs[i] for i in data_inputs(op.type)]
             pending.extend(tensor.op for tensor in inputs)
         return needed
 
     def _import(self, graph, op, inputs):
         if op.type == "Const":
             node = Node("Const", [], {}, op.name, op.node_def)
-            if _dtype(op.outputs[0].dtype) is not None:
+            if numpy_dtype(op.outputs[0].dtype) is not None:
                 import tensorflow as tf
 
                 node.attributes["value"] = tf.make_ndarray(op.get_attr("value"))
@@ -264,29 +199,34 @@ class _Importer:
         if op.type in _CALLS:
             body = graph._get_function(op.get_attr("f").name).graph
             return self.graph(body, inputs)
-        if op.type in _UNSEEDABLE:
+        if op.type in UNSEEDABLE:
             raise ValueError(
                 f"The acting function uses {op.type} (at {op.name}), whose randomness "
                 "cannot be drawn per environment. Use keras.random.uniform, normal, "
                 "truncated_normal, randint, categorical or binomial."
             )
-        if op.type in _RANDOM:
-            return self._random(op, inputs)
+        if op.type in RANDOM:
+            return self.random.lower(op, inputs)
         for function in self._bodies(op):
             for definition in self._reachable(function):
-                if definition.op in _RANDOM or definition.op in _UNSEEDABLE:
+                if definition.op in _ASSIGNMENTS:
+                    raise ValueError(
+                        "The acting function assigns to a variable inside a loop or a "
+                        f"branch (at {op.name}). It must only read variables."
+                    )
+                if definition.op in RANDOM or definition.op in UNSEEDABLE:
                     raise ValueError(
                         f"The acting function draws random numbers ({definition.op}, "
                         f"{definition.name}) inside a loop or a branch (at {op.name}), "
                         "where they cannot be drawn per environment. Draw them before "
                         "it and pass them in."
                     )
-        attributes = _attributes(op.node_def)
+        attributes = attributes_of(op.node_def)
         return self._finish(Node(op.type, inputs, attributes, op.name, op.node_def), op)
 
     def _finish(self, node, op):
         for tensor in op.outputs:
-            node.add_output(_shape(tensor), _dtype(tensor.dtype))
+            node.add_output(static_shape(tensor), numpy_dtype(tensor.dtype))
         self.nodes.append(node)
         return node.outputs
 
@@ -296,7 +236,7 @@ class _Importer:
         if id(handle) not in self._weights:
             name = self._names.get(id(handle), op.name)
             node = Node("Weight", [], {"index": len(self.handles)}, name)
-            node.add_output(_shape(op.outputs[0]), _dtype(dtype))
+            node.add_output(static_shape(op.outputs[0]), numpy_dtype(dtype))
             self._weights[id(handle)] = node
             self.handles.append((handle, dtype, name))
             self.nodes.append(node)
@@ -325,151 +265,6 @@ class _Importer:
         )
         return self._finish(node, op)
 
-    # -- randomness --------------------------------------------------------------------
-
-    def _random(self, op, inputs):
-        kind = _RANDOM[op.type]
-        if kind == "categorical":
-            return self._categorical(op, inputs)
-        if kind == "binomial":
-            return self._binomial(op, inputs)
-        bounds = [inputs[i] for i in _DATA_INPUTS.get(op.type, (0,))][1:]
-        attributes = {"kind": kind}
-        for name, value in zip(("low", "high"), bounds, strict=False):
-            array = _constant_of(value)
-            if array is None or array.ndim:
-                raise ValueError(
-                    f"The acting function draws {kind} noise (at {op.name}) with a "
-                    f"bound or parameter that is computed, or is not a scalar. Only "
-                    "constants can be drawn ahead of the steps."
-                )
-            attributes[name] = array.item()
-        node = Node("Random", [inputs[0]], attributes, op.name)
-        if _dtype(op.outputs[0].dtype) is not None:
-            return self._finish(node, op)
-        # A dtype that NumPy does not have: draw in single precision and cast.
-        self.nodes.append(node)
-        shape, dtype = _shape(op.outputs[0]), op.outputs[0].dtype
-        noise = node.add_output(shape, np.dtype(np.float32))
-        return [
-            self._synthetic(
-                "Cast", [noise], shape, None, op.name, SrcT=np.float32, DstT=dtype
-            )
-        ]
-
-    def _synthetic(self, op_type, inputs, shape, dtype, name, **attributes):
-        definition = node_definition(op_type, **attributes)
-        node = Node(op_type, inputs, _attributes(definition), name, definition)
-        self.nodes.append(node)
-        return node.add_output(shape, None if dtype is None else np.dtype(dtype))
-
-    def _const(self, array, name):
-        value = constant(array, name)
-        self.nodes.append(value.node)
-        return value
-
-    def _batch_shape(self, value, rest, name):
-        """The shape `(value.shape[0], *rest)` as a value."""
-        shape = self._synthetic(
-            "Shape", [value], (len(value.shape),), np.int32, name, T=value.dtype,
-            out_type=np.int32,
-        )  # fmt: skip
-        zero, one = (self._const(np.array([k], np.int32), name) for k in (0, 1))
-        rows = self._synthetic(
-            "Slice", [shape, zero, one], (1,), np.int32, name, T=np.int32,
-            Index=np.int32,
-        )  # fmt: skip
-        tail = self._const(np.array(rest, np.int32), name)
-        axis = self._const(np.int32(0), name)
-        return self._synthetic(
-            "ConcatV2", [rows, tail, axis], (1 + len(rest),), np.int32, name,
-            T=np.int32, N=2, Tidx=np.int32,
-        )  # fmt: skip
-
-    def _categorical(self, op, inputs):
-        """argmax(logits + Gumbel noise): never a class whose logit is -inf."""
-        logits, samples = inputs[0], _constant_of(inputs[1])
-        if samples is None or logits.shape is None or logits.shape[1] is None:
-            raise ValueError(
-                f"The acting function samples categories (at {op.name}) whose number, "
-                "or number of samples, is not known when it is traced."
-            )
-        if logits.dtype is None:
-            logits = self._synthetic(
-                "Cast", [logits], logits.shape, np.float32, op.name,
-                SrcT=op.inputs[0].dtype, DstT=np.float32,
-            )  # fmt: skip
-        samples, classes = int(samples), logits.shape[1]
-        rows, name, dtype = logits.shape[0], op.name, logits.dtype
-        wanted = (samples, classes) if samples != 1 else (classes,)
-        shape = self._batch_shape(logits, wanted, name)
-        node = Node("Random", [shape], {"kind": "gumbel"}, name)
-        self.nodes.append(node)
-        noise = node.add_output((rows,) + wanted, dtype)
-        if samples != 1:
-            logits = self._synthetic(
-                "ExpandDims", [logits, self._const(np.int32(1), name)],
-                (rows, 1, classes), dtype, name, T=dtype, Tdim=np.int32,
-            )  # fmt: skip
-        total = self._synthetic(
-            "AddV2", [logits, noise], noise.shape, dtype, name, T=dtype
-        )
-        out_dtype = _dtype(op.outputs[0].dtype)
-        best = self._synthetic(
-            "ArgMax", [total, self._const(np.int32(-1), name)], noise.shape[:-1],
-            out_dtype, name, T=dtype, Tidx=np.int32, output_type=out_dtype,
-        )  # fmt: skip
-        if samples == 1:
-            best = self._synthetic(
-                "ExpandDims", [best, self._const(np.int32(1), name)], (rows, 1),
-                out_dtype, name, T=out_dtype, Tdim=np.int32,
-            )  # fmt: skip
-        return [best]
-
-    def _binomial(self, op, inputs):
-        """The number of uniform draws below the probability."""
-        shape, counts, probabilities = inputs[0], inputs[2], inputs[3]
-        trials = _constant_of(counts)
-        if trials is None or trials.size == 0 or np.ptp(trials) or (
-            not 0 < trials.flat[0] <= _MOST_TRIALS
-        ):  # fmt: skip
-            raise ValueError(
-                f"The acting function draws binomial noise (at {op.name}) whose number "
-                f"of trials is not one constant between 1 and {_MOST_TRIALS}."
-            )
-        trials, name = int(trials.flat[0]), op.name
-        dtype, result = probabilities.dtype, _dtype(op.outputs[0].dtype)
-        out_shape = _shape(op.outputs[0])
-        if out_shape is None or dtype is None:
-            raise ValueError(f"Binomial noise of an unknown rank (at {op.name}).")
-        index = shape.dtype
-        tail = self._const(np.array([trials], index), name)
-        axis = self._const(np.int32(0), name)
-        longer = self._synthetic(
-            "ConcatV2", [shape, tail, axis], (len(out_shape) + 1,), index, name,
-            T=index, N=2, Tidx=np.int32,
-        )  # fmt: skip
-        node = Node("Random", [longer], {"kind": "uniform"}, name)
-        self.nodes.append(node)
-        noise = node.add_output(out_shape + (trials,), dtype)
-        last = self._const(np.int32(-1), name)
-        level = self._synthetic(
-            "ExpandDims", [probabilities, last], (probabilities.shape or ()) + (1,),
-            dtype, name, T=dtype, Tdim=np.int32,
-        )  # fmt: skip
-        below = self._synthetic(
-            "Less", [noise, level], noise.shape, bool, name, T=dtype
-        )
-        ones = self._synthetic(
-            "Cast", [below], noise.shape, result, name, SrcT=np.bool_, DstT=result,
-        )  # fmt: skip
-        return [
-            self._synthetic(
-                "Sum", [ones, self._const(np.array([-1], np.int32), name)], out_shape,
-                result, name, T=result, Tidx=np.int32, keep_dims=False,
-            )  # fmt: skip
-        ]
-
     # -- checks ------------------------------------------------------------------------
 
     def _bodies(self, op):
@@ -494,6 +289,20 @@ class _Importer:
                     if attr.HasField("func"):
                         pending.append(attr.func.name)
                     pending.extend(function.name for function in attr.list.func)
+
+    def _scan(self, graph, op, values):
+        """Notes what a call assigns whose results no one needs."""
+        body = graph._get_function(op.get_attr("f").name).graph
+        inner = {}
+        for tensor, given in zip(body.inputs, op.inputs, strict=True):
+            value = values.get((given.op.name, given.value_index))
+            if value is not None:
+                inner[tensor.op.name, tensor.value_index] = value
+        for other in body.get_operations():
+            if other.type in _ASSIGNMENTS:
+                self._note_assignment(other, inner)
+            elif other.type in _CALLS:
+                self._scan(body, other, inner)
 
     def _note_assignment(self, op, values):
         source = op.inputs[0]
@@ -529,29 +338,3 @@ class _ReadOf:
         value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
         self.outputs = [value]
         self.name = op.name
-
-
-def _constant_of(value):
-    """The array of a constant, looking through casts and broadcasts, or None."""
-    while value.node.op in ("Identity", "Cast", "BroadcastTo"):
-        inner = value.node.inputs[0]
-        if value.node.op == "Cast" and inner.node.op == "Const":
-            return inner.node.attributes["value"].astype(value.dtype)
-        value = inner
-    return value.node.attributes["value"] if value.node.op == "Const" else None
-
-
-def node_definition(op_type, **attributes):
-    """A `NodeDef` with the given attributes."""
-    import tensorflow as tf
-
-    definition = tf.compat.v1.NodeDef(op=op_type)
-    for name, value in attributes.items():
-        attr = definition.attr[name]
-        if isinstance(value, bool):
-            attr.b = value
-        elif isinstance(value, int):
-            attr.i = value
-        else:
-            attr.type = tf.as_dtype(value).as_datatype_enum
-    return definition

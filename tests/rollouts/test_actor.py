@@ -11,6 +11,8 @@ import pytest
 from keras import layers, ops
 
 from kerasrl.rollouts.actor import build_actor
+from kerasrl.rollouts.kernels import KERNELS
+from kerasrl.rollouts.noise import NoiseSpec
 from kerasrl.rollouts.program import Program
 
 
@@ -60,6 +62,12 @@ SAMPLERS = {
         keras.random.normal((4, ops.shape(x)[0], 6)), 0
     ),
     "gamma": lambda x: keras.random.gamma(ops.shape(x), 2.0),
+    "gumbel_by_hand": lambda x: ops.argmax(
+        x - ops.log(-ops.log(keras.random.uniform(ops.shape(x), 1e-9, 1.0))), -1
+    ),
+    "noise_read_twice": lambda x: [
+        ops.log(noise) + noise for noise in [keras.random.uniform(ops.shape(x), 0.1)]
+    ],
     "two_slots": lambda x: (
         keras.random.normal(ops.shape(x)), keras.random.uniform(ops.shape(x)),
         keras.random.categorical(x, 1),
@@ -98,6 +106,17 @@ def test_sampler_agrees_between_engines_and_across_batches(name):
             np.testing.assert_allclose(found[0], every[b], rtol=1e-5, atol=1e-6)
 
 
+def test_what_is_done_to_noise_alone_is_done_when_it_is_drawn():
+    actor = build_actor(SAMPLERS["gumbel_by_hand"], floats(2, 6), backend="numpy")
+    assert "log(" not in actor.program.source
+    (noise,) = actor.draw(generators(50), 400)
+    # Minus a Gumbel variable, whose mean is 0.5772 and whose variance is pi^2 / 6.
+    assert noise.mean() == pytest.approx(-0.5772, abs=0.02)
+    assert noise.var() == pytest.approx(np.pi**2 / 6, rel=0.03)
+    kept = build_actor(SAMPLERS["noise_read_twice"], floats(2, 6), backend="numpy")
+    assert "log(" in kept.program.source
+
+
 def test_steps_and_environments_get_different_noise():
     actor = build_actor(SAMPLERS["two_slots"], floats(2, 6), backend="numpy")
     for n in actor.draw(generators(4), 5):
@@ -124,6 +143,11 @@ def test_zero_probability_is_never_drawn():
     assert set(drawn.tolist()) == {1}
 
 
+def test_gumbel_noise_is_finite_even_for_an_exponential_of_zero():
+    noise = NoiseSpec("gumbel", (2,), "float32").finish(np.array([0.0, 1.0]))
+    assert noise.dtype == np.float32 and np.isfinite(noise).all()
+
+
 def test_moments():
     def function(x):
         shape = ops.shape(x)
@@ -138,7 +162,8 @@ def test_moments():
 
     x = np.zeros((50000, 1), np.float32)
     actor = build_actor(function, x[:2], backend="numpy")
-    noise = [n.reshape((50000,) + n.shape[2:]) for n in actor.draw(generators(10), 5000)]
+    drawn = actor.draw(generators(10), 5000)
+    noise = [n.reshape((50000,) + n.shape[2:]) for n in drawn]
     outputs = actor(x, noise)
     expected = {
         "normal": (1.0, 2.0), "truncated": (0.0, 0.8796), "uniform": (3.0, 3**-0.5),
@@ -195,6 +220,17 @@ def test_unsupported_op_falls_back():
         build_actor(act, x, backend="numpy")
 
 
+def test_a_wrong_program_is_not_used(monkeypatch):
+    """The engines are compared when an actor is built."""
+    monkeypatch.setitem(KERNELS, "Tanh", KERNELS["Sin"])
+    x = floats(4, 3)
+    actor = build_actor(ops.tanh, x)
+    assert actor.backend == "tensorflow" and "other values" in actor.report["reason"]
+    np.testing.assert_allclose(actor(x), np.tanh(x), rtol=1e-5)
+    with pytest.raises(ValueError, match="other results"):
+        build_actor(ops.tanh, x, backend="numpy")
+
+
 def test_loops_run_in_tensorflow():
     layer = layers.LSTM(3)
     layer(floats(1, 4, 6))
@@ -203,6 +239,15 @@ def test_loops_run_in_tensorflow():
     assert actor.backend == "tensorflow"
     np.testing.assert_allclose(actor(x), layer(x), rtol=1e-5)
     np.testing.assert_allclose(actor(x[:2]), layer(x[:2]), rtol=1e-5)
+
+
+def test_weights_used_in_both_a_loop_and_outside():
+    layer = layers.LSTM(3)
+    dense = layers.Dense(2)
+    layer(floats(1, 4, 6)), dense(floats(1, 3))
+    x = floats(5, 4, 6)
+    actor = build_actor(lambda x: dense(layer(x)), x)
+    np.testing.assert_allclose(actor(x), dense(layer(x)), rtol=1e-5)
 
 
 def test_python_function_runs_in_tensorflow():
@@ -410,6 +455,33 @@ def test_assignments_are_refused():
     layer.build((None, 3))
     with pytest.raises(ValueError, match="training=True"):
         build_actor(lambda x: layer(x, training=True), floats(2, 3))
+
+
+def test_assignments_in_calls_and_loops_are_refused():
+    import tensorflow as tf
+
+    counter = keras.Variable(0.0, trainable=False)
+
+    @tf.function
+    def count():
+        counter.assign(counter + 1)
+
+    def act(x):
+        count()
+        return x
+
+    with pytest.raises(ValueError, match="assigns to"):
+        build_actor(act, floats(2, 3))
+
+    def loop(x):
+        def body(i, y):
+            counter.assign(counter + 1)
+            return y
+
+        return ops.fori_loop(0, 3, body, x)
+
+    with pytest.raises(ValueError, match="inside a loop"):
+        build_actor(loop, floats(2, 3))
 
 
 def test_seed_generators_may_advance():

@@ -244,17 +244,23 @@ OPS = {
     "repeat": lambda x: ops.repeat(x, 2, -1),
     "pad": lambda x: ops.pad(x, ((0, 0), (1, 2))),
     "broadcast": lambda x: ops.broadcast_to(x[:, :1], ops.shape(x)),
-    "zeros_ones": lambda x: (ops.zeros(ops.shape(x)), ops.ones_like(x), ops.zeros((2,))),
+    "zeros_ones": lambda x: (
+        ops.zeros(ops.shape(x)), ops.ones_like(x), ops.zeros((2,)),
+    ),
     "full": lambda x: ops.full((ops.shape(x)[0], 2), 3.5),
     "arange": lambda x: ops.arange(ops.shape(x)[0]),
     "flip_roll": lambda x: (ops.flip(x, -1), ops.roll(x, 1, -1)),
     "rounding": lambda x: (ops.floor(x), ops.ceil(x), ops.round(x * 2), ops.sign(x)),
     "powers": lambda x: (x**2, x**3, ops.abs(x) ** 0.5, ops.power(ops.abs(x), 1.7)),
     "power_of_tensor": lambda x: ops.power(ops.abs(x) + 0.1, x),
-    "roots": lambda x: (ops.sqrt(ops.abs(x)), ops.rsqrt(ops.abs(x) + 1), 1 / (x * x + 1)),
+    "roots": lambda x: (
+        ops.sqrt(ops.abs(x)), ops.rsqrt(ops.abs(x) + 1), 1 / (x * x + 1),
+    ),
     "logs": lambda x: (ops.log(ops.abs(x) + 1), ops.log1p(ops.abs(x)), ops.exp(x)),
     "expm1": lambda x: (ops.expm1(x), ops.erf(x), ops.log2(ops.abs(x) + 1)),
-    "trigonometry": lambda x: (ops.sin(x), ops.cos(x), ops.tan(x), ops.arctan2(x, x + 1)),
+    "trigonometry": lambda x: (
+        ops.sin(x), ops.cos(x), ops.tan(x), ops.arctan2(x, x + 1),
+    ),
     "hyperbolic": lambda x: (ops.sinh(x), ops.cosh(x), ops.arctanh(ops.tanh(x) * 0.9)),
     "modulo": lambda x: (x % 0.7, x // 0.7, ops.cast(x * 9, "int32") % 4),
     "integer_division": lambda x: ops.cast(x * 9, "int32") // 4,
@@ -287,7 +293,7 @@ OPS = {
     "bits": lambda x: ops.bitwise_and(ops.cast(x * 9, "int32"), 3),
     "swap": lambda x: ops.swapaxes(x[:, None], 1, 2),
     "moveaxis": lambda x: ops.moveaxis(x[:, None], 1, 2),
-    "median_free": lambda x: ops.max(ops.sort(x, -1)[:, :3], -1),
+    "smallest_three": lambda x: ops.max(ops.sort(x, -1)[:, :3], -1),
     "huber": lambda x: keras.losses.huber(x, x * 2),
     "digitize": lambda x: ops.searchsorted(
         ops.convert_to_tensor([-1.0, 0.0, 1.0]), x[:, 0]
@@ -296,8 +302,28 @@ OPS = {
     "in_place_hazard": lambda x: (ops.tanh(x + 1) + (x + 1), (x + 1) * 2),
     "same_value_twice": lambda x: (x * 2, x * 2, x, x),
     "view_hazard": lambda x: (ops.exp(x)[:, :3], ops.tanh(ops.exp(x))),
-    "cond_free": lambda x: ops.sum(ops.where(ops.isnan(x), 0.0, x) * 0 + 1, -1),
+    "replace_nan": lambda x: ops.sum(ops.where(ops.isnan(x), 0.0, x) * 0 + 1, -1),
     "divide_no_nan": lambda x: ops.divide_no_nan(x, ops.maximum(x, 0.0)),
+    "argmax_of_signed_zeros": lambda x: (
+        ops.argmax(x * 0.0, -1), ops.argmin(x * 0.0, -1),
+    ),
+    "take_along_argmax": lambda x: ops.take_along_axis(
+        ops.log_softmax(x), ops.argmax(x, -1)[:, None], -1
+    )[:, 0],
+    "take_along_negative": lambda x: ops.take_along_axis(
+        x, ops.cast(x[:, :2] * 2, "int32") % 6 - 6, -1
+    ),
+    "take_along_batched": lambda x: ops.take_along_axis(
+        ops.reshape(x, (-1, 2, 3)),
+        ops.argmax(ops.reshape(x, (-1, 2, 3)), -1)[..., None], -1,
+    ),
+    "one_hot_bool": lambda x: ops.one_hot(ops.argmax(x + 1, -1), 6, dtype="bool"),
+    "sigmoid_gates": lambda x: (
+        lambda a, b, c: (ops.sigmoid(a), ops.sigmoid(b), ops.tanh(c))
+    )(*ops.split(x, 3, -1)),
+    "sigmoid_gates_read_twice": lambda x: (
+        lambda a, b, c: (ops.sigmoid(a) + a, ops.sigmoid(b), ops.sigmoid(c))
+    )(*ops.split(x + 1, 3, -1)),
     "constant": lambda x: (x, np.array([1.0, 2.0], np.float32), np.int32(4)),
 }  # fmt: skip
 
@@ -341,3 +367,38 @@ def test_nested_tensorflow_function_is_inlined():
         return inner(x) + inner(2 * x)
 
     check(lambda x: outer(x) + 1, floats(8, 6))
+
+
+DISTRIBUTIONS = ("Categorical", "DiagonalGaussian", "MultiCategorical", "Bernoulli")
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_distribution(name):
+    """Sampling, probabilities and entropy of our own distributions."""
+    import functools
+
+    from kerasrl import distributions
+
+    cls = getattr(distributions, name)
+    if name == "MultiCategorical":
+        cls = functools.partial(cls, nvec=(2, 4))
+
+    def act(inputs):
+        distribution = cls(inputs["parameters"])
+        actions = distribution.sample()
+        return {
+            "actions": actions,
+            "mode": distribution.mode(),
+            "log_prob": distribution.log_prob(actions),
+            "entropy": distribution.entropy(),
+            "kl": distribution.kl(cls(inputs["parameters"] * 0.5)),
+        }
+
+    inputs = {"parameters": floats(8, 6)}
+    fast, slow = (build_actor(act, inputs, backend=b) for b in ("numpy", "tensorflow"))
+    generators = [np.random.default_rng(b) for b in range(8)]
+    noise = [n[0] for n in fast.draw(generators, 1)]
+    found, wanted = fast(inputs, noise), slow(inputs, noise)
+    for key, array in wanted.items():
+        assert found[key].dtype == array.dtype
+        np.testing.assert_allclose(found[key], array, rtol=1e-5, atol=1e-6)

@@ -298,6 +298,9 @@ def collect_valid(envs, rollouts=12, length=9):
         final = rollout.final
         where = [] if final is None else zip(final["time"], final["env"], strict=True)
         lookup = {pair: row for row, pair in enumerate(where)}
+        # Where both flags hold, termination wins: nothing to bootstrap from.
+        bootstrapped = rollout.truncated & ~rollout.terminated & rollout.valid
+        assert sorted(lookup) == [tuple(pair) for pair in np.argwhere(bootstrapped)]
         for env in range(envs.num_envs):
             for time in range(length):
                 if not rollout.valid[time, env]:
@@ -374,6 +377,9 @@ def test_same_randomness_per_environment():
     alone = actions(1, [np.random.default_rng(1)], [4])
     np.testing.assert_array_equal(pair.actions[:, 1], alone.actions[:, 0])
     np.testing.assert_array_equal(pair.observations[:, 1], alone.observations[:, 0])
+    # Step t gets row t of the noise.
+    expected = np.random.default_rng(1).random(50) < 0.5
+    np.testing.assert_array_equal(pair.actions[:, 1], expected)
     again = actions(2, generators(2), [3, 4])
     np.testing.assert_array_equal(pair.observations, again.observations)
     other = actions(2, generators(2), [3, 5])
