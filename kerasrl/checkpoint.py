@@ -298,10 +298,11 @@ def _variables(agent):
 
 
 def _compile_config(agent):
-    config = agent.policy.get_compile_config()
     return {
-        name: config[name] for name in ("metrics", "jit_compile") if name in config
-    } | {"run_eagerly": agent.policy.run_eagerly}
+        "metrics": agent.policy.get_compile_config().get("metrics"),
+        "jit_compile": agent.jit_compile,
+        "run_eagerly": agent.policy.run_eagerly,
+    }
 
 
 def _versions():

@@ -11,7 +11,7 @@ from kerasrl import checkpoint
 from kerasrl.agents import acting, hooks, plans, statistics, updates
 from kerasrl.envs import make_envs
 from kerasrl.losses import discounted_returns
-from kerasrl.models import ActorCritic, Policy
+from kerasrl.models import ActorCritic
 from kerasrl.rollouts import Collector, RewardScaler
 
 
@@ -88,7 +88,9 @@ class Agent:
         self.statistics = statistics.EpisodeStatistics()
         self.envs = None
         self.collector = None
+        self.jit_compile = "auto"
         self._train_function = None
+        self._new_weights = None
         self._actors = {}
 
     # Set-up ---------------------------------------------------------------------
@@ -101,8 +103,9 @@ class Agent:
         Args:
             optimizer: A Keras optimizer, its name, or `None` for the algorithm's
                 default. The learning rate and its schedule live here.
-            jit_compile: Whether updates are compiled with XLA; `"auto"` does so where
-                the policy's layers support it.
+            jit_compile: Whether updates are compiled with XLA. `"auto"` does so for
+                policies without recurrence, where it doubles the speed, and does
+                without if XLA cannot compile the policy.
             run_eagerly: Whether updates run line by line, for debugging.
             metrics: List of Keras metrics of the predicted values against the value
                 targets, such as `["mae"]`.
@@ -113,13 +116,18 @@ class Agent:
         agent.compile(keras.optimizers.Adam(1e-3), run_eagerly=True)
         ```
         """
+        if jit_compile not in (True, False, "auto"):
+            raise ValueError(
+                f"Received jit_compile={jit_compile!r}. Expected True, False or 'auto'."
+            )
         self.policy.compile(
             optimizer=self.default_optimizer() if optimizer is None else optimizer,
             metrics=metrics,
-            jit_compile=jit_compile,
+            # Keras's own choice is never to use XLA on a CPU: `TrainFunction` decides.
+            jit_compile=False,
             run_eagerly=run_eagerly,
         )
-        self._jit_fallback = jit_compile == "auto"
+        self.jit_compile = jit_compile
         self._train_function = None
 
     def default_optimizer(self):
@@ -231,6 +239,7 @@ class Agent:
         logs = {}
         for epoch in range(initial_epoch, plan.epochs):
             self.policy.reset_metrics()
+            self._new_weights = None
             callbacks.on_epoch_begin(epoch)
             start_time, start_steps = time.perf_counter(), self.env_steps
             mean = statistics.Mean()
@@ -240,6 +249,9 @@ class Agent:
                 batch_logs = self.train_iteration(callbacks.on_rollout_end)
                 mean.add(batch_logs)
                 callbacks.on_train_batch_end(iteration, batch_logs)
+                if not callbacks.see_batches:
+                    # Nobody can have changed the weights since the update.
+                    self._new_weights = self._train_function.new_weights()
                 if self.policy.stop_training:
                     break
                 self._check_finite(batch_logs["loss"])
@@ -282,8 +294,7 @@ class Agent:
         Returns:
             A `kerasrl.rollouts.Rollout`, `[T, B, ...]`.
         """
-        actor = self.actor()
-        actor.refresh()
+        self.actor().refresh(self._new_weights)
         rollout = self.collector.collect()
         self.env_steps += rollout.num_steps
         self.statistics.add(self.collector.drain_episodes())
@@ -345,7 +356,7 @@ class Agent:
             [plans.current(self, name) for name in self.scheduled], np.float32
         )
         if self._train_function is None:
-            self._train_function = updates.TrainFunction(self, self._jit_fallback)
+            self._train_function = updates.TrainFunction(self)
         return self._train_function(rollout, settings, self.minibatches(rollout))
 
     def minibatches(self, rollout):

@@ -50,11 +50,31 @@ class CallbackHooks(keras.callbacks.CallbackList):
                 and getattr(type(callback), name) is not getattr(Callback, name)
             ]
 
+        base = keras.callbacks.Callback
+        hooks = ("on_batch_begin", "on_batch_end")
+        hooks += ("on_train_batch_begin", "on_train_batch_end")
+        #: Whether a callback sees, and so could change, something in each iteration.
+        self.see_batches = any(
+            getattr(type(callback), name) is not getattr(base, name)
+            for callback in callbacks
+            for name in hooks
+        ) or any(isinstance(c, keras.callbacks.LambdaCallback) for c in callbacks)
+        self._show_batches = verbose != 0
         self._on_rollout_end = overriders("on_rollout_end")
         self._episode = {
             name: overriders(name)
             for name in ("on_episode_begin", "on_episode_step", "on_episode_end")
         }
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Called before an iteration, if any callback wants to know."""
+        if self.see_batches or self._show_batches:
+            super().on_train_batch_begin(batch, logs)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Called after an iteration, if any callback wants to know."""
+        if self.see_batches or self._show_batches:
+            super().on_train_batch_end(batch, logs)
 
     @property
     def episode_listener(self):

@@ -8,6 +8,8 @@ from kerasrl.envs.spaces import space_leaves
 from kerasrl.rollouts.episodes import EpisodeStatistics, EpisodeTracker
 from kerasrl.rollouts.rollout import Rollout
 
+_DRAWN_STEPS = 128
+
 
 class Collector:
     """Lets an actor act in environments, one rollout after the other.
@@ -76,6 +78,8 @@ class Collector:
         self.env_steps = 0
         self._finished = []
         self._observations = None
+        self._checked = False
+        self._drawn = []
 
     def reset(self, seeds=None):
         """Starts new episodes in all environments and forgets the running ones.
@@ -125,7 +129,7 @@ class Collector:
         valid = np.ones(shape, bool)
         extras, infos, final = None, [], []
         tracker = self._start_tracking()
-        noise = self.actor.draw(self.generators, length)
+        noise = self._next_noise()
         starts, state = self._starts, self._state
         inputs = {
             "observations": observations.row(0),
@@ -141,7 +145,7 @@ class Collector:
             inputs["state"] = state
             outputs = actor(inputs, [array[time] for array in noise])
             if extras is None:
-                extras = self._check_outputs(outputs)
+                extras = self._first_outputs(outputs)
             taken, state = outputs["actions"], outputs["state"]
             for name, rows in extras.items():
                 rows.write(time, outputs[name])
@@ -202,6 +206,18 @@ class Collector:
         self.env_steps += rollout.num_steps
         return rollout
 
+    def _next_noise(self):
+        """The noise of one rollout, drawn for several if they are short."""
+        length = self.rollout_length
+        if not self._drawn:
+            rollouts = max(1, _DRAWN_STEPS // length)
+            drawn = self.actor.draw(self.generators, rollouts * length)
+            self._drawn = [
+                [array[start : start + length] for array in drawn]
+                for start in range(0, rollouts * length, length)
+            ]
+        return self._drawn.pop(0)
+
     def drain_episodes(self):
         """The episodes that ended since the last call.
 
@@ -230,8 +246,18 @@ class Collector:
 
         return optree.tree_map(replace, state, self._initial_state)
 
+    def _first_outputs(self, outputs):
+        """Checks the first outputs; makes arrays for the additional ones."""
+        if not self._checked:
+            self._check_outputs(outputs)
+            self._checked = True
+        return {
+            name: _Rows(value, self.rollout_length, start=False)
+            for name, value in outputs.items()
+            if name not in ("actions", "state")
+        }
+
     def _check_outputs(self, outputs):
-        """Checks the first outputs of a rollout; arrays for the additional ones."""
         missing = {"actions", "state"} - set(outputs)
         if missing:
             raise ValueError(
@@ -255,11 +281,6 @@ class Collector:
                         else "`actor.initial_state` with the batch axis in front."
                     )
                 )
-        extras = {}
-        for name, value in outputs.items():
-            if name not in ("actions", "state"):
-                extras[name] = _Rows(value, self.rollout_length, start=False)
-        return extras
 
     def _note_final(self, final, time, step, actions, state):
         for env in np.flatnonzero(step.truncated & step.valid & ~step.terminated):

@@ -309,9 +309,7 @@ def _mean(e):
         return e.fresh(
             e.assign(f"{e.arg(0)}.mean({_axes_text(axes)}, keepdims={_keep(e)})")
         )
-    t = e.assign(
-        f"add.reduce({e.arg(0)}, {_axes_text(axes)}, None, None, {_keep(e)})"
-    )
+    t = e.assign(f"add.reduce({e.arg(0)}, {_axes_text(axes)}, None, None, {_keep(e)})")
     sizes = [e.size(0, axis) for axis in axes]
     if all(size.isdigit() for size in sizes):
         inverse = 1.0 / max(1, int(np.prod([int(size) for size in sizes])))
@@ -326,9 +324,7 @@ def _euclidean_norm(e):
     x = e.arg(0)
     if not axes:
         return e.fresh(e.assign(f"absolute({x})"))
-    t = e.assign(
-        f"add.reduce(square({x}), {_axes_text(axes)}, None, None, {_keep(e)})"
-    )
+    t = e.assign(f"add.reduce(square({x}), {_axes_text(axes)}, None, None, {_keep(e)})")
     return e.fresh(e.apply("sqrt", t, into=t))
 
 

@@ -44,9 +44,7 @@ class NoiseSpec:
     shared: bool = False
 
     @classmethod
-    def from_shapes(
-        cls, kind, dtype, batch_sizes, shapes, low=0, high=0, transform=()
-    ):
+    def from_shapes(cls, kind, dtype, batch_sizes, shapes, low=0, high=0, transform=()):
         """Finds the batch axis by comparing the op's shapes at several batch sizes.
 
         Args:
@@ -68,9 +66,7 @@ class NoiseSpec:
         ]
         if not moving:
             shape = tuple(shapes[0])
-            return cls(
-                kind, shape, dtype, low, high, transform=transform, shared=True
-            )
+            return cls(kind, shape, dtype, low, high, transform=transform, shared=True)
         axis = moving[0]
         rows = shapes[0][axis] // batch_sizes[0]
         regular = all(

@@ -256,8 +256,14 @@ class RandomOps:
         )  # fmt: skip
         return [
             self._synthetic(
-                "Sum", [ones, self._const(np.array([-1], np.int32), name)], out_shape,
-                result, name, T=result, Tidx=np.int32, keep_dims=False,
+                "Sum",
+                [ones, self._const(np.array([-1], np.int32), name)],
+                out_shape,
+                result,
+                name,
+                T=result,
+                Tidx=np.int32,
+                keep_dims=False,
             )  # fmt: skip
         ]
 

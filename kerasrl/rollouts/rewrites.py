@@ -127,9 +127,7 @@ def shortcut(node, inputs):
 
 def _asks_if_negative(condition, value):
     less = condition.node
-    return (
-        less.op == "Less" and less.inputs[0] is value and _is_zero(less.inputs[1])
-    )
+    return less.op == "Less" and less.inputs[0] is value and _is_zero(less.inputs[1])
 
 
 def _is_shifted(changed, value):
@@ -178,9 +176,7 @@ def merge_gates(graph):
 
     def is_gate(value):
         found = readers.get(value, ())
-        return (
-            len(found) == 1 and found[0].op == "Sigmoid" and value not in outputs
-        )
+        return len(found) == 1 and found[0].op == "Sigmoid" and value not in outputs
 
     for node in graph.nodes:
         if node in gone:

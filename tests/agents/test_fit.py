@@ -500,3 +500,21 @@ def test_custom_agent_and_policy_need_their_classes(tmp_path):
     loaded = kerasrl.load(tmp_path / "agent.kerasrl", custom_objects={"Mine": Mine})
     assert type(loaded) is Mine
     assert_same_weights(agent, loaded)
+
+
+def test_auto_goes_on_without_xla_where_it_must():
+    import tensorflow as tf
+
+    class NoXla(kerasrl.A2C):
+        def loss(self, batch, outputs, settings):
+            loss, metrics = super().loss(batch, outputs, settings)
+            words = tf.strings.length(tf.strings.as_string(batch["rewards"][:1]))
+            return loss + 0.0 * tf.cast(words[0], "float32"), metrics
+
+    agent = NoXla(seed=0)
+    with pytest.warns(UserWarning, match="XLA could not compile"):
+        agent.fit("CartPole-v1", steps=80, verbose=0)
+    assert agent.iterations == 2
+    agent.compile(jit_compile=True)
+    with pytest.raises((tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)):
+        agent.fit("CartPole-v1", steps=80, verbose=0)

@@ -91,9 +91,7 @@ def test_sampler_agrees_between_engines_and_across_batches(name):
         np.testing.assert_array_equal(n, other)
     for step in range(3):
         noise = [n[step : step + 1] for n in whole]
-        for found, wanted in zip(
-            run(fast, x, noise), run(slow, x, noise), strict=True
-        ):
+        for found, wanted in zip(run(fast, x, noise), run(slow, x, noise), strict=True):
             assert found.dtype == wanted.dtype
             np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
     # Environment b draws and acts the same, alone or beside others.

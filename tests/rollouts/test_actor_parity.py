@@ -25,9 +25,7 @@ def check(function, inputs, rtol=1e-5, atol=1e-6):
         before = keras.tree.map_structure(np.array, given)
         outputs = actor(given)
         keras.tree.map_structure(np.testing.assert_array_equal, given, before)
-        expected = function(
-            keras.tree.map_structure(ops.convert_to_tensor, given)
-        )
+        expected = function(keras.tree.map_structure(ops.convert_to_tensor, given))
         keras.tree.assert_same_structure(outputs, expected)
 
         def same(found, wanted):
@@ -51,8 +49,10 @@ ACTIVATIONS = (
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activation(name):
-    activation = keras.activations.get(name) if name != "threshold" else (
-        lambda x: keras.activations.threshold(x, 0.1, 0.5)
+    activation = (
+        keras.activations.get(name)
+        if name != "threshold"
+        else (lambda x: keras.activations.threshold(x, 0.1, 0.5))
     )
     check(activation, 3 * floats(8, 6))
 
@@ -347,9 +347,7 @@ def test_double_precision_stays():
 
 
 def test_half_precision_stays():
-    check(
-        lambda x: ops.tanh(x) * 2.0 + 1, floats(8, 3).astype(np.float16), rtol=2e-3
-    )
+    check(lambda x: ops.tanh(x) * 2.0 + 1, floats(8, 3).astype(np.float16), rtol=2e-3)
 
 
 def test_nested_tensorflow_function_is_inlined():
