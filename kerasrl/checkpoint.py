@@ -2,7 +2,7 @@
 
 | member | content |
 |---|---|
-| `config.json` | schema number, versions, class and constructor arguments of the agent, spaces, optimizer, paths and shapes of all arrays |
+| `config.json` | schema, versions, class and arguments of the agent, optimizer |
 | `state.json` | counters, statistics of episodes, states of random generators |
 | `arrays/NNNNN.npy` | variables of the policy and the optimizer |
 

@@ -23,8 +23,8 @@ class Agent:
 
     1. `collect()`: act for `rollout_length` steps in every environment.
     2. `targets(rollout)`: what to learn from them. Compiled.
-    3. `update(batch, settings, minibatches)`: gradient steps on `loss(batch, outputs, settings)`.
-       Compiled, in one call together with the targets.
+    3. `update(batch, settings, minibatches)`: gradient steps on
+       `loss(batch, outputs, settings)`. Compiled, in one call with the targets.
 
     Constructor arguments of a subclass are its hyperparameters: each is kept in an
     attribute of the same name, which is what `get_config` and checkpoints rely on.

@@ -55,10 +55,12 @@ class CallbackHooks(keras.callbacks.CallbackList):
         hooks += ("on_train_batch_begin", "on_train_batch_end")
         #: Whether a callback sees, and so could change, something in each iteration.
         self.see_batches = any(
-            getattr(type(callback), name) is not getattr(base, name)
+            # On the instance, as `keras.callbacks.LambdaCallback` does, or its class.
+            name in vars(callback)
+            or getattr(type(callback), name) is not getattr(base, name)
             for callback in callbacks
             for name in hooks
-        ) or any(isinstance(c, keras.callbacks.LambdaCallback) for c in callbacks)
+        )
         self._show_batches = verbose != 0
         self._on_rollout_end = overriders("on_rollout_end")
         self._episode = {

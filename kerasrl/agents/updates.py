@@ -172,7 +172,7 @@ class Packer:
             size = math.prod(shape) * dtype.itemsize
             part = buffer[start : start + size]
             start += size
-            if dtype == bool:
+            if dtype.kind == "b":
                 part = tf.cast(part, "bool")
             elif dtype.itemsize > 1:
                 part = tf.bitcast(tf.reshape(part, [-1, dtype.itemsize]), dtype)

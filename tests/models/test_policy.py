@@ -125,10 +125,11 @@ def test_unroll_equals_stepping_with_resets(name):
     state = initial
     for time in range(num_steps):
         state = keras.tree.map_structure(
-            lambda x: np.where(starts[time][:, None], 0.0, x).astype(np.float32), state
+            lambda x, now=starts[time]: np.where(now[:, None], 0.0, x).astype("f4"),
+            state,
         )
         outputs = policy(
-            keras.tree.map_structure(lambda x: x[time], inputs), state=state
+            keras.tree.map_structure(lambda x, time=time: x[time], inputs), state=state
         )
         state = outputs.get("state", ())
         for key in ("distribution", "values"):
