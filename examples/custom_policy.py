@@ -14,6 +14,7 @@ import keras
 from keras import ops
 
 import kerasrl
+from kerasrl.losses import masked_mean
 
 
 @keras.saving.register_keras_serializable("examples")
@@ -58,10 +59,11 @@ class PredictivePolicy(kerasrl.models.Policy):
     def custom_loss(self, loss, batch):
         error = self.prediction_error(batch)
         self.error.update_state(error)
-        return loss + self.prediction_coef * ops.mean(error)
+        return loss + self.prediction_coef * masked_mean(error, batch["mask"])
 
     def custom_metrics(self, batch):
-        return {"prediction_error": ops.mean(self.prediction_error(batch))}
+        error = self.prediction_error(batch)
+        return {"prediction_error": masked_mean(error, batch["mask"])}
 
 
 @keras.saving.register_keras_serializable("examples")

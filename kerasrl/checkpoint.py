@@ -17,12 +17,17 @@ import os
 import pathlib
 import tempfile
 import zipfile
+import zlib
 
 import keras
 import numpy as np
 
 SCHEMA = 1
+#: Kinds with which Keras writes plain data.
+_PLAIN_KINDS = {"__tuple__", "__tensor__", "__numpy__", "__slice__", "__ellipsis__"}
 _CONFIG, _STATE = "config.json", "state.json"
+#: Entries of the configuration that Keras makes objects of.
+_OBJECTS = ("config", "optimizer", "compile")
 # Keras configurations may name a module to import a class from. Accepted are classes
 # of these, and what is registered or passed as custom_objects.
 _MODULES = {
@@ -71,6 +76,9 @@ def save(agent, path):
             for name, variable in variables
         ],
     }
+    for part in _OBJECTS:
+        # What could not be loaded again must not be written either.
+        _refuse_unknown(path, json.loads(_dump(config[part])))
     members = {
         _CONFIG: _dump(config),
         _STATE: _dump(agent.get_state()),
@@ -107,29 +115,41 @@ def load(path, custom_objects=None):
     agent.evaluate("CartPole-v1")
     ```
     """
+    path = pathlib.Path(path)
     import kerasrl.agents  # noqa: F401  (registers the built-in classes)
 
-    path = pathlib.Path(path)
     with keras.saving.custom_object_scope(custom_objects or {}):
         config, state, arrays = _read(path)
-        agent_class = keras.saving.get_registered_object(
-            config["agent"], custom_objects=custom_objects
-        )
-        if agent_class is None:
+        try:
+            return _restore(path, config, state, arrays)
+        except (AttributeError, KeyError, IndexError, TypeError) as error:
             raise ValueError(
-                f"{path} holds an agent of class {config['agent']!r}, which is not "
-                "known here. Import the module that registers it (with "
-                "keras.saving.register_keras_serializable), or pass custom_objects."
-            )
-        for part in ("config", "optimizer", "compile"):
-            _refuse_unknown_modules(path, config[part])
-        agent = agent_class.from_config(config["config"])
-        optimizer = keras.saving.deserialize_keras_object(config["optimizer"])
-        options = keras.saving.deserialize_keras_object(config["compile"])
-        agent.compile(optimizer, **options)
-        agent.build(agent.policy.observation_space, agent.policy.action_space)
-        _assign(path, agent, config["variables"], arrays)
-        agent.set_state(state)
+                f"{path} is not a valid checkpoint of this version: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+def _restore(path, config, state, arrays):
+    from kerasrl.agents import Agent
+
+    agent_class = keras.saving.get_registered_object(config["agent"])
+    if not (isinstance(agent_class, type) and issubclass(agent_class, Agent)):
+        raise ValueError(
+            f"{path} holds an agent of class {config['agent']!r}, which is not "
+            "known here. Import the module that registers it (with "
+            "keras.saving.register_keras_serializable), or pass custom_objects."
+        )
+    for part in _OBJECTS:
+        _refuse_unknown(path, config[part])
+    agent = agent_class.from_config(config["config"])
+    optimizer = keras.saving.deserialize_keras_object(config["optimizer"])
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise ValueError(f"{path} has no optimizer, but {config['optimizer']!r}.")
+    options = keras.saving.deserialize_keras_object(config["compile"])
+    agent.compile(optimizer, **options)
+    agent.build(agent.policy.observation_space, agent.policy.action_space)
+    _assign(path, agent, config["variables"], arrays)
+    agent.set_state(state)
     return agent
 
 
@@ -222,7 +242,16 @@ def _read(path):
                 )
                 for index in range(len(config["variables"]))
             ]
-    except (zipfile.BadZipFile, KeyError, EOFError, json.JSONDecodeError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        KeyError,
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+        json.JSONDecodeError,
+    ) as error:
         raise ValueError(
             f"{path} is not a complete kerasrl checkpoint ({error}). It may have been "
             "cut off while copying; use an earlier one."
@@ -243,31 +272,39 @@ def _check_config(path, config):
         raise ValueError(
             f"{path} has schema {config['schema']}, written by kerasrl "
             f"{config.get('versions', {}).get('kerasrl')}. This version reads schema "
-            f"{SCHEMA}; install a newer kerasrl."
+            f"{SCHEMA}: install the kerasrl that wrote it, or a newer one."
         )
 
 
-def _refuse_unknown_modules(path, config):
+def _refuse_unknown(path, config):
     """Raises for configurations that would make Keras import or run other code."""
     if isinstance(config, list):
         for value in config:
-            _refuse_unknown_modules(path, value)
+            _refuse_unknown(path, value)
     if not isinstance(config, dict):
         return
-    if "class_name" in config and "config" in config:
-        kind = config["class_name"]
-        name = config.get("registered_name") or kind
-        if kind == "__lambda__":
-            raise ValueError(f"{path} contains a lambda, which is code: refused.")
-        known = config.get("module") in _MODULES and kind != "function"
-        if not known and keras.saving.get_registered_object(name) is None:
+    if "class_name" in config:
+        kind, module = config["class_name"], config.get("module")
+        is_function = kind == "function"
+        # Keras looks functions up by their config, whatever name is registered.
+        name = config.get("config") if is_function else config.get("registered_name")
+        name = str(name or kind)
+        if str(kind).startswith("__"):
+            known = kind in _PLAIN_KINDS
+        elif keras.saving.get_registered_object(name) is not None:
+            known = True
+        elif is_function:
+            known = module == "builtins" and hasattr(keras.activations, name)
+        else:
+            known = module in _MODULES
+        if not known:
             raise ValueError(
-                f"{path} refers to {config.get('module')}.{kind} ({name}), which is "
-                "not registered here. Import the module that registers it (with "
+                f"{path} refers to {module}.{name} ({kind}), which is not registered "
+                "here or is code. Import the module that registers it (with "
                 "keras.saving.register_keras_serializable), or pass custom_objects."
             )
     for value in config.values():
-        _refuse_unknown_modules(path, value)
+        _refuse_unknown(path, value)
 
 
 def _assign(path, agent, descriptions, arrays):
@@ -299,7 +336,7 @@ def _variables(agent):
 
 def _compile_config(agent):
     return {
-        "metrics": agent.policy.get_compile_config().get("metrics"),
+        "metrics": agent.policy.get_compile_config().get("weighted_metrics"),
         "jit_compile": agent.jit_compile,
         "run_eagerly": agent.policy.run_eagerly,
     }

@@ -42,6 +42,7 @@ class A2C(Agent):
     ```
     """
 
+    uses_values = True
     scheduled = ("entropy_coef",)
 
     def __init__(
@@ -61,7 +62,7 @@ class A2C(Agent):
             policy, rollout_length, gamma, max_grad_norm, normalize_rewards, seed
         )
         self.gae_lambda = plans.fraction("gae_lambda", gae_lambda)
-        self.value_coef = value_coef
+        self.value_coef = plans.positive("value_coef", value_coef, zero=True)
         self.entropy_coef = plans.schedulable("entropy_coef", entropy_coef)
         self.normalize_advantages = normalize_advantages
 

@@ -114,8 +114,8 @@ def rollout_arrays(agent, rollout):
     return arrays
 
 
-def predict(agent, observations, state, deterministic, seed):
-    """Implements `Agent.predict`."""
+def predict(agent, observations, state, previous, deterministic, seed):
+    """Implements `Agent.predict`; `previous` is a pair of actions and rewards."""
     policy = agent.policy
     if policy.observation_space is None:
         raise ValueError(
@@ -143,6 +143,15 @@ def predict(agent, observations, state, deterministic, seed):
     num_rows = len(optree.tree_leaves(observations)[0])
     inputs = policy.example_inputs(num_rows)
     inputs["observations"] = observations
+    for name, value in zip(
+        ("previous_actions", "previous_rewards"), previous, strict=True
+    ):
+        if value is not None:
+            inputs[name] = optree.tree_map(
+                lambda new, like: np.asarray(new, like.dtype).reshape(like.shape),
+                value,
+                inputs[name],
+            )
     if state is None:
         state = policy.get_initial_state(num_rows)
         state = keras.tree.map_structure(keras.ops.convert_to_numpy, state)

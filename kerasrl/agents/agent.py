@@ -14,6 +14,8 @@ from kerasrl.losses import discounted_returns
 from kerasrl.models import ActorCritic
 from kerasrl.rollouts import Collector, RewardScaler
 
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
 
 class Agent:
     """Base class of on-policy algorithms.
@@ -44,6 +46,7 @@ class Agent:
     Example:
 
     ```python
+    @keras.saving.register_keras_serializable()
     class Reinforce(kerasrl.Agent):
         def loss(self, batch, outputs, settings):
             log_probs = self.policy.distribution(outputs).log_prob(batch["actions"])
@@ -56,7 +59,7 @@ class Agent:
     """
 
     #: Whether `targets` needs values of the observations that end a truncated episode.
-    uses_values = True
+    uses_values = False
 
     #: Names of hyperparameters that may be a number, a
     #: `keras.optimizers.schedules.LearningRateSchedule` of environment steps, or a
@@ -75,7 +78,7 @@ class Agent:
         self.policy = acting.make_policy(policy)
         self.rollout_length = plans.positive_integer("rollout_length", rollout_length)
         self.gamma = plans.fraction("gamma", gamma)
-        self.max_grad_norm = max_grad_norm
+        self.max_grad_norm = plans.positive("max_grad_norm", max_grad_norm)
         self.normalize_rewards = normalize_rewards
         self.seed = seed
         self.rng = np.random.default_rng(seed)
@@ -88,6 +91,7 @@ class Agent:
         self.statistics = statistics.EpisodeStatistics()
         self.envs = None
         self.collector = None
+        self._fitted_env = None
         self.jit_compile = "auto"
         self._train_function = None
         self._new_weights = None
@@ -122,7 +126,8 @@ class Agent:
             )
         self.policy.compile(
             optimizer=self.default_optimizer() if optimizer is None else optimizer,
-            metrics=metrics,
+            # Weighted, because filler steps of vector environments do not count.
+            weighted_metrics=metrics,
             # Keras's own choice is never to use XLA on a CPU: `TrainFunction` decides.
             jit_compile=False,
             run_eagerly=run_eagerly,
@@ -158,6 +163,12 @@ class Agent:
         if isinstance(self.policy, ActorCritic) and self.policy.seed is None:
             self.policy.seed = self.seed
         self.policy.build_for(observation_space, action_space)
+        if self.uses_values and not self.policy.has_values:
+            raise ValueError(
+                f"{type(self).__name__} learns from state values, but "
+                f'{type(self.policy).__name__}.call does not return "values". Add a '
+                "value head, or use PG(baseline=False)."
+            )
         if not self.policy.compiled:
             self.compile()
         if not self.policy.optimizer.built:
@@ -189,7 +200,9 @@ class Agent:
             env: Id or registered name, `gymnasium.Env`, function that makes one, or
                 gymnasium `VectorEnv`.
             steps: Integer, environment steps in total over all environments, rounded
-                up to whole iterations. Give this or `epochs`.
+                up to whole iterations. Give this or `epochs`. Calls on which a
+                `NEXT_STEP` vector environment only resets count here, but not in
+                `env_steps`.
             epochs: Integer, index of the last epoch, as in Keras.
             steps_per_epoch: Integer, environment steps per epoch, rounded up to whole
                 iterations. Default: 1000, at least one iteration.
@@ -223,22 +236,26 @@ class Agent:
                 self.rollout_length * envs.num_envs, steps, epochs, steps_per_epoch
             )
             callbacks = hooks.CallbackHooks(self, callbacks, plan, verbose)
-            self.envs, self.env_name = envs, envs.name
-            self._start_collecting(envs, callbacks.episode_listener)
-            self._loop(plan, callbacks, initial_epoch)
+            self.envs, self.env_name, self._fitted_env = envs, envs.name, env
+            env_seeds = self._start_collecting(envs, callbacks.episode_listener)
+            self._loop(plan, callbacks, initial_epoch, env_seeds)
         finally:
-            self.envs = self.collector = None
+            self.envs = self.collector = self._fitted_env = None
             envs.close()
         return self.policy.history
 
-    def _loop(self, plan, callbacks, initial_epoch):
+    def _loop(self, plan, callbacks, initial_epoch, env_seeds):
         self.policy.stop_training = False
+        self.policy._initial_epoch = None
         callbacks.on_train_begin()
+        # After the callbacks, which may have set up the environments.
+        self.collector.reset(env_seeds)
         # `keras.callbacks.BackupAndRestore` says here where to go on.
         initial_epoch = getattr(self.policy, "_initial_epoch", None) or initial_epoch
         logs = {}
         for epoch in range(initial_epoch, plan.epochs):
             self.policy.reset_metrics()
+            self.statistics.start_epoch()
             self._new_weights = None
             callbacks.on_epoch_begin(epoch)
             start_time, start_steps = time.perf_counter(), self.env_steps
@@ -249,9 +266,9 @@ class Agent:
                 batch_logs = self.train_iteration(callbacks.on_rollout_end)
                 mean.add(batch_logs)
                 callbacks.on_train_batch_end(iteration, batch_logs)
-                if not callbacks.see_batches:
-                    # Nobody can have changed the weights since the update.
-                    self._new_weights = self._train_function.new_weights()
+                if callbacks.see_batches:
+                    # Somebody may have changed the weights since the update.
+                    self._new_weights = None
                 if self.policy.stop_training:
                     break
                 self._check_finite(batch_logs["loss"])
@@ -267,6 +284,10 @@ class Agent:
             callbacks.on_epoch_end(epoch, logs)
             if self.policy.stop_training:
                 break
+        optimizer = self.policy.optimizer
+        if getattr(optimizer, "use_ema", False):
+            # As Keras's own fit ends: the averages become the weights.
+            optimizer.finalize_variable_values(self.policy.trainable_weights)
         callbacks.on_train_end(logs)
 
     def train_iteration(self, on_rollout_end=None):
@@ -286,6 +307,9 @@ class Agent:
             rollout.rewards = self.reward_scaler(rollout)
         logs = self._train(acting.rollout_arrays(self, rollout))
         self.iterations += 1
+        # A subclass that goes on to change weights must have them read again.
+        ours = type(self).train_iteration.__module__.startswith("kerasrl.agents.")
+        self._new_weights = self._train_function.new_weights() if ours else None
         return logs
 
     def collect(self):
@@ -403,15 +427,27 @@ class Agent:
         )
         if self.reward_scaler is not None:
             self.reward_scaler.start(envs.num_envs)
-        self.collector.reset(seeds[1])
+        return seeds[1]
 
-    def predict(self, observations, state=None, deterministic=True, seed=None):
+    def predict(
+        self,
+        observations,
+        state=None,
+        previous_actions=None,
+        previous_rewards=None,
+        deterministic=True,
+        seed=None,
+    ):
         """Returns actions for observations.
 
         Args:
             observations: Tree `[N, ...]` as in the observation space.
             state: Recurrent state `[N, ...]` from the last call, or `None` at the
                 start of episodes.
+            previous_actions: Tree `[N, ...]`, the actions before these observations,
+                for policies that take them (`previous_inputs=True`). `None` at the
+                start of episodes.
+            previous_rewards: float `[N]`, the rewards that came with them.
             deterministic: Whether to take the mode of the distribution rather than
                 a sample.
             seed: Integer or `None`, seed of the sample.
@@ -429,7 +465,8 @@ class Agent:
         action = agent.predict(observation[None])[0]
         ```
         """
-        return acting.predict(self, observations, state, deterministic, seed)
+        previous = (previous_actions, previous_rewards)
+        return acting.predict(self, observations, state, previous, deterministic, seed)
 
     def evaluate(
         self,
@@ -463,7 +500,12 @@ class Agent:
         agent.evaluate("CartPole-v1", episodes=100)["return_mean"]
         ```
         """
-        plans.positive_integer("episodes", episodes)
+        episodes = plans.positive_integer("episodes", episodes)
+        if self.envs is not None and env is self._fitted_env:
+            raise ValueError(
+                "Received the very environment that fit is stepping. Evaluate on "
+                "another: an id, a function that makes one, or a second instance."
+            )
         if num_envs is None and (isinstance(env, str) or inspect.isroutine(env)):
             num_envs = min(episodes, 8)
         envs = make_envs(env, num_envs, env_config)
@@ -510,6 +552,7 @@ class Agent:
 
     def set_weights(self, weights):
         """Sets the weights of the policy from a list of NumPy arrays."""
+        self._new_weights = None
         self.policy.set_weights(weights)
 
     def save(self, path):
@@ -535,10 +578,15 @@ class Agent:
 
     def get_config(self):
         """Returns the constructor arguments as JSON-compatible data."""
-        names = inspect.signature(type(self).__init__).parameters
-        return checkpoint.serialize_config(
-            {name: getattr(self, name) for name in names if name != "self"}
-        )
+        names = {}
+        for parent in type(self).__mro__:
+            parameters = inspect.signature(parent.__init__).parameters.values()
+            kinds = {parameter.kind for parameter in parameters}
+            names.update((p.name, None) for p in parameters if p.kind not in _VARIADIC)
+            if inspect.Parameter.VAR_KEYWORD not in kinds:
+                break  # Else the rest goes to the next class, by `**kwargs`.
+        names.pop("self")
+        return checkpoint.serialize_config({n: getattr(self, n) for n in names})
 
     @classmethod
     def from_config(cls, config):

@@ -63,7 +63,7 @@ class PG(Agent):
             policy, rollout_length, gamma, max_grad_norm, normalize_rewards, seed
         )
         self.baseline = baseline
-        self.value_coef = value_coef
+        self.value_coef = plans.positive("value_coef", value_coef, zero=True)
         self.entropy_coef = plans.schedulable("entropy_coef", entropy_coef)
         self.normalize_advantages = normalize_advantages
 

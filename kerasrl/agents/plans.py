@@ -65,13 +65,14 @@ def plan_epochs(iteration_steps, steps, epochs, steps_per_epoch):
             f"Received steps={steps}, epochs={epochs} and steps_per_epoch="
             f"{steps_per_epoch}. Any two of them determine the third: drop one."
         )
-    for name, value in (
-        ("steps", steps),
-        ("epochs", epochs),
-        ("steps_per_epoch", steps_per_epoch),
-    ):
-        if value is not None:
-            positive_integer(name, value)
+    steps, epochs, steps_per_epoch = (
+        None if value is None else positive_integer(name, value)
+        for name, value in (
+            ("steps", steps),
+            ("epochs", epochs),
+            ("steps_per_epoch", steps_per_epoch),
+        )
+    )
     if steps_per_epoch is None:
         if None not in (steps, epochs):
             steps_per_epoch = math.ceil(steps / epochs)
@@ -118,6 +119,19 @@ def positive_integer(name, value):
         if not (isinstance(value, float) and value >= 1 and value.is_integer()):
             raise ValueError(f"Received {name}={value!r}. Expected a positive integer.")
     return int(value)
+
+
+def positive(name, value, zero=False):
+    """Returns a number or `None`, or raises a ValueError unless it is positive.
+
+    With `zero`, 0 is allowed and `None` is not.
+    """
+    if value is None and not zero:
+        return None
+    if isinstance(value, numbers.Real) and (value > 0 or (zero and value == 0)):
+        return float(value)
+    expected = "a number >= 0" if zero else "a positive number or None"
+    raise ValueError(f"Received {name}={value!r}. Expected {expected}.")
 
 
 def fraction(name, value):

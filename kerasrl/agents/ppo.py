@@ -64,6 +64,7 @@ class PPO(Agent):
     ```
     """
 
+    uses_values = True
     scheduled = ("clip_ratio", "entropy_coef", "kl_coef")
 
     def __init__(
@@ -92,8 +93,8 @@ class PPO(Agent):
         self.minibatch_size = plans.positive_integer("minibatch_size", minibatch_size)
         self.gae_lambda = plans.fraction("gae_lambda", gae_lambda)
         self.clip_ratio = plans.schedulable("clip_ratio", clip_ratio)
-        self.value_clip = value_clip
-        self.value_coef = value_coef
+        self.value_clip = plans.positive("value_clip", value_clip)
+        self.value_coef = plans.positive("value_coef", value_coef, zero=True)
         self.entropy_coef = plans.schedulable("entropy_coef", entropy_coef)
         self.kl_coef = plans.schedulable("kl_coef", kl_coef)
         if callable(kl_coef) and target_kl is not None:
@@ -101,7 +102,7 @@ class PPO(Agent):
                 "Received both a schedule as kl_coef and target_kl, which adapts "
                 "kl_coef. Use one of them."
             )
-        self.target_kl = target_kl
+        self.target_kl = plans.positive("target_kl", target_kl)
         self.normalize_advantages = normalize_advantages
 
     def targets(self, rollout):

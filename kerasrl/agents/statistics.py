@@ -39,7 +39,7 @@ class EpisodeStatistics:
     def logs(self):
         """Returns what is logged at the end of an epoch.
 
-        Custom metrics cover the episodes that ended since the last call.
+        Custom metrics cover the episodes that ended since `start_epoch`.
         """
         logs = {
             "episode_return_mean": _mean(self.returns),
@@ -52,8 +52,12 @@ class EpisodeStatistics:
             logs[f"{name}_mean"] = _mean(values)
             logs[f"{name}_min"] = min(values, default=math.nan)
             logs[f"{name}_max"] = max(values, default=math.nan)
-            values.clear()
         return logs
+
+    def start_epoch(self):
+        """Forgets the custom metrics of the last epoch, but not their names."""
+        for values in self._custom.values():
+            values.clear()
 
     def get_state(self):
         """Returns the statistics as JSON-compatible data."""

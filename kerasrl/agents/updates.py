@@ -108,18 +108,20 @@ class TrainFunction:
         agent = self.agent
         agent.num_traces += 1
         settings = dict(zip(agent.scheduled, tf.unstack(settings), strict=True))
-        agent.policy.update_normalization(
-            merge(rollout["observations"]), merge(rollout["valid"])
-        )
         rollout = {**rollout, "mask": tf.cast(rollout["valid"], "float32")}
         batch = {**rollout, **agent.targets(rollout)}
         del batch["next_inputs"]
         if "returns" in batch and "values" in batch:
-            agent.policy.compute_metrics(
-                None, *(merge(batch[name]) for name in ("returns", "values", "mask"))
-            )
+            # A last axis, which Keras's metrics average over.
+            returns, values = (merge(batch[n])[:, None] for n in ("returns", "values"))
+            agent.policy.compute_metrics(None, returns, values, merge(batch["mask"]))
         batch = to_samples(batch, agent.policy.is_recurrent)
         metrics = agent.update(batch, settings, minibatches)
+        # Last, so that acting, values and probabilities of one iteration all rest on
+        # the same statistics; the next rollout is acted with the new ones.
+        agent.policy.update_normalization(
+            merge(rollout["observations"]), merge(rollout["valid"])
+        )
         self.metric_names = list(metrics)
         weights = [tf.reshape(variable, [-1]) for variable in self._variables]
         return (
@@ -185,7 +187,7 @@ class Packer:
 def gradient_step(agent, batch, settings):
     """Takes one optimizer step on the loss of a batch.
 
-    The order is: gradients of all replicas, clipping by the global norm, optimizer.
+    The order is: gradients, clipping by the global norm, optimizer.
 
     Args:
         agent: The `Agent`.
@@ -261,6 +263,11 @@ def minibatch_steps(agent, batch, settings, minibatches, stop=None):
         values = tf.stack([tf.cast(value, "float32") for value in metrics.values()])
         stopped = tf.constant(False) if stop is None else stop(metrics)
         # A loop in the graph needs a fixed shape before its body is known.
+        if len(metrics) > _MAX_METRICS:
+            raise ValueError(
+                f"Received {len(metrics)} metrics from the loss and custom_metrics. "
+                f"Expected at most {_MAX_METRICS}."
+            )
         padded = tf.pad(values, [[0, _MAX_METRICS - len(metrics)]])
         return number + 1, stopped, totals + padded
 
@@ -346,7 +353,8 @@ def rollout_outputs(policy, rollout):
 def build_metrics(policy):
     """Creates the variables of metrics, which must not happen inside the graph."""
     if any(not metric.variables for metric in policy.metrics):
-        policy.compute_metrics(None, keras.ops.zeros(1), keras.ops.zeros(1))
+        zeros = keras.ops.zeros((1, 1))
+        policy.compute_metrics(None, zeros, zeros, keras.ops.zeros(1))
         policy.reset_metrics()
 
 

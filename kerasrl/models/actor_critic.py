@@ -279,7 +279,7 @@ class ActorCritic(Policy):
         config.update(
             trunk=keras.saving.serialize_keras_object(self.trunk),
             hidden_units=self.hidden_units,
-            activation=self.activation,
+            activation=_activation_config(self.activation),
             filters=self.filters,
             shared_trunk=self.shared_trunk,
             cell=self.cell,
@@ -298,7 +298,7 @@ class ActorCritic(Policy):
     @classmethod
     def from_config(cls, config):
         config = dict(config)
-        for key in ("trunk", "kernel_initializer"):
+        for key in ("trunk", "activation", "kernel_initializer"):
             config[key] = keras.saving.deserialize_keras_object(config[key])
         return cls(**config)
 
@@ -314,6 +314,13 @@ class RawEncoder(Encoder):
             for index, value in enumerate(keras.tree.flatten(observations))
         ]
         return keras.tree.pack_sequence_as(observations, values)
+
+
+def _activation_config(activation):
+    name = getattr(activation, "__name__", "")
+    if getattr(keras.activations, name, None) is activation:
+        return name
+    return keras.saving.serialize_keras_object(activation)
 
 
 def _copy(trunk):

@@ -31,7 +31,7 @@ class Policy(keras.Model):
     | key | content |
     |---|---|
     | `"distribution"` | `[N, P]`, parameters of the action distribution |
-    | `"values"` | `[N]` (not `[N, 1]`), state values; optional for `PG` |
+    | `"values"` | `[N]` (not `[N, 1]`), state values; `PG(baseline=False)` needs none |
     | `"state"` | new recurrent state, tree `[N, ...]`; left out if there is none |
 
     `P` is `self.num_parameters`, known after `setup`. More keys are allowed; losses
@@ -64,6 +64,7 @@ class Policy(keras.Model):
         super().__init__(**kwargs)
         self.observation_space = None
         self.action_space = None
+        self.has_values = False
 
     def setup(self, observation_space, action_space):
         """Makes the layers that depend on the spaces. Extend it, calling `super()`.
@@ -103,9 +104,15 @@ class Policy(keras.Model):
                     "or a new policy."
                 )
             return
-        self.setup(observation_space, action_space)
-        outputs = self(self.example_inputs(1), state=self.get_initial_state(1))
-        self._check_outputs(outputs)
+        try:
+            self.setup(observation_space, action_space)
+            outputs = self(self.example_inputs(1), state=self.get_initial_state(1))
+            self._check_outputs(outputs)
+        except Exception:
+            # A second attempt must not take this policy for a finished one.
+            self.observation_space = self.action_space = None
+            raise
+        self.has_values = "values" in outputs
         self.built = True
 
     def call(self, inputs, state=None, training=False):
@@ -181,7 +188,9 @@ class Policy(keras.Model):
             loss: Scalar, the loss of the algorithm on this minibatch, regularizers
                 and `add_loss` terms included.
             batch: Dict of what the algorithm trains on (`observations`, `actions`,
-                `advantages`, ...) and `"outputs"`, what this policy returned for it.
+                `advantages`, ...), `"mask"`, float32, 0 for samples that do not count
+                (see `kerasrl.losses.masked_mean`), and `"outputs"`, what this policy
+                returned for it.
 
         Returns:
             Scalar, the loss to minimize.

@@ -66,7 +66,7 @@ class MLP(keras.layers.Layer):
         return inputs
 
     def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], *self.hidden_units[-1:]) or input_shape
+        return (*input_shape[:-1], *(self.hidden_units or input_shape)[-1:])
 
     def get_config(self):
         config = super().get_config()

@@ -54,11 +54,15 @@ class RewardScaler:
             returns[time] = self._returns
             self._returns[rollout.terminated[time] | rollout.truncated[time]] = 0.0
         self._merge(returns[rollout.valid])
-        scale = np.sqrt(self.squares / max(self.count, 1.0) + self.epsilon)
+        # Returns that have not varied yet say nothing of their scale.
+        variance = self.squares / self.count if self.squares else 1.0
+        scale = np.sqrt(variance + self.epsilon)
         scaled = np.clip(rollout.rewards / scale, -self.clip, self.clip)
         return scaled.astype(np.float32)
 
     def _merge(self, values):
+        if not values.size:
+            return
         # Chan, Golub and LeVeque (1979).
         count = self.count + values.size
         delta = values.mean() - self.mean

@@ -147,6 +147,9 @@ def test_wrong_lengths_are_refused(arguments, message):
         ({"rollout_length": 0}, "rollout_length"),
         ({"clip_ratio": "high"}, "clip_ratio"),
         ({"gae_lambda": -0.1}, "gae_lambda"),
+        ({"max_grad_norm": -0.5}, "max_grad_norm"),
+        ({"value_coef": -1.0}, "value_coef"),
+        ({"value_clip": 0.0}, "value_clip"),
         ({"kl_coef": lambda progress: progress, "target_kl": 0.01}, "target_kl"),
     ],
 )
@@ -184,11 +187,15 @@ def test_schedules_reach_the_loss():
     seen = []
 
     class Recording(kerasrl.PPO):
-        def _train(self, rollout):
-            from kerasrl.agents import plans
+        def loss(self, batch, outputs, settings):
+            loss, metrics = super().loss(batch, outputs, settings)
+            names = ("clip_ratio", "entropy_coef", "kl_coef")
+            return loss, {**metrics, **{f"set_{n}": settings[n] for n in names}}
 
-            seen.append([plans.current(self, name) for name in self.scheduled])
-            return super()._train(rollout)
+        def train_iteration(self, on_rollout_end=None):
+            logs = super().train_iteration(on_rollout_end)
+            seen.append([logs[f"set_{name}"] for name in self.scheduled])
+            return logs
 
     agent = Recording(
         rollout_length=16,
@@ -197,7 +204,7 @@ def test_schedules_reach_the_loss():
     )
     agent.fit("CartPole-v1", steps=256, num_envs=4, verbose=0)
     clip, entropy, _ = np.array(seen).T
-    np.testing.assert_allclose(clip, [0.2, 0.15, 0.1, 0.05])
+    np.testing.assert_allclose(clip, [0.2, 0.15, 0.1, 0.05], rtol=1e-5)
     # The schedule sees environment steps, those of the new rollout included.
     np.testing.assert_allclose(entropy, [0.05, 0.0, 0.0, 0.0], atol=1e-7)
     assert agent.num_traces == 1
@@ -272,6 +279,11 @@ def test_predict(body):
     assert actions.shape == (3,)
     assert all(action in env.action_space for action in actions)
     if body == "recurrent":
+        new_state = agent.predict(observations, *result[1:], actions, np.ones(3))[1]
+        assert not np.array_equal(
+            new_state["policy"][0],
+            agent.predict(observations, result[1])[1]["policy"][0],
+        ), "the previous action and reward must reach the policy"
         _, state = agent.predict(observations, state=result[1])
         assert not np.array_equal(state["policy"][0], result[1]["policy"][0])
     with pytest.raises(ValueError, match="batch"):
@@ -409,9 +421,25 @@ def edit_config(saved, tmp_path, edit):
         ),
         (
             lambda c: c["config"].update(
+                clip_ratio={
+                    "module": "os",
+                    "class_name": "function",
+                    "config": "system",
+                    "registered_name": "kerasrl>PPO",
+                }
+            ),
+            "not registered",
+        ),
+        (lambda c: c.pop("optimizer"), "KeyError"),
+        (lambda c: c.update(optimizer=None), "optimizer"),
+        (lambda c: c["config"].update(surprise=3), "surprise"),
+        (lambda c: c.update(variables=[3]), "members"),
+        (lambda c: c.update(agent="kerasrl>ActorCritic"), "not known here"),
+        (
+            lambda c: c["config"].update(
                 clip_ratio={"class_name": "__lambda__", "config": {"value": "x"}}
             ),
-            "lambda",
+            "code",
         ),
         (
             lambda c: c["config"].update(
@@ -525,3 +553,114 @@ def test_auto_goes_on_without_xla_where_it_must():
     agent.compile(jit_compile=True)
     with pytest.raises((tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)):
         agent.fit("CartPole-v1", steps=80, verbose=0)
+
+
+def test_values_and_probabilities_rest_on_the_statistics_of_acting():
+    """Before any gradient step the probability ratio is 1, normalization or not."""
+    seen = {}
+
+    class Recording(kerasrl.PPO):
+        def train_iteration(self, on_rollout_end=None):
+            def keep(rollout):
+                seen["rollout"] = rollout
+                self.actor().refresh()
+                outputs = self.value_function()
+                outputs.refresh()
+                seen["values"] = outputs(
+                    {
+                        "observations": rollout.observations[0],
+                        "previous_actions": rollout.previous_actions[0],
+                        "previous_rewards": rollout.previous_rewards[0],
+                        "state": (),
+                    },
+                    [],
+                )["values"]
+                return rollout
+
+            return super().train_iteration(keep)
+
+        def targets(self, rollout):
+            targets = super().targets(rollout)
+            seen["targets"] = targets["values"].numpy()[0]
+            return targets
+
+    agent = Recording(policy={"normalize_observations": True}, rollout_length=8, seed=0)
+    agent.compile(keras.optimizers.Adam(1e-2), run_eagerly=True)
+    agent.fit("CartPole-v1", steps=4 * 8 * 2, num_envs=2, verbose=0)
+    np.testing.assert_allclose(seen["values"], seen["targets"], rtol=1e-4, atol=1e-5)
+    assert float(agent.policy.encoder.normalizers[0].count) == 64.0
+
+
+def test_weights_changed_after_the_update_are_acted_with():
+    class Zeroing(kerasrl.A2C):
+        def train_iteration(self, on_rollout_end=None):
+            logs = super().train_iteration(on_rollout_end)
+            self.policy.set_weights([0.0 * w for w in self.policy.get_weights()])
+            return logs
+
+        def collect(self):
+            rollout = super().collect()
+            if self.iterations:
+                assert not any(w.any() for w in self.actor().program.weights)
+            return rollout
+
+    Zeroing(seed=0).fit("CartPole-v1", steps=200, verbose=0)
+
+
+def test_keyword_arguments_of_parents_are_saved(tmp_path):
+    @keras.saving.register_keras_serializable("tests")
+    class Scaled(kerasrl.A2C):
+        def __init__(self, scale=1.0, **kwargs):
+            super().__init__(**kwargs)
+            self.scale = scale
+
+    agent = Scaled(scale=2.0, gamma=0.9, seed=3)
+    agent.fit("CartPole-v1", steps=40, verbose=0)
+    loaded = kerasrl.load(agent.save(tmp_path / "agent.kerasrl"))
+    assert (loaded.scale, loaded.gamma, loaded.seed) == (2.0, 0.9, 3)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_cannot_be_loaded_is_not_saved(tmp_path):
+    agent = make("A2C")
+    agent.policy = ActorCritic(activation=lambda x: x)
+    agent.compile(jit_compile=False)
+    agent.fit("CartPole-v1", steps=40, verbose=0)
+    with pytest.raises(ValueError, match="lambda|code"):
+        agent.save(tmp_path / "agent.kerasrl")
+    assert not list(tmp_path.iterdir())
+
+
+def test_keras_activations_and_metrics_are_saved(tmp_path):
+    agent = kerasrl.A2C(policy={"activation": keras.activations.relu})
+    agent.compile(jit_compile=False, metrics=["mae"])
+    agent.fit("CartPole-v1", steps=40, verbose=0)
+    loaded = kerasrl.load(agent.save(tmp_path / "agent.kerasrl"))
+    assert loaded.policy.activation == "relu"
+    assert "mae" in loaded.fit("CartPole-v1", steps=40, verbose=0).history
+
+
+def test_policy_without_values_is_refused_where_they_are_needed():
+    class NoValues(kerasrl.models.Policy):
+        def setup(self, observation_space, action_space):
+            super().setup(observation_space, action_space)
+            self.head = keras.layers.Dense(self.num_parameters)
+
+        def call(self, inputs, state=None, training=False):
+            return {"distribution": self.head(inputs["observations"])}
+
+    with pytest.raises(ValueError, match="baseline=False"):
+        kerasrl.PG(policy=NoValues()).fit("CartPole-v1", steps=64, verbose=0)
+    kerasrl.PG(policy=NoValues(), baseline=False).fit(
+        "CartPole-v1", steps=64, num_envs=1, verbose=0
+    )
+
+
+def test_averaged_weights_are_the_weights_in_the_end():
+    agent = make("A2C")
+    agent.compile(keras.optimizers.Adam(1e-2, use_ema=True), jit_compile=False)
+    agent.fit("CartPole-v1", steps=200, verbose=0)
+    averages = [v for v in agent.policy.optimizer.variables if "average" in v.path]
+    assert averages
+    for weight, average in zip(agent.policy.trainable_weights, averages, strict=True):
+        np.testing.assert_array_equal(weight, average)
