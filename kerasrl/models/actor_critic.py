@@ -317,6 +317,8 @@ class RawEncoder(Encoder):
 
 
 def _activation_config(activation):
+    if activation is None or isinstance(activation, str):
+        return activation
     name = getattr(activation, "__name__", "")
     if getattr(keras.activations, name, None) is activation:
         return name
