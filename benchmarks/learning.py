@@ -142,6 +142,7 @@ EXPERIMENTS = {
         steps=100_000,
         gate=450,
         required=0.6,
+        checkpoint="best",
         learning_rate=1e-3,
         anneal=True,
         policy={"cell": "lstm", "normalize_observations": True},
