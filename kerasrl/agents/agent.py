@@ -3,6 +3,7 @@
 import inspect
 import time
 
+import gymnasium
 import keras
 import numpy as np
 import tensorflow as tf
@@ -501,7 +502,8 @@ class Agent:
         ```
         """
         episodes = plans.positive_integer("episodes", episodes)
-        if self.envs is not None and env is self._fitted_env:
+        is_instance = isinstance(env, (gymnasium.Env, gymnasium.vector.VectorEnv))
+        if is_instance and env is self._fitted_env:
             raise ValueError(
                 "Received the very environment that fit is stepping. Evaluate on "
                 "another: an id, a function that makes one, or a second instance."

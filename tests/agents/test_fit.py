@@ -664,3 +664,17 @@ def test_averaged_weights_are_the_weights_in_the_end():
     assert averages
     for weight, average in zip(agent.policy.trainable_weights, averages, strict=True):
         np.testing.assert_array_equal(weight, average)
+
+
+def test_the_env_that_fit_steps_is_not_evaluated_on():
+    env = gymnasium.make("CartPole-v1")
+
+    class Evaluate(kerasrl.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.agent.evaluate("CartPole-v1", episodes=1)
+            with pytest.raises(ValueError, match="another"):
+                self.agent.evaluate(env, episodes=1)
+
+    agent = make("A2C")
+    agent.fit(env, steps=20, callbacks=[Evaluate()], verbose=0)
+    assert agent.evaluate(env, episodes=1)["episodes"] == 1
