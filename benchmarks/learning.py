@@ -281,7 +281,8 @@ def train_kerasrl(experiment, steps, seed):
 
     settings = dict(experiment.settings)
     if experiment.anneal:
-        settings["clip_ratio"] = lambda progress: 0.2 * (1 - progress)
+        schedule = keras.optimizers.schedules.PolynomialDecay(0.2, steps, 0.0)
+        settings["clip_ratio"] = schedule
     agent = getattr(kerasrl, experiment.algorithm)(
         policy=dict(experiment.policy) or None, seed=seed, **settings
     )
