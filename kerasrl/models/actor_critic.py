@@ -1,18 +1,16 @@
 """The built-in policy: trunk, optional recurrent cell, action and value heads."""
 
-import inspect
-
 import keras
 from gymnasium import spaces as gym_spaces
 from keras import ops
 
+from kerasrl.models import torso
 from kerasrl.models.encoder import Encoder
 from kerasrl.models.initializers import make_initializer
 from kerasrl.models.policy import Policy, merge_time, reset_state, split_time
 from kerasrl.models.scan import scan_states
-from kerasrl.models.trunks import CNN, MLP, NATURE_FILTERS
 
-_CELLS = {"lstm": keras.layers.LSTMCell, "gru": keras.layers.GRUCell}
+_COPY = "Received shared_trunk=False (True needs no copy)"
 
 
 @keras.saving.register_keras_serializable("kerasrl")
@@ -79,30 +77,17 @@ class ActorCritic(Policy):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if trunk is not None and (hidden_units, activation, filters) != (None,) * 3:
-            raise ValueError(
-                "Received both a trunk and one of hidden_units, activation, filters. "
-                "Those describe the trunk that is made when none is given; drop either."
-            )
-        if trunk is not None and not isinstance(trunk, keras.Layer):
-            raise TypeError(
-                f"Received trunk={trunk!r}. Expected a Keras layer or model, such as "
-                "kerasrl.models.MLP((256, 256))."
-            )
-        if cell is not None and cell not in _CELLS:
-            raise ValueError(f"Received cell={cell!r}. Expected None, 'lstm' or 'gru'.")
-        if previous_inputs and cell is None:
-            raise ValueError(
-                "Received previous_inputs=True without a cell. The previous action and "
-                "reward feed the recurrent cell: add cell='lstm' or cell='gru'."
-            )
+        torso.check_trunk(
+            trunk, hidden_units=hidden_units, activation=activation, filters=filters
+        )
+        torso.check_cell(cell, previous_inputs)
         if log_std not in ("independent", "predicted"):
             raise ValueError(
                 f"Received log_std={log_std!r}. Expected 'independent' or 'predicted'."
             )
         if shared_trunk is False and trunk is not None:
             # Fails now, with a reason, rather than in the middle of a first fit.
-            _copy(trunk)
+            torso.copy_trunk(trunk, _COPY)
         self.trunk = trunk
         self.hidden_units = None if hidden_units is None else tuple(hidden_units)
         self.activation = activation
@@ -119,33 +104,24 @@ class ActorCritic(Policy):
 
     def setup(self, observation_space, action_space):
         super().setup(observation_space, action_space)
-        is_image = isinstance(observation_space, gym_spaces.Box) and (
-            len(observation_space.shape) == 3
-        )
-        if self.filters is not None and not is_image:
-            raise ValueError(
-                "Received filters, but the observation space is "
-                f"{observation_space}, not an image (a Box of rank 3). Leave them out."
-            )
+        torso.check_filters(self.filters, observation_space)
+        self.is_image = torso.is_image(observation_space)
         shared = self.shared_trunk
         if shared is None:
-            shared = is_image or self.trunk is not None
+            shared = self.is_image or self.trunk is not None
         self.branch_names = ("shared",) if shared else ("policy", "value")
-        if self.trunk is None or isinstance(self.trunk, (MLP, CNN)):
-            self.encoder = Encoder(observation_space, self.normalize_observations)
-        else:
-            self.encoder = RawEncoder(observation_space, self.normalize_observations)
+        self.encoder = torso.make_encoder(
+            observation_space, self.trunk, self.normalize_observations
+        )
         self.trunks, self.cells = {}, {}
         for number, name in enumerate(self.branch_names):
-            self.trunks[name] = self._make_trunk(is_image, 1000 * (number + 1))
+            self.trunks[name] = self._make_trunk(1000 * (number + 1))
             if self.cell is not None:
-                initializer = self._initializer(1.0, 1000 * (number + 1) + 500)
-                self.cells[name] = _CELLS[self.cell](
+                self.cells[name] = torso.make_cell(
+                    self.cell,
                     self.cell_units,
-                    kernel_initializer=initializer,
-                    recurrent_initializer=keras.initializers.Orthogonal(
-                        seed=self._seed(1000 * (number + 1) + 501)
-                    ),
+                    self.kernel_initializer,
+                    self._seed(1000 * (number + 1) + 500),
                 )
         if self.previous_inputs:
             self.action_encoder = Encoder(action_space)
@@ -173,7 +149,7 @@ class ActorCritic(Policy):
         if state is None:
             num_rows = ops.shape(inputs["previous_rewards"])[0]
             state = self.get_initial_state(num_rows)
-        features, state = self._step_cells(features, state)
+        features, state = torso.step_cells(self.cells, features, state)
         return {**self._heads(features), "state": state}
 
     def unroll(self, inputs, state, episode_starts, training=False):
@@ -189,7 +165,7 @@ class ActorCritic(Policy):
         def step(state, step_inputs):
             features, starts = step_inputs
             state = reset_state(state, initial_state, starts)
-            _, state = self._step_cells(features, state)
+            _, state = torso.step_cells(self.cells, features, state)
             # The output of either cell is the first part of its state.
             return state, state
 
@@ -201,8 +177,7 @@ class ActorCritic(Policy):
     def get_initial_state(self, batch_size):
         if self.cell is None:
             return ()
-        zeros = ops.zeros((batch_size, self.cell_units))
-        state = (zeros, zeros) if self.cell == "lstm" else (zeros,)
+        state = torso.initial_cell_state(self.cell, self.cell_units, batch_size)
         return {name: state for name in self.branch_names}
 
     def update_normalization(self, observations, mask):
@@ -212,26 +187,15 @@ class ActorCritic(Policy):
     def _features(self, inputs, training):
         encoded = self.encoder(inputs["observations"])
         features = {
-            name: trunk(encoded, **self._training(trunk, training))
+            name: torso.call_trunk(trunk, encoded, training)
             for name, trunk in self.trunks.items()
         }
         if not self.previous_inputs:
             return features
-        previous = [
-            self.action_encoder(inputs["previous_actions"]),
-            inputs["previous_rewards"][:, None],
-        ]
         return {
-            name: ops.concatenate([value, *previous], axis=-1)
+            name: torso.append_previous(value, inputs, self.action_encoder)
             for name, value in features.items()
         }
-
-    def _step_cells(self, features, state):
-        outputs, new_state = {}, {}
-        for name, cell in self.cells.items():
-            outputs[name], cell_state = cell(features[name], list(state[name]))
-            new_state[name] = tuple(cell_state)
-        return outputs, new_state
 
     def _heads(self, features):
         parameters = self.action_head(features[self.branch_names[0]])
@@ -245,28 +209,19 @@ class ActorCritic(Policy):
         values = self.value_head(features[self.branch_names[-1]])
         return {"distribution": parameters, "values": ops.squeeze(values, -1)}
 
-    def _make_trunk(self, is_image, offset):
+    def _make_trunk(self, offset):
         if self.trunk is not None:
-            return self.trunk if not self.trunks else _copy(self.trunk)
-        if is_image:
-            return CNN(
-                self.filters or NATURE_FILTERS,
-                (512,) if self.hidden_units is None else self.hidden_units,
-                self.activation or "relu",
-                self.kernel_initializer,
-                seed=self._seed(offset),
-            )
-        return MLP(
-            (64, 64) if self.hidden_units is None else self.hidden_units,
-            self.activation or "tanh",
+            is_first = not self.trunks
+            return self.trunk if is_first else torso.copy_trunk(self.trunk, _COPY)
+        hidden_units = (512,) if self.is_image else (64, 64)
+        return torso.make_trunk(
+            self.observation_space,
+            hidden_units if self.hidden_units is None else self.hidden_units,
+            self.activation or ("relu" if self.is_image else "tanh"),
+            self.filters,
             self.kernel_initializer,
-            seed=self._seed(offset),
+            self._seed(offset),
         )
-
-    def _training(self, trunk, training):
-        # `unroll` is not a Keras call, so the flag does not travel by itself.
-        takes_it = "training" in inspect.signature(trunk.call).parameters
-        return {"training": training} if takes_it else {}
 
     def _initializer(self, scale, offset):
         return make_initializer(self.kernel_initializer, scale, self._seed(offset))
@@ -279,7 +234,7 @@ class ActorCritic(Policy):
         config.update(
             trunk=keras.saving.serialize_keras_object(self.trunk),
             hidden_units=self.hidden_units,
-            activation=_activation_config(self.activation),
+            activation=torso.activation_config(self.activation),
             filters=self.filters,
             shared_trunk=self.shared_trunk,
             cell=self.cell,
@@ -297,40 +252,5 @@ class ActorCritic(Policy):
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config)
-        for key in ("trunk", "activation", "kernel_initializer"):
-            config[key] = keras.saving.deserialize_keras_object(config[key])
-        return cls(**config)
-
-
-class RawEncoder(Encoder):
-    """Hands observations to a user's model as they are, normalized if asked for."""
-
-    def call(self, observations):
-        values = [
-            ops.cast(self.normalize(index, value), "float32")
-            if self.leaves[index].dtype.kind == "f"
-            else value
-            for index, value in enumerate(keras.tree.flatten(observations))
-        ]
-        return keras.tree.pack_sequence_as(observations, values)
-
-
-def _activation_config(activation):
-    if activation is None or isinstance(activation, str):
-        return activation
-    name = getattr(activation, "__name__", "")
-    if getattr(keras.activations, name, None) is activation:
-        return name
-    return keras.saving.serialize_keras_object(activation)
-
-
-def _copy(trunk):
-    try:
-        return trunk.__class__.from_config(trunk.get_config())
-    except Exception as error:
-        raise ValueError(
-            f"Received shared_trunk=False with a trunk of type "
-            f"{type(trunk).__name__}, which cannot be copied: {error}. Give it a "
-            "get_config, or use shared_trunk=True."
-        ) from error
+        names = ("trunk", "activation", "kernel_initializer")
+        return cls(**torso.deserialize_arguments(config, names))

@@ -1,0 +1,252 @@
+"""The parts between observations and heads that the built-in networks share.
+
+A network encodes observations (`Encoder`), sends them through one trunk or several
+(`MLP`, `CNN` or the user's) and, if it is recurrent, through one cell behind each. The
+functions here check the arguments that describe these parts, make them, and step them
+through time; each network decides what heads follow.
+"""
+
+import inspect
+
+import keras
+from gymnasium import spaces as gym_spaces
+from keras import ops
+
+from kerasrl.models.encoder import Encoder
+from kerasrl.models.initializers import make_initializer
+from kerasrl.models.trunks import CNN, MLP, NATURE_FILTERS
+
+_CELLS = {"lstm": keras.layers.LSTMCell, "gru": keras.layers.GRUCell}
+
+
+class RawEncoder(Encoder):
+    """Hands observations to a user's model as they are, normalized if asked for."""
+
+    def call(self, observations):
+        values = [
+            ops.cast(self.normalize(index, value), "float32")
+            if self.leaves[index].dtype.kind == "f"
+            else value
+            for index, value in enumerate(keras.tree.flatten(observations))
+        ]
+        return keras.tree.pack_sequence_as(observations, values)
+
+
+def is_image(observation_space):
+    """Whether observations are single images, that is, a `Box` of rank 3."""
+    return isinstance(observation_space, gym_spaces.Box) and (
+        len(observation_space.shape) == 3
+    )
+
+
+def check_trunk(trunk, **described):
+    """Raises unless a trunk is given or described, but not both.
+
+    Args:
+        trunk: `None` or a Keras layer.
+        **described: Arguments that describe the trunk that is made when none is
+            given; `None` where not given.
+
+    Raises:
+        ValueError: There is a trunk and a description.
+        TypeError: The trunk is not a Keras layer.
+    """
+    if trunk is None:
+        return
+    if any(value is not None for value in described.values()):
+        raise ValueError(
+            f"Received both a trunk and one of {', '.join(described)}. "
+            "Those describe the trunk that is made when none is given; drop either."
+        )
+    if not isinstance(trunk, keras.Layer):
+        raise TypeError(
+            f"Received trunk={trunk!r}. Expected a Keras layer or model, such as "
+            "kerasrl.models.MLP((256, 256))."
+        )
+
+
+def check_cell(cell, previous_inputs):
+    """Raises unless `cell` is known, and there is one to feed previous inputs to.
+
+    Raises:
+        ValueError: Either is not so.
+    """
+    if cell is not None and cell not in _CELLS:
+        raise ValueError(f"Received cell={cell!r}. Expected None, 'lstm' or 'gru'.")
+    if previous_inputs and cell is None:
+        raise ValueError(
+            "Received previous_inputs=True without a cell. The previous action and "
+            "reward feed the recurrent cell: add cell='lstm' or cell='gru'."
+        )
+
+
+def check_filters(filters, observation_space):
+    """Raises if there are filters, but no image to convolve.
+
+    Raises:
+        ValueError: That is so.
+    """
+    if filters is not None and not is_image(observation_space):
+        raise ValueError(
+            "Received filters, but the observation space is "
+            f"{observation_space}, not an image (a Box of rank 3). Leave them out."
+        )
+
+
+def make_encoder(observation_space, trunk=None, normalize=False):
+    """Returns the encoder that suits a trunk.
+
+    Args:
+        observation_space: `gymnasium.spaces.Space` of one environment.
+        trunk: `None` or a Keras layer. A user's own model gets observations as they
+            are; the trunks of this package get vectors or images.
+        normalize: Bool, see `Encoder`.
+
+    Returns:
+        An `Encoder`.
+    """
+    ours = trunk is None or isinstance(trunk, (MLP, CNN))
+    return (Encoder if ours else RawEncoder)(observation_space, normalize)
+
+
+def make_trunk(
+    observation_space,
+    hidden_units,
+    activation,
+    filters=None,
+    kernel_initializer="orthogonal",
+    seed=None,
+):
+    """Returns a `CNN` for images, else an `MLP`.
+
+    Args:
+        observation_space: `gymnasium.spaces.Space` of one environment.
+        hidden_units, activation, kernel_initializer, seed: As for `MLP`.
+        filters: As for `CNN`, or `None` for `NATURE_FILTERS`.
+
+    Returns:
+        A Keras layer.
+    """
+    if is_image(observation_space):
+        return CNN(
+            filters or NATURE_FILTERS,
+            hidden_units,
+            activation,
+            kernel_initializer,
+            seed,
+        )
+    return MLP(hidden_units, activation, kernel_initializer, seed)
+
+
+def copy_trunk(trunk, reason):
+    """Returns a layer like a given trunk, with fresh weights.
+
+    Args:
+        trunk: A Keras layer.
+        reason: String, why a copy is needed, to begin an error message with.
+
+    Raises:
+        ValueError: It cannot be copied.
+    """
+    try:
+        return trunk.__class__.from_config(trunk.get_config())
+    except Exception as error:
+        raise ValueError(
+            f"{reason} with a trunk of type {type(trunk).__name__}, which cannot be "
+            f"copied: {error}. Give it a get_config."
+        ) from error
+
+
+def call_trunk(trunk, inputs, training):
+    """Calls a trunk, with the flag `training` if it takes one."""
+    # `unroll` is not a Keras call, so the flag does not travel by itself.
+    takes_it = "training" in inspect.signature(trunk.call).parameters
+    return trunk(inputs, **({"training": training} if takes_it else {}))
+
+
+def make_cell(name, units, kernel_initializer="orthogonal", seed=None):
+    """Returns a recurrent cell.
+
+    Args:
+        name: `"lstm"` or `"gru"`.
+        units: Integer, size of the state.
+        kernel_initializer: As in `MLP`; the recurrent kernel is orthogonal.
+        seed: Integer or `None`.
+
+    Returns:
+        A `keras.layers.LSTMCell` or `keras.layers.GRUCell`.
+    """
+    return _CELLS[name](
+        units,
+        kernel_initializer=make_initializer(kernel_initializer, 1.0, seed),
+        recurrent_initializer=keras.initializers.Orthogonal(
+            seed=None if seed is None else seed + 1
+        ),
+    )
+
+
+def initial_cell_state(name, units, batch_size):
+    """Returns the state of a cell at the start of an episode.
+
+    Args:
+        name: `"lstm"` or `"gru"`.
+        units: Integer, size of the state.
+        batch_size: Integer or scalar tensor `N`.
+
+    Returns:
+        Tuple of zeros `[N, units]`: output and memory (LSTM), or output (GRU).
+    """
+    zeros = ops.zeros((batch_size, units))
+    return (zeros, zeros) if name == "lstm" else (zeros,)
+
+
+def append_previous(features, inputs, action_encoder):
+    """Appends the previous action and reward to the features of a cell.
+
+    Args:
+        features: Float32 `[N, F]`.
+        inputs: Dict as for `kerasrl.models.Policy.call`.
+        action_encoder: `Encoder` of the action space.
+
+    Returns:
+        Float32 `[N, F + size of the encoded action + 1]`.
+    """
+    actions = action_encoder(inputs["previous_actions"])
+    rewards = inputs["previous_rewards"][:, None]
+    return ops.concatenate([features, actions, rewards], axis=-1)
+
+
+def step_cells(cells, features, state):
+    """Steps cells through one time step.
+
+    Args:
+        cells: Dict of cells.
+        features: Dict, by the same names, of float32 `[N, F]`.
+        state: Dict of tuples of float32 `[N, units]`.
+
+    Returns:
+        Tuple of the outputs, dict of float32 `[N, units]`, and the new state.
+    """
+    outputs, new_state = {}, {}
+    for name, cell in cells.items():
+        outputs[name], cell_state = cell(features[name], list(state[name]))
+        new_state[name] = tuple(cell_state)
+    return outputs, new_state
+
+
+def activation_config(activation):
+    """Describes an activation as plain data: by its name if Keras knows it."""
+    if activation is None or isinstance(activation, str):
+        return activation
+    name = getattr(activation, "__name__", "")
+    if getattr(keras.activations, name, None) is activation:
+        return name
+    return keras.saving.serialize_keras_object(activation)
+
+
+def deserialize_arguments(config, names):
+    """Returns a copy of a config with some of its entries turned into objects."""
+    config = dict(config)
+    for name in names:
+        config[name] = keras.saving.deserialize_keras_object(config[name])
+    return config
