@@ -3,8 +3,11 @@
 from kerasrl.models.actor_critic import ActorCritic
 from kerasrl.models.encoder import Encoder
 from kerasrl.models.initializers import Normc
+from kerasrl.models.noisy_dense import NoiseScope, NoisyDense
 from kerasrl.models.normalization import RunningNormalization
 from kerasrl.models.policy import Policy
+from kerasrl.models.q_function import QFunction
+from kerasrl.models.q_network import QNetwork
 from kerasrl.models.trunks import CNN, MLP, NATURE_FILTERS
 
 __all__ = [
@@ -13,7 +16,11 @@ __all__ = [
     "NATURE_FILTERS",
     "ActorCritic",
     "Encoder",
+    "NoiseScope",
+    "NoisyDense",
     "Normc",
     "Policy",
+    "QFunction",
+    "QNetwork",
     "RunningNormalization",
 ]

@@ -7,8 +7,7 @@ from keras import ops
 from kerasrl.models import torso
 from kerasrl.models.encoder import Encoder
 from kerasrl.models.initializers import make_initializer
-from kerasrl.models.policy import Policy, merge_time, reset_state, split_time
-from kerasrl.models.scan import scan_states
+from kerasrl.models.policy import Policy, merge_time, split_time
 
 _COPY = "Received shared_trunk=False (True needs no copy)"
 
@@ -159,18 +158,13 @@ class ActorCritic(Policy):
         # once.
         num_steps = ops.shape(episode_starts)[0]
         features = self._features(merge_time(inputs), training)
-        features = split_time(features, num_steps)
-        initial_state = self.get_initial_state(ops.shape(episode_starts)[1])
-
-        def step(state, step_inputs):
-            features, starts = step_inputs
-            state = reset_state(state, initial_state, starts)
-            _, state = torso.step_cells(self.cells, features, state)
-            # The output of either cell is the first part of its state.
-            return state, state
-
-        last_state, states = scan_states(step, state, (features, episode_starts))
-        features = {name: states[name][0] for name in self.branch_names}
+        features, last_state = torso.unroll_cells(
+            self.cells,
+            split_time(features, num_steps),
+            state,
+            self.get_initial_state(ops.shape(episode_starts)[1]),
+            episode_starts,
+        )
         outputs = split_time(self._heads(merge_time(features)), num_steps)
         return {**outputs, "state": last_state}
 

@@ -252,6 +252,9 @@ class Policy(keras.Model):
                 f"{tuple(outputs['values'].shape)} for a batch of 1. Expected (1,): "
                 "remove the last axis with keras.ops.squeeze(values, -1)."
             )
+        self._check_state(outputs)
+
+    def _check_state(self, outputs):
         if self.is_recurrent and "state" not in outputs:
             raise ValueError(
                 f"{type(self).__name__} has an initial state, so its call must return "
