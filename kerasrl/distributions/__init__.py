@@ -6,6 +6,7 @@ from kerasrl.distributions.diagonal_gaussian import DiagonalGaussian
 from kerasrl.distributions.distribution import Distribution
 from kerasrl.distributions.distribution_for import DistributionType, distribution_for
 from kerasrl.distributions.multi_categorical import MultiCategorical
+from kerasrl.distributions.tanh_gaussian import TanhGaussian
 
 __all__ = [
     "Bernoulli",
@@ -14,5 +15,6 @@ __all__ = [
     "Distribution",
     "DistributionType",
     "MultiCategorical",
+    "TanhGaussian",
     "distribution_for",
 ]

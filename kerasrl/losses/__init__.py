@@ -16,14 +16,25 @@ from kerasrl.losses.policy_gradient import (
     kl_penalty,
     policy_gradient,
 )
+from kerasrl.losses.q_learning import (
+    greedy_values,
+    huber,
+    q_learning_targets,
+    select_actions,
+    td_errors,
+    td_loss,
+    td_targets,
+)
 from kerasrl.losses.reductions import masked_mean
 from kerasrl.losses.returns import (
     discounted_returns,
     lambda_returns,
     n_step_returns,
 )
+from kerasrl.losses.sequences import sequence_priorities, transformed_n_step_targets
 from kerasrl.losses.shapes import check_rank, check_same_shape
 from kerasrl.losses.value import explained_variance, value_loss
+from kerasrl.losses.value_rescaling import rescale, unrescale
 
 __all__ = [
     "adapt_kl_coefficient",
@@ -34,11 +45,22 @@ __all__ = [
     "entropy_bonus",
     "explained_variance",
     "gae",
+    "greedy_values",
+    "huber",
     "kl_penalty",
     "lambda_returns",
     "masked_mean",
     "n_step_returns",
     "policy_gradient",
+    "q_learning_targets",
+    "rescale",
+    "select_actions",
+    "sequence_priorities",
     "standardize",
+    "td_errors",
+    "td_loss",
+    "td_targets",
+    "transformed_n_step_targets",
+    "unrescale",
     "value_loss",
 ]
