@@ -12,7 +12,7 @@ from kerasrl.losses import policy_gradient, standardize
 
 
 @keras.saving.register_keras_serializable("examples")
-class VanillaPolicyGradient(kerasrl.Agent):
+class VanillaPolicyGradient(kerasrl.OnPolicyAgent):
     """REINFORCE: raise the probability of actions that were followed by more reward."""
 
     def loss(self, batch, outputs, settings):

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from kerasrl.agents import A2C, PG, PPO, Agent
+    from kerasrl.agents import A2C, PG, PPO, Agent, OnPolicyAgent
     from kerasrl.checkpoint import load
     from kerasrl.envs import check_env, make_envs, register_env
 
 _PUBLIC = {
     "Agent": "kerasrl.agents",
+    "OnPolicyAgent": "kerasrl.agents",
     "PG": "kerasrl.agents",
     "A2C": "kerasrl.agents",
     "PPO": "kerasrl.agents",
@@ -42,6 +43,7 @@ _MODULES = (
     "envs",
     "losses",
     "models",
+    "replay",
     "rollouts",
     "testing",
 )
@@ -51,6 +53,7 @@ __all__ = [
     "PG",
     "PPO",
     "Agent",
+    "OnPolicyAgent",
     "check_env",
     "load",
     "make_envs",

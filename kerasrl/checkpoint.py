@@ -4,14 +4,14 @@
 |---|---|
 | `config.json` | schema, versions, class and arguments of the agent, optimizer |
 | `state.json` | counters, statistics of episodes, states of random generators |
-| `arrays/NNNNN.npy` | variables of the policy and the optimizer |
+| `arrays/NNNNN.npy` | variables of the policy, the optimizer and the agent |
+| `replay/NNNNN.npy` | arrays of the replay buffer, if there is one |
 
 Loading runs no code from the file: classes are looked up among those already
 registered with Keras, arrays are read with `allow_pickle=False`, and anything
 unexpected raises a `ValueError`.
 """
 
-import io
 import json
 import os
 import pathlib
@@ -45,12 +45,13 @@ _MODULES = {
 }
 
 
-def save(agent, path):
+def save(agent, path, include_replay=True):
     """Writes an agent to a file; see `Agent.save`.
 
     Args:
         agent: An `Agent` that was built.
         path: Path of the file.
+        include_replay: Whether the arrays of the replay buffer are written.
 
     Returns:
         The path, a `pathlib.Path`.
@@ -64,6 +65,7 @@ def save(agent, path):
         )
     path = pathlib.Path(path)
     variables = _variables(agent)
+    replay = agent.get_arrays() if include_replay else {}
     config = {
         "schema": SCHEMA,
         "versions": _versions(),
@@ -75,6 +77,7 @@ def save(agent, path):
             {"path": name, "shape": list(variable.shape), "dtype": variable.dtype}
             for name, variable in variables
         ],
+        "replay": list(replay),
     }
     for part in _OBJECTS:
         # What could not be loaded again must not be written either.
@@ -84,10 +87,9 @@ def save(agent, path):
         _STATE: _dump(agent.get_state()),
     }
     for index, (_, variable) in enumerate(variables):
-        buffer = io.BytesIO()
-        array = keras.ops.convert_to_numpy(variable)
-        np.lib.format.write_array(buffer, array, allow_pickle=False)
-        members[_array_name(index)] = buffer.getvalue()
+        members[_array_name(index)] = keras.ops.convert_to_numpy(variable)
+    for index, array in enumerate(replay.values()):
+        members[_array_name(index, "replay")] = array
     write_atomically(path, members)
     return path
 
@@ -119,9 +121,9 @@ def load(path, custom_objects=None):
     import kerasrl.agents  # noqa: F401  (registers the built-in classes)
 
     with keras.saving.custom_object_scope(custom_objects or {}):
-        config, state, arrays = _read(path)
+        config, state, arrays, replay = _read(path)
         try:
-            return _restore(path, config, state, arrays)
+            return _restore(path, config, state, arrays, replay)
         except (AttributeError, KeyError, IndexError, TypeError) as error:
             raise ValueError(
                 f"{path} is not a valid checkpoint of this version: "
@@ -129,7 +131,7 @@ def load(path, custom_objects=None):
             ) from error
 
 
-def _restore(path, config, state, arrays):
+def _restore(path, config, state, arrays, replay):
     from kerasrl.agents import Agent
 
     agent_class = keras.saving.get_registered_object(config["agent"])
@@ -149,7 +151,7 @@ def _restore(path, config, state, arrays):
     agent.compile(optimizer, **options)
     agent.build(agent.policy.observation_space, agent.policy.action_space)
     _assign(path, agent, config["variables"], arrays)
-    agent.set_state(state)
+    agent.set_state(state, replay)
     return agent
 
 
@@ -196,7 +198,7 @@ def write_atomically(path, members):
 
     Args:
         path: `pathlib.Path` of the file.
-        members: Dict from member names to bytes.
+        members: Dict from member names to bytes or NumPy arrays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(
@@ -206,7 +208,13 @@ def write_atomically(path, members):
         with os.fdopen(handle, "wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
                 for name, content in members.items():
-                    archive.writestr(name, content)
+                    with archive.open(name, "w", force_zip64=True) as member:
+                        if isinstance(content, bytes):
+                            member.write(content)
+                        else:
+                            np.lib.format.write_array(
+                                member, content, allow_pickle=False
+                            )
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
@@ -227,21 +235,19 @@ def _read(path):
             names = set(archive.namelist())
             config = json.loads(archive.read(_CONFIG))
             _check_config(path, config)
-            expected = {_CONFIG, _STATE} | {
-                _array_name(index) for index in range(len(config["variables"]))
-            }
+            variables = [_array_name(i) for i in range(len(config["variables"]))]
+            # Files written before there were replay buffers do not mention any.
+            replay_names = config.get("replay", [])
+            replay = [_array_name(i, "replay") for i in range(len(replay_names))]
+            expected = {_CONFIG, _STATE, *variables, *replay}
             if names != expected:
                 raise ValueError(
                     f"{path} has unexpected or missing members: "
                     f"{sorted(names ^ expected)}. It is not a kerasrl checkpoint."
                 )
             state = json.loads(archive.read(_STATE))
-            arrays = [
-                np.lib.format.read_array(
-                    io.BytesIO(archive.read(_array_name(index))), allow_pickle=False
-                )
-                for index in range(len(config["variables"]))
-            ]
+            arrays = [_read_array(archive, name) for name in variables]
+            replay = [_read_array(archive, name) for name in replay]
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -260,7 +266,12 @@ def _read(path):
         if str(path) in str(error):
             raise
         raise ValueError(f"{path} is not a valid checkpoint: {error}") from error
-    return config, state, arrays
+    return config, state, arrays, dict(zip(replay_names, replay, strict=True))
+
+
+def _read_array(archive, name):
+    with archive.open(name) as member:
+        return np.lib.format.read_array(member, allow_pickle=False)
 
 
 def _check_config(path, config):
@@ -331,6 +342,7 @@ def _variables(agent):
     # `variables` rather than `weights`: states of random generators are among them.
     named = [(f"policy/{v.path}", v) for v in policy.variables if id(v) not in metrics]
     named += [(f"optimizer/{v.path}", v) for v in policy.optimizer.variables]
+    named += [(f"agent/{v.path}", v) for v in agent.own_variables]
     return named
 
 
@@ -357,8 +369,8 @@ def _versions():
     }
 
 
-def _array_name(index):
-    return f"arrays/{index:05d}.npy"
+def _array_name(index, folder="arrays"):
+    return f"{folder}/{index:05d}.npy"
 
 
 def _dump(data):

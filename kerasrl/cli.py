@@ -92,12 +92,13 @@ def algorithms() -> dict[str, type]:
     """The agents by name."""
     agents = importlib.import_module("kerasrl.agents")
     classes = {name: getattr(agents, name) for name in agents.__all__}
+    bases = (agents.Agent, agents.OnPolicyAgent)
     return {
         name: cls
         for name, cls in classes.items()
         if inspect.isclass(cls)
         and issubclass(cls, agents.Agent)
-        and cls is not agents.Agent
+        and cls not in bases
     }
 
 

@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "distributions": {"losses"},
     "models": {"distributions", "losses", "spaces"},
     "envs": {"spaces", "testing"},
+    "replay": {"envs", "rollouts", "spaces"},
     "rollouts": {"envs", "replay", "spaces"},
     "agents": {
         "callbacks",
@@ -27,6 +28,7 @@ MAY_IMPORT = {
         "envs",
         "losses",
         "models",
+        "replay",
         "rollouts",
         "spaces",
     },
@@ -62,7 +64,7 @@ def test_only_public_keras(path):
         assert not name.startswith(("keras.src", "tf_keras", "tensorflow.keras")), name
 
 
-@pytest.mark.parametrize("module", ["envs", "rollouts", "testing", "spaces"])
+@pytest.mark.parametrize("module", ["envs", "replay", "rollouts", "testing", "spaces"])
 def test_rooms_of_workers_import_no_tensorflow(module):
     code = (
         f"import sys, kerasrl, kerasrl.{module}\n"
@@ -77,7 +79,7 @@ def test_rooms_of_workers_import_no_tensorflow(module):
 
 def test_no_algorithm_inherits_from_another():
     for name in ("PG", "A2C", "PPO"):
-        assert getattr(agents, name).__bases__ == (agents.Agent,)
+        assert getattr(agents, name).__bases__ == (agents.OnPolicyAgent,)
 
 
 def test_an_algorithm_is_one_short_file():

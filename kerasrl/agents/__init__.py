@@ -10,7 +10,8 @@ if keras.backend.backend() != "tensorflow":
 
 from kerasrl.agents.a2c import A2C  # noqa: E402
 from kerasrl.agents.agent import Agent  # noqa: E402
+from kerasrl.agents.on_policy import OnPolicyAgent  # noqa: E402
 from kerasrl.agents.pg import PG  # noqa: E402
 from kerasrl.agents.ppo import PPO  # noqa: E402
 
-__all__ = ["A2C", "PG", "PPO", "Agent"]
+__all__ = ["A2C", "PG", "PPO", "Agent", "OnPolicyAgent"]

@@ -3,7 +3,7 @@
 import keras
 
 from kerasrl.agents import plans, updates
-from kerasrl.agents.agent import Agent
+from kerasrl.agents.on_policy import OnPolicyAgent
 from kerasrl.losses import (
     entropy_bonus,
     explained_variance,
@@ -15,7 +15,7 @@ from kerasrl.losses import (
 
 
 @keras.saving.register_keras_serializable("kerasrl")
-class A2C(Agent):
+class A2C(OnPolicyAgent):
     """Synchronous advantage actor-critic.
 
     Collects a short rollout, estimates advantages and takes one gradient step on all
@@ -24,7 +24,7 @@ class A2C(Agent):
     Paper: Mnih et al. (2016), https://arxiv.org/abs/1602.01783.
 
     Args:
-        policy: As for `kerasrl.Agent`.
+        policy: As for `kerasrl.OnPolicyAgent`.
         rollout_length: Integer, steps collected in each environment per iteration.
         gamma: Float, discount factor.
         gae_lambda: Float in [0, 1]. 1 gives the n-step returns of the paper.
@@ -32,7 +32,7 @@ class A2C(Agent):
         entropy_coef: Float or schedule (see `PPO`), weight of the entropy bonus.
         max_grad_norm: Float or `None`, bound of the global norm of the gradient.
         normalize_advantages: Whether advantages are standardized.
-        normalize_rewards: As for `kerasrl.Agent`.
+        normalize_rewards: As for `kerasrl.OnPolicyAgent`.
         seed: Integer or `None`.
 
     Example:

@@ -7,69 +7,69 @@ import optree
 from kerasrl import spaces
 from kerasrl.agents.statistics import spread
 from kerasrl.envs.spaces import ActionConverter
-from kerasrl.models import ActorCritic, Policy
+from kerasrl.models import Policy
 from kerasrl.rollouts import Collector, build_actor
+
+#: What a policy is given in every step, besides its state.
+INPUTS = ("observations", "previous_actions", "previous_rewards")
 
 _EVALUATION_ROLLOUT = 64
 
 
-def make_policy(policy):
-    """Turns the `policy` argument of an agent into a `Policy`.
+def make_policy(policy, base, default):
+    """Turns the `policy` argument of an agent into a policy.
 
     Args:
-        policy: `None`, a `Policy`, another Keras model or layer (the trunk of an
-            `ActorCritic`), or a dict of arguments of `ActorCritic`.
+        policy: `None`, a policy, another Keras model or layer (the trunk of the
+            default policy), or a dict of arguments of the default policy.
+        base: Class that the policy must derive from.
+        default: Class of the default policy.
 
     Returns:
-        A `Policy`.
+        An instance of `base`.
 
     Raises:
         TypeError: It is none of these.
     """
     if policy is None:
-        return ActorCritic()
-    if isinstance(policy, Policy):
+        return default()
+    if isinstance(policy, base):
         return policy
     if isinstance(policy, dict):
-        return ActorCritic(**policy)
-    if isinstance(policy, keras.Layer):
-        return ActorCritic(trunk=policy)
+        return default(**policy)
+    if isinstance(policy, keras.Layer) and not isinstance(policy, Policy):
+        return default(trunk=policy)
     raise TypeError(
-        f"Received policy={policy!r}. Expected a kerasrl.models.Policy, a keras.Model "
-        "to be the trunk of one, a dict of arguments of kerasrl.models.ActorCritic, or "
-        "None for the default."
+        f"Received policy={policy!r}. Expected a kerasrl.models.{base.__name__}, a "
+        "keras.Model to be the trunk of one, a dict of arguments of "
+        f"kerasrl.models.{default.__name__}, or None for the default."
     )
 
 
-def build(policy, kind):
+def build(agent, kind):
     """Compiles a policy for acting, without TensorFlow where possible.
 
     Args:
-        policy: A `Policy` with weights.
+        agent: An `Agent` that was built.
         kind: `"stochastic"` or `"deterministic"` for actions, `"value"` for values.
 
     Returns:
         An actor; see `kerasrl.rollouts.build_actor`.
     """
+    policy = agent.policy
 
     def function(inputs):
-        outputs = policy(
-            {name: value for name, value in inputs.items() if name != "state"},
-            state=inputs["state"],
-        )
+        outputs = policy({name: inputs[name] for name in INPUTS}, state=inputs["state"])
         if kind == "value":
             return {"values": outputs["values"]}
-        distribution = policy.distribution(outputs)
-        deterministic = kind == "deterministic"
-        actions = distribution.mode() if deterministic else distribution.sample()
-        return {"actions": actions, "state": outputs.get("state", ())}
+        return agent.act(outputs, inputs, deterministic=kind == "deterministic")
 
-    initial_state = keras.tree.map_structure(
-        keras.ops.convert_to_numpy, policy.get_initial_state(1)
-    )
-    actor = build_actor(
-        function, {**policy.example_inputs(1), "state": initial_state}, name=kind
-    )
+    initial_state = agent.acting_state()
+    initial_state = keras.tree.map_structure(keras.ops.convert_to_numpy, initial_state)
+    examples = {**policy.example_inputs(1), "state": initial_state}
+    if kind == "stochastic":
+        examples.update(agent.exploration(1))
+    actor = build_actor(function, examples, name=kind)
     actor.initial_state = optree.tree_map(lambda x: x[0], initial_state)
     return actor
 
@@ -152,11 +152,14 @@ def predict(agent, observations, state, previous, deterministic, seed):
                 value,
                 inputs[name],
             )
-    if state is None:
-        state = policy.get_initial_state(num_rows)
-        state = keras.tree.map_structure(keras.ops.convert_to_numpy, state)
     actor = agent.actor(deterministic)
     actor.refresh()
+    if state is None:
+        state = optree.tree_map(
+            lambda x: np.repeat(x[None], num_rows, axis=0), actor.initial_state
+        )
+    if not deterministic:
+        inputs.update(agent.exploration(num_rows))
     seeds = np.random.SeedSequence(seed).spawn(num_rows)
     generators = [np.random.default_rng(child) for child in seeds]
     noise = [values[0] for values in actor.draw(generators, 1)]
@@ -173,6 +176,8 @@ def evaluate(agent, envs, episodes, deterministic, seed):
     seeds = rng.integers(2**31, size=(2, envs.num_envs)).tolist()
     generators = [np.random.default_rng(seed) for seed in seeds[0]]
     collector = Collector(envs, actor, _EVALUATION_ROLLOUT, generators)
+    if not deterministic:
+        collector.exploration = agent.exploration(envs.num_envs)
     collector.reset(seeds[1])
     wanted = spread(episodes, envs.num_envs)
     records = []

@@ -6,60 +6,36 @@ import time
 import gymnasium
 import keras
 import numpy as np
-import tensorflow as tf
 
 from kerasrl import checkpoint
 from kerasrl.agents import acting, hooks, plans, statistics, updates
 from kerasrl.envs import make_envs
-from kerasrl.losses import discounted_returns
-from kerasrl.models import ActorCritic
 from kerasrl.rollouts import Collector, RewardScaler
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class Agent:
-    """Base class of on-policy algorithms.
+    """What all agents have in common: the public interface and the training loop.
 
-    A subclass defines `loss`, and whichever of the other stages of an iteration it
-    needs, which run in this order:
-
-    1. `collect()`: act for `rollout_length` steps in every environment.
-    2. `targets(rollout)`: what to learn from them. Compiled.
-    3. `update(batch, settings, minibatches)`: gradient steps on
-       `loss(batch, outputs, settings)`. Compiled, in one call with the targets.
+    Algorithms derive from `kerasrl.OnPolicyAgent`, which learns from each rollout
+    once, or from `kerasrl.OffPolicyAgent`, which learns from a replay buffer. Those
+    define an iteration: `iteration_length` and `train_iteration`.
 
     Constructor arguments of a subclass are its hyperparameters: each is kept in an
     attribute of the same name, which is what `get_config` and checkpoints rely on.
 
     Args:
-        policy: `None` for the default by space, a `kerasrl.models.Policy`, another
-            `keras.Model` or layer to be the trunk of the default policy, or a dict of
-            arguments of `kerasrl.models.ActorCritic`.
-        rollout_length: Integer, steps collected in each environment per iteration.
+        policy: As `make_policy` of the subclass takes it.
         gamma: Float, discount factor.
         max_grad_norm: Float or `None`, bound of the global norm of the gradient.
         normalize_rewards: Whether rewards are divided by the running standard
             deviation of the discounted return, for training only.
         seed: Integer or `None`. With a seed, two runs give the same weights (weights
             of a policy made elsewhere depend on its own seed).
-
-    Example:
-
-    ```python
-    @keras.saving.register_keras_serializable()
-    class Reinforce(kerasrl.Agent):
-        def loss(self, batch, outputs, settings):
-            log_probs = self.policy.distribution(outputs).log_prob(batch["actions"])
-            return kerasrl.losses.policy_gradient(
-                log_probs, batch["returns"], batch["mask"]
-            )
-
-    Reinforce(rollout_length=64).fit("CartPole-v1", steps=10_000)
-    ```
     """
 
-    #: Whether `targets` needs values of the observations that end a truncated episode.
+    #: Whether the algorithm needs the values that the policy's `call` returns.
     uses_values = False
 
     #: Names of hyperparameters that may be a number, a
@@ -70,14 +46,12 @@ class Agent:
     def __init__(
         self,
         policy=None,
-        rollout_length=128,
         gamma=0.99,
         max_grad_norm=None,
         normalize_rewards=False,
         seed=None,
     ):
-        self.policy = acting.make_policy(policy)
-        self.rollout_length = plans.positive_integer("rollout_length", rollout_length)
+        self.policy = self.make_policy(policy)
         self.gamma = plans.fraction("gamma", gamma)
         self.max_grad_norm = plans.positive("max_grad_norm", max_grad_norm)
         self.normalize_rewards = normalize_rewards
@@ -94,9 +68,16 @@ class Agent:
         self.collector = None
         self._fitted_env = None
         self.jit_compile = "auto"
-        self._train_function = None
+        self._compiled_update = None
         self._new_weights = None
         self._actors = {}
+
+    def make_policy(self, policy):
+        """Turns the constructor argument `policy` into a `kerasrl.models.Policy`."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must derive from kerasrl.OnPolicyAgent or "
+            "kerasrl.OffPolicyAgent."
+        )
 
     # Set-up ---------------------------------------------------------------------
 
@@ -134,7 +115,7 @@ class Agent:
             run_eagerly=run_eagerly,
         )
         self.jit_compile = jit_compile
-        self._train_function = None
+        self._compiled_update = None
 
     def default_optimizer(self):
         """Returns the optimizer used when `compile` is given none."""
@@ -161,7 +142,7 @@ class Agent:
         agent.summary()
         ```
         """
-        if isinstance(self.policy, ActorCritic) and self.policy.seed is None:
+        if getattr(self.policy, "seed", 0) is None:
             self.policy.seed = self.seed
         self.policy.build_for(observation_space, action_space)
         if self.uses_values and not self.policy.has_values:
@@ -173,7 +154,7 @@ class Agent:
         if not self.policy.compiled:
             self.compile()
         if not self.policy.optimizer.built:
-            self.policy.optimizer.build(self.policy.trainable_variables)
+            self.policy.optimizer.build(self.trainable_variables)
         updates.build_metrics(self.policy)
 
     # Training -------------------------------------------------------------------
@@ -193,8 +174,8 @@ class Agent:
     ):
         """Trains the agent. Called again, it goes on where it stopped.
 
-        One iteration (a "batch" to Keras callbacks) collects
-        `rollout_length * num_envs` environment steps and updates the policy on them.
+        One iteration (a "batch" to Keras callbacks) collects some environment steps
+        and updates the policy; see the arguments of the algorithm for how many.
         Environments are reset at the start of each call.
 
         Args:
@@ -234,7 +215,10 @@ class Agent:
         try:
             self.build(envs.observation_space, envs.action_space)
             plan = plans.plan_epochs(
-                self.rollout_length * envs.num_envs, steps, epochs, steps_per_epoch
+                self.iteration_length(envs.num_envs) * envs.num_envs,
+                steps,
+                epochs,
+                steps_per_epoch,
             )
             callbacks = hooks.CallbackHooks(self, callbacks, plan, verbose)
             self.envs, self.env_name, self._fitted_env = envs, envs.name, env
@@ -272,7 +256,7 @@ class Agent:
                     self._new_weights = None
                 if self.policy.stop_training:
                     break
-                self._check_finite(batch_logs["loss"])
+                self._check_finite(batch_logs.get("loss", 0.0))
             seconds = time.perf_counter() - start_time
             logs = {
                 **updates.policy_metrics(self.policy),
@@ -291,102 +275,49 @@ class Agent:
             optimizer.finalize_variable_values(self.policy.trainable_weights)
         callbacks.on_train_end(logs)
 
+    def iteration_length(self, num_envs):
+        """Returns how many steps an iteration takes in each of `num_envs`."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must define iteration_length."
+        )
+
     def train_iteration(self, on_rollout_end=None):
-        """Collects one rollout and updates the policy on it.
+        """Collects experience and updates the policy.
 
         Args:
             on_rollout_end: `None`, or a function that is given the rollout and
                 returns the one to learn from.
 
         Returns:
-            Dict of floats: the loss and its terms.
+            Dict of floats: the loss and its terms, empty if there was no update.
         """
-        rollout = self.collect()
-        if on_rollout_end is not None:
-            rollout = on_rollout_end(rollout)
-        if self.reward_scaler is not None:
-            rollout.rewards = self.reward_scaler(rollout)
-        logs = self._train(acting.rollout_arrays(self, rollout))
-        self.iterations += 1
-        # A subclass that goes on to change weights must have them read again.
-        ours = type(self).train_iteration.__module__.startswith("kerasrl.agents.")
-        self._new_weights = self._train_function.new_weights() if ours else None
-        return logs
+        raise NotImplementedError(f"{type(self).__name__} must define train_iteration.")
 
     def collect(self):
-        """Acts for `rollout_length` steps in every environment of `fit`.
+        """Acts for one iteration in every environment of `fit`.
 
         Returns:
             A `kerasrl.rollouts.Rollout`, `[T, B, ...]`.
         """
+        self._running_envs()
         self.actor().refresh(self._new_weights)
+        self.collector.exploration = self.exploration(self.envs.num_envs)
         rollout = self.collector.collect()
         self.env_steps += rollout.num_steps
         self.statistics.add(self.collector.drain_episodes())
         return rollout
 
-    def targets(self, rollout):
-        """Computes what to learn from a rollout. Compiled.
-
-        Args:
-            rollout: Dict of tensors `[T, B, ...]` with the fields of a
-                `kerasrl.rollouts.Rollout`.
-
-        Returns:
-            Dict to add to the batch, `[T, B, ...]`. Here `"returns"`, discounted
-            returns without bootstrap at the end of the rollout or a truncation.
-        """
-        next_values = tf.zeros_like(rollout["rewards"])
-        returns = discounted_returns(
-            rollout["rewards"],
-            next_values,
-            rollout["terminated"],
-            rollout["truncated"],
-            self.gamma,
-        )
-        return {"returns": returns}
-
-    def loss(self, batch, outputs, settings):
-        """Computes the loss of the algorithm on a batch. Compiled.
-
-        Args:
-            batch: Dict of tensors, leading axis `[N]` (or `[B, T]` for recurrent
-                policies): `observations`, `actions`, `rewards`, `mask` and what
-                `targets` returned.
-            outputs: What the policy returned for it.
-            settings: Dict of the current values of the `scheduled` hyperparameters.
-
-        Returns:
-            Tuple of a scalar loss and a dict of scalars to log.
-        """
-        raise NotImplementedError(
-            f"{type(self).__name__} must define loss(batch, outputs, settings)."
-        )
-
-    def update(self, batch, settings, minibatches):
-        """Updates the policy on a batch. Compiled. Here, one step on all of it.
-
-        Args:
-            batch: As for `loss`.
-            settings: As for `loss`.
-            minibatches: What `minibatches` returned, as tensors.
-
-        Returns:
-            Dict of scalars: `"loss"` and what `loss` logs.
-        """
-        return updates.gradient_step(self, batch, settings)
-
-    def _train(self, rollout):
-        settings = np.array(
+    def settings(self):
+        """Returns the current values of `scheduled`, float32 `[len(scheduled)]`."""
+        return np.array(
             [plans.current(self, name) for name in self.scheduled], np.float32
         )
-        if self._train_function is None:
-            self._train_function = updates.TrainFunction(self)
-        return self._train_function(rollout, settings, self.minibatches(rollout))
 
-    def minibatches(self, rollout):
-        """Returns what `update` needs that is drawn outside the compiled call."""
-        return ()
+    def keep_new_weights(self):
+        """Lets the next `collect` act with the weights that the update returned."""
+        # A subclass that goes on to change weights must have them read again.
+        ours = type(self).train_iteration.__module__.startswith("kerasrl.agents.")
+        self._new_weights = self._compiled_update.new_weights() if ours else None
 
     def _check_finite(self, loss):
         if not np.isfinite(loss):
@@ -399,6 +330,38 @@ class Agent:
 
     # Acting ---------------------------------------------------------------------
 
+    def act(self, outputs, inputs, deterministic):
+        """Chooses actions. Compiled for acting, without TensorFlow where possible.
+
+        Args:
+            outputs: What the policy returned.
+            inputs: Dict of what it was given; for stochastic acting also what
+                `exploration` returned.
+            deterministic: Whether to choose the best action known.
+
+        Returns:
+            Dict of `"actions"`, tree `[N, ...]`, and `"state"`, tree `[N, ...]`, what
+            is carried to the next step (see `acting_state`).
+        """
+        distribution = self.policy.distribution(outputs)
+        actions = distribution.mode() if deterministic else distribution.sample()
+        return {"actions": actions, "state": outputs.get("state", ())}
+
+    def acting_state(self):
+        """Returns the state of acting at the start of an episode, tree `[1, ...]`."""
+        return self.policy.get_initial_state(1)
+
+    def exploration(self, num_envs):
+        """Returns the present inputs of `act` that steer exploration.
+
+        Args:
+            num_envs: Integer `B`.
+
+        Returns:
+            Dict of arrays `[B, ...]`. Here, empty.
+        """
+        return {}
+
     def actor(self, deterministic=False):
         """Returns the compiled acting function, for advanced use.
 
@@ -410,21 +373,19 @@ class Agent:
         """
         name = "deterministic" if deterministic else "stochastic"
         if name not in self._actors:
-            self._actors[name] = acting.build(self.policy, name)
+            self._actors[name] = acting.build(self, name)
         return self._actors[name]
-
-    def value_function(self):
-        """Returns the compiled value function; see `actor`."""
-        if "value" not in self._actors:
-            self._actors["value"] = acting.build(self.policy, "value")
-        return self._actors["value"]
 
     def _start_collecting(self, envs, listener):
         seeds = self.rng.integers(2**31, size=(2, envs.num_envs)).tolist()
         generators = [np.random.default_rng(seed) for seed in seeds[0]]
         actor = self.actor()
         self.collector = Collector(
-            envs, actor, self.rollout_length, generators, listener=listener
+            envs,
+            actor,
+            self.iteration_length(envs.num_envs),
+            generators,
+            listener=listener,
         )
         if self.reward_scaler is not None:
             self.reward_scaler.start(envs.num_envs)
@@ -548,6 +509,16 @@ class Agent:
         """Prints the layers of the policy, as `keras.Model.summary` does."""
         self.policy.summary(**kwargs)
 
+    @property
+    def trainable_variables(self):
+        """Variables that the optimizer updates: those of the policy, and any more."""
+        return self.policy.trainable_variables
+
+    @property
+    def own_variables(self):
+        """Variables of the agent besides those of the policy and the optimizer."""
+        return []
+
     def get_weights(self):
         """Returns the weights of the policy, a list of NumPy arrays."""
         return self.policy.get_weights()
@@ -557,7 +528,7 @@ class Agent:
         self._new_weights = None
         self.policy.set_weights(weights)
 
-    def save(self, path):
+    def save(self, path, include_replay=True):
         """Writes everything needed to go on exactly here to one file.
 
         The file is written beside its final place and then renamed: a reader never
@@ -565,6 +536,8 @@ class Agent:
 
         Args:
             path: Path, by custom with the ending `.kerasrl`.
+            include_replay: Whether the content of a replay buffer is written too.
+                Without, a loaded agent starts with an empty one.
 
         Returns:
             The path.
@@ -576,7 +549,7 @@ class Agent:
         agent = kerasrl.load("cartpole.kerasrl")
         ```
         """
-        return checkpoint.save(self, path)
+        return checkpoint.save(self, path, include_replay)
 
     def get_config(self):
         """Returns the constructor arguments as JSON-compatible data."""
@@ -611,8 +584,15 @@ class Agent:
             state["reward_scaler"] = self.reward_scaler.get_state()
         return state
 
-    def set_state(self, state):
-        """Restores what `get_state` returned."""
+    def get_arrays(self):
+        """Returns large parts of the state, a dict from names to NumPy arrays."""
+        return {}
+
+    def set_state(self, state, arrays):
+        """Restores what `get_state` and `get_arrays` returned.
+
+        `arrays` may be empty: they can be left out of a checkpoint.
+        """
         self.rng.bit_generator.state = state["rng"]
         self.env_name = state["env_name"]
         self.env_steps = state["env_steps"]

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from kerasrl.agents import plans, updates
-from kerasrl.agents.agent import Agent
+from kerasrl.agents.on_policy import OnPolicyAgent
 from kerasrl.losses import (
     discounted_returns,
     entropy_bonus,
@@ -15,7 +15,7 @@ from kerasrl.losses import (
 
 
 @keras.saving.register_keras_serializable("kerasrl")
-class PG(Agent):
+class PG(OnPolicyAgent):
     """Vanilla policy gradient, REINFORCE with or without a baseline.
 
     Follows the gradient of `log pi(a|s)` times the discounted return from there on.
@@ -26,7 +26,7 @@ class PG(Agent):
     Papers: Williams (1992), https://doi.org/10.1007/BF00992696; Sutton et al. (2000).
 
     Args:
-        policy: As for `kerasrl.Agent`.
+        policy: As for `kerasrl.OnPolicyAgent`.
         rollout_length: Integer, steps collected in each environment per iteration.
         gamma: Float, discount factor.
         baseline: Whether to learn and use a value function.
@@ -34,7 +34,7 @@ class PG(Agent):
         entropy_coef: Float or schedule (see `PPO`), weight of the entropy bonus.
         max_grad_norm: Float or `None`, bound of the global norm of the gradient.
         normalize_advantages: Whether the weights of the gradient are standardized.
-        normalize_rewards: As for `kerasrl.Agent`.
+        normalize_rewards: As for `kerasrl.OnPolicyAgent`.
         seed: Integer or `None`.
 
     Example:

@@ -3,7 +3,7 @@
 import keras
 
 from kerasrl.agents import plans, updates
-from kerasrl.agents.agent import Agent
+from kerasrl.agents.on_policy import OnPolicyAgent
 from kerasrl.losses import (
     adapt_kl_coefficient,
     clipped_surrogate,
@@ -17,7 +17,7 @@ from kerasrl.losses import (
 
 
 @keras.saving.register_keras_serializable("kerasrl")
-class PPO(Agent):
+class PPO(OnPolicyAgent):
     """Proximal policy optimization with a clipped surrogate objective.
 
     Collects a rollout, estimates advantages by GAE, then takes several epochs of
@@ -28,7 +28,7 @@ class PPO(Agent):
     https://arxiv.org/abs/1506.02438.
 
     Args:
-        policy: As for `kerasrl.Agent`.
+        policy: As for `kerasrl.OnPolicyAgent`.
         rollout_length: Integer, steps collected in each environment per iteration.
         num_epochs: Integer, times that each step is used.
         minibatch_size: Integer, steps per minibatch; the whole rollout if it is
@@ -48,7 +48,7 @@ class PPO(Agent):
             Without, the epochs end early when a minibatch exceeds 1.5 times this.
         max_grad_norm: Float or `None`, bound of the global norm of the gradient.
         normalize_advantages: Whether advantages of a minibatch are standardized.
-        normalize_rewards: As for `kerasrl.Agent`.
+        normalize_rewards: As for `kerasrl.OnPolicyAgent`.
         seed: Integer or `None`.
 
     Schedules are `keras.optimizers.schedules` objects of environment steps, or

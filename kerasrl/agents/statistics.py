@@ -79,17 +79,17 @@ class Mean:
 
     def __init__(self):
         self._sums = collections.defaultdict(float)
-        self._count = 0
+        self._counts = collections.defaultdict(int)
 
     def add(self, logs):
         """Adds one dict."""
-        self._count += 1
         for name, value in logs.items():
             self._sums[name] += value
+            self._counts[name] += 1
 
     def result(self):
         """Returns the dict of means."""
-        return {name: total / self._count for name, total in self._sums.items()}
+        return {n: total / self._counts[n] for n, total in self._sums.items()}
 
 
 def spread(total, parts):

@@ -9,6 +9,7 @@ from kerasrl.rollouts.episodes import EpisodeStatistics, EpisodeTracker
 from kerasrl.rollouts.rollout import Rollout
 
 _DRAWN_STEPS = 128
+_NEXT_INPUTS = ("observations", "previous_actions", "previous_rewards")
 
 
 class Collector:
@@ -34,6 +35,12 @@ class Collector:
         listener: `None`, or an object with the methods `on_episode_begin(episode)`,
             `on_episode_step(episode)`, `on_episode_end(episode)`, each given a
             `kerasrl.rollouts.Episode`. Costs Python time for every environment step.
+        all_finals: Whether `rollout.final` covers every step that ended an episode
+            (what replay buffers need), rather than truncated ones only.
+
+    Attributes:
+        exploration: Dict of arrays `[B, ...]`, additional inputs of the actor, the same
+            at every step until they are set anew.
 
     Raises:
         ValueError: `rollout_length` is not a positive integer, or there is not one
@@ -52,7 +59,14 @@ class Collector:
     """
 
     def __init__(
-        self, envs, actor, rollout_length, generators, info_keys=(), listener=None
+        self,
+        envs,
+        actor,
+        rollout_length,
+        generators,
+        info_keys=(),
+        listener=None,
+        all_finals=False,
     ):
         if not isinstance(rollout_length, (int, np.integer)) or rollout_length < 1:
             raise ValueError(
@@ -75,6 +89,8 @@ class Collector:
         self.generators = list(generators)
         self.info_keys = tuple(info_keys)
         self.listener = listener
+        self.all_finals = all_finals
+        self.exploration = {}
         self.env_steps = 0
         self._finished = []
         self._observations = None
@@ -131,7 +147,9 @@ class Collector:
         tracker = self._start_tracking()
         noise = self._next_noise()
         starts, state = self._starts, self._state
+        exploration = self.exploration
         inputs = {
+            **exploration,
             "observations": observations.row(0),
             "previous_actions": self._previous_actions,
             "previous_rewards": self._previous_rewards,
@@ -160,12 +178,13 @@ class Collector:
                 terminated[time], truncated[time] = step.terminated, step.truncated
                 valid[time] = step.valid
                 starts = step.terminated | step.truncated
-                if np.count_nonzero(step.truncated):
+                if self.all_finals or np.count_nonzero(step.truncated):
                     self._note_final(final, time, step, taken, state)
                 previous_actions = _zero_rows(previous_actions, starts)
                 previous_rewards = _zero_rows(previous_rewards, starts)
             # A new dict, for an actor that keeps what it was given.
             inputs = {
+                **exploration,
                 "observations": seen,
                 "previous_actions": previous_actions,
                 "previous_rewards": previous_rewards,
@@ -193,8 +212,9 @@ class Collector:
             infos={name: _info_array(name, infos) for name in self.info_keys},
         )
         self._check_finite(rollout, observations.slice(0, length + 1))
-        # Copies twice: a user may write into what is handed out.
+        inputs = {name: inputs[name] for name in _NEXT_INPUTS}
         inputs["episode_starts"] = terminated[-1] | truncated[-1]
+        # Copies twice: a user may write into what is handed out.
         rollout.next_inputs = _copy(inputs)
         inputs = _copy(inputs)
         self._observations = inputs["observations"]
@@ -283,7 +303,10 @@ class Collector:
                 )
 
     def _note_final(self, final, time, step, actions, state):
-        for env in np.flatnonzero(step.truncated & step.valid & ~step.terminated):
+        ended = step.truncated & step.valid & ~step.terminated
+        if self.all_finals:
+            ended = (step.truncated | step.terminated) & step.valid
+        for env in np.flatnonzero(ended):
             row = _row({"actions": actions, "state": state}, env)
             final.append((time, int(env), step.final_observations[env], row))
 

@@ -54,11 +54,14 @@ class RewardScaler:
             returns[time] = self._returns
             self._returns[rollout.terminated[time] | rollout.truncated[time]] = 0.0
         self._merge(returns[rollout.valid])
+        return self.scale(rollout.rewards)
+
+    def scale(self, rewards):
+        """Returns rewards `[...]` divided by the scale learnt so far, float32."""
         # Returns that have not varied yet say nothing of their scale.
         variance = self.squares / self.count if self.squares else 1.0
-        scale = np.sqrt(variance + self.epsilon)
-        scaled = np.clip(rollout.rewards / scale, -self.clip, self.clip)
-        return scaled.astype(np.float32)
+        scaled = rewards / np.sqrt(variance + self.epsilon)
+        return np.clip(scaled, -self.clip, self.clip).astype(np.float32)
 
     def _merge(self, values):
         if not values.size:

@@ -54,8 +54,9 @@ class Rollout:
         next_inputs: Dict of what the policy sees at step T: `observations`,
             `previous_actions` (trees `[B, ...]`), `previous_rewards` float32 `[B]`,
             `episode_starts` bool `[B]`.
-        final: `None` if no valid step was truncated without being terminated, else a
-            dict over these K steps in the order of time: `time` and `env` int `[K]`,
+        final: `None` if no valid step was truncated without being terminated (or, with
+            `Collector(all_finals=True)`, ended an episode in any way), else a dict over
+            these K steps in the order of time: `time` and `env` int `[K]`,
             `observations` tree `[K, ...]` (the last observation of the episode),
             `previous_actions` tree `[K, ...]` and `previous_rewards` float32 `[K]`
             (action and reward of that very step), `state` tree `[K, ...]` (after the

@@ -1,0 +1,111 @@
+"""One compiled call per update phase."""
+
+import math
+import warnings
+
+import tensorflow as tf
+
+from kerasrl.agents.packing import Packer
+
+
+class CompiledUpdate:
+    """One whole update phase of an agent as one compiled call.
+
+    Args:
+        agent: The `Agent`, with a compiled policy.
+        function: What to compile. Takes trees of tensors, updates the weights, and
+            returns a dict of scalars to log and a tree of tensors.
+
+    Attributes:
+        outputs: The tree of tensors of the last call.
+    """
+
+    def __init__(self, agent, function):
+        self.agent = agent
+        self.function = function
+        self.jit_compile = agent.jit_compile
+        if self.jit_compile == "auto":
+            # XLA takes long to compile loops over time, and then gains nothing.
+            self.jit_compile = not agent.policy.is_recurrent
+        self.outputs = None
+        self.metric_names = None
+        self._packer = None
+        self._compiled = None
+        self._variables = [
+            variable.value
+            for variable in agent.policy.weights
+            if variable.dtype == "float32"
+        ]
+        shapes = [tuple(variable.shape) for variable in self._variables]
+        self._places = [
+            (id(variable.handle), shape, math.prod(shape))
+            for variable, shape in zip(self._variables, shapes, strict=True)
+        ]
+
+    def __call__(self, *inputs):
+        """Runs the function.
+
+        Args:
+            *inputs: Trees of NumPy arrays. Compiled again if a structure, a shape or a
+                dtype differs from the last call.
+
+        Returns:
+            Dict of floats.
+        """
+        packed = None if self._packer is None else self._packer.pack(inputs)
+        if packed is None:
+            self._packer, self._compiled = Packer(inputs), None
+            packed = self._packer.pack(inputs)
+        if self._compiled is None:
+            results = self._first_call(packed)
+        else:
+            results = self._compiled(packed)
+        metrics, self._weights, self.outputs = results
+        return dict(zip(self.metric_names, metrics.numpy().tolist(), strict=True))
+
+    def new_weights(self):
+        """Returns the float weights after the last call, sparing a read of each.
+
+        Returns:
+            Dict from the id of the handle of a variable to its value.
+        """
+        flat, values, start = self._weights.numpy(), {}, 0
+        for handle, shape, size in self._places:
+            values[handle] = flat[start : start + size].reshape(shape)
+            start += size
+        return values
+
+    def _first_call(self, packed):
+        if self.agent.policy.run_eagerly:
+            self._compiled = self._run
+            return self._run(packed)
+        try:
+            self._compiled = self._compile(packed)
+            return self._compiled(packed)
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
+            if not (self.agent.jit_compile == "auto" and self.jit_compile):
+                raise
+            warnings.warn(
+                "XLA could not compile this update; going on without it, more slowly. "
+                f"Pass jit_compile=False to compile() to silence this. Reason: {error}",
+                stacklevel=2,
+            )
+        self.jit_compile = False
+        self._compiled = self._compile(packed)
+        return self._compiled(packed)
+
+    def _compile(self, packed):
+        function = tf.function(self._run, jit_compile=self.jit_compile, autograph=False)
+        # A concrete function skips the look-up of a trace in every call.
+        return function.get_concrete_function(packed)
+
+    def _run(self, packed):
+        self.agent.num_traces += 1
+        metrics, outputs = self.function(*self._packer.unpack(packed))
+        self.metric_names = list(metrics)
+        weights = [tf.reshape(variable, [-1]) for variable in self._variables]
+        return (
+            tf.stack([tf.cast(value, "float32") for value in metrics.values()]),
+            tf.concat(weights, axis=0),
+            outputs,
+        )

@@ -1,0 +1,155 @@
+"""The iteration of on-policy algorithms: collect a rollout, learn from it, drop it."""
+
+import tensorflow as tf
+
+from kerasrl.agents import acting, plans, updates
+from kerasrl.agents.agent import Agent
+from kerasrl.agents.compiled import CompiledUpdate
+from kerasrl.losses import discounted_returns
+from kerasrl.models import ActorCritic, Policy
+
+
+class OnPolicyAgent(Agent):
+    """Base class of algorithms that learn from each rollout once, while it is fresh.
+
+    A subclass defines `loss`, and whichever of the other stages of an iteration it
+    needs, which run in this order:
+
+    1. `collect()`: act for `rollout_length` steps in every environment.
+    2. `targets(rollout)`: what to learn from them. Compiled.
+    3. `update(batch, settings, minibatches)`: gradient steps on
+       `loss(batch, outputs, settings)`. Compiled, in one call with the targets.
+
+    Args:
+        policy: `None` for the default by space, a `kerasrl.models.Policy`, another
+            `keras.Model` or layer to be the trunk of the default policy, or a dict of
+            arguments of `kerasrl.models.ActorCritic`.
+        rollout_length: Integer, steps collected in each environment per iteration.
+        gamma, max_grad_norm, normalize_rewards, seed: As for `kerasrl.Agent`.
+
+    Example:
+
+    ```python
+    @keras.saving.register_keras_serializable()
+    class Reinforce(kerasrl.OnPolicyAgent):
+        def loss(self, batch, outputs, settings):
+            log_probs = self.policy.distribution(outputs).log_prob(batch["actions"])
+            return kerasrl.losses.policy_gradient(
+                log_probs, batch["returns"], batch["mask"]
+            )
+
+    Reinforce(rollout_length=64).fit("CartPole-v1", steps=10_000)
+    ```
+    """
+
+    def __init__(
+        self,
+        policy=None,
+        rollout_length=128,
+        gamma=0.99,
+        max_grad_norm=None,
+        normalize_rewards=False,
+        seed=None,
+    ):
+        super().__init__(policy, gamma, max_grad_norm, normalize_rewards, seed)
+        self.rollout_length = plans.positive_integer("rollout_length", rollout_length)
+
+    def make_policy(self, policy):
+        return acting.make_policy(policy, Policy, ActorCritic)
+
+    def iteration_length(self, num_envs):
+        return self.rollout_length
+
+    def train_iteration(self, on_rollout_end=None):
+        rollout = self.collect()
+        if on_rollout_end is not None:
+            rollout = on_rollout_end(rollout)
+        if self.reward_scaler is not None:
+            rollout.rewards = self.reward_scaler(rollout)
+        arrays = acting.rollout_arrays(self, rollout)
+        if self._compiled_update is None:
+            self._compiled_update = CompiledUpdate(self, self._targets_and_update)
+        logs = self._compiled_update(arrays, self.settings(), self.minibatches(arrays))
+        self.iterations += 1
+        self.keep_new_weights()
+        return logs
+
+    def minibatches(self, rollout):
+        """Returns what `update` needs that is drawn outside the compiled call."""
+        return ()
+
+    def _targets_and_update(self, rollout, settings, minibatches):
+        policy = self.policy
+        settings = dict(zip(self.scheduled, tf.unstack(settings), strict=True))
+        rollout = {**rollout, "mask": tf.cast(rollout["valid"], "float32")}
+        batch = {**rollout, **self.targets(rollout)}
+        del batch["next_inputs"]
+        if "returns" in batch and "values" in batch:
+            # A last axis, which Keras's metrics average over.
+            pairs = [updates.merge(batch[n])[:, None] for n in ("returns", "values")]
+            policy.compute_metrics(None, *pairs, updates.merge(batch["mask"]))
+        batch = updates.to_samples(batch, policy.is_recurrent)
+        metrics = self.update(batch, settings, minibatches)
+        # Last, so that acting, values and probabilities of one iteration all rest on
+        # the same statistics; the next rollout is acted with the new ones.
+        policy.update_normalization(
+            updates.merge(rollout["observations"]), updates.merge(rollout["valid"])
+        )
+        return metrics, ()
+
+    def targets(self, rollout):
+        """Computes what to learn from a rollout. Compiled.
+
+        Args:
+            rollout: Dict of tensors `[T, B, ...]` with the fields of a
+                `kerasrl.rollouts.Rollout`.
+
+        Returns:
+            Dict to add to the batch, `[T, B, ...]`. Here `"returns"`, discounted
+            returns without bootstrap at the end of the rollout or a truncation.
+        """
+        next_values = tf.zeros_like(rollout["rewards"])
+        returns = discounted_returns(
+            rollout["rewards"],
+            next_values,
+            rollout["terminated"],
+            rollout["truncated"],
+            self.gamma,
+        )
+        return {"returns": returns}
+
+    def loss(self, batch, outputs, settings):
+        """Computes the loss of the algorithm on a batch. Compiled.
+
+        Args:
+            batch: Dict of tensors, leading axis `[N]` (or `[B, T]` for recurrent
+                policies): `observations`, `actions`, `rewards`, `mask` and what
+                `targets` returned.
+            outputs: What the policy returned for it.
+            settings: Dict of the current values of the `scheduled` hyperparameters.
+
+        Returns:
+            Tuple of a scalar loss and a dict of scalars to log.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must define loss(batch, outputs, settings)."
+        )
+
+    def update(self, batch, settings, minibatches):
+        """Updates the policy on a batch. Compiled. Here, one step on all of it.
+
+        Args:
+            batch: As for `loss`.
+            settings: As for `loss`.
+            minibatches: What `minibatches` returned, as tensors.
+
+        Returns:
+            Dict of scalars: `"loss"` and what `loss` logs.
+        """
+        return updates.gradient_step(self, batch, settings)
+
+    def value_function(self):
+        """Returns the compiled value function; see `actor`."""
+        if "value" not in self._actors:
+            self._actors["value"] = acting.build(self, "value")
+        return self._actors["value"]
