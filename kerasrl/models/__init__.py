@@ -1,6 +1,8 @@
 """Policies: `keras.Model`s that agents act with and train."""
 
+from kerasrl.models.action_value_policy import ActionValuePolicy
 from kerasrl.models.actor_critic import ActorCritic
+from kerasrl.models.deterministic_actor_critic import DeterministicActorCritic
 from kerasrl.models.encoder import Encoder
 from kerasrl.models.initializers import Normc
 from kerasrl.models.noisy_dense import NoiseScope, NoisyDense
@@ -8,13 +10,16 @@ from kerasrl.models.normalization import RunningNormalization
 from kerasrl.models.policy import Policy
 from kerasrl.models.q_function import QFunction
 from kerasrl.models.q_network import QNetwork
+from kerasrl.models.soft_actor_critic import SoftActorCritic
 from kerasrl.models.trunks import CNN, MLP, NATURE_FILTERS
 
 __all__ = [
     "CNN",
     "MLP",
     "NATURE_FILTERS",
+    "ActionValuePolicy",
     "ActorCritic",
+    "DeterministicActorCritic",
     "Encoder",
     "NoiseScope",
     "NoisyDense",
@@ -23,4 +28,5 @@ __all__ = [
     "QFunction",
     "QNetwork",
     "RunningNormalization",
+    "SoftActorCritic",
 ]

@@ -42,9 +42,11 @@ def make_initializer(name, scale, seed=None):
     """Returns a fresh kernel initializer with a given output scale.
 
     Args:
-        name: `"orthogonal"`, `"normc"`, or a `keras.initializers.Initializer`,
-            which is used as it is.
-        scale: Float, the gain (orthogonal) or column norm (normc).
+        name: `"orthogonal"`, `"normc"`, `"fan_in_uniform"` (uniform within plus or
+            minus one over the square root of the number of inputs, as in Lillicrap et
+            al. 2016), or a `keras.initializers.Initializer`, which is used as it is.
+        scale: Float, the gain (orthogonal) or column norm (normc). The others have
+            a scale of their own.
         seed: Integer or `None`.
 
     Returns:
@@ -65,7 +67,10 @@ def make_initializer(name, scale, seed=None):
         return keras.initializers.Orthogonal(gain=scale, seed=seed)
     if name == "normc":
         return Normc(scale, seed=seed)
+    if name == "fan_in_uniform":
+        # The variance of a uniform variable in +-1 / sqrt(n) is 1 / (3 n).
+        return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed)
     raise ValueError(
-        f"Received kernel_initializer={name!r}. Expected 'orthogonal', 'normc' or a "
-        "keras.initializers.Initializer."
+        f"Received kernel_initializer={name!r}. Expected 'orthogonal', 'normc', "
+        "'fan_in_uniform' or a keras.initializers.Initializer."
     )

@@ -1,0 +1,134 @@
+"""Several dense layers as one, for ensembles of critics."""
+
+import keras
+from keras import ops
+
+from kerasrl.models.initializers import make_initializer
+
+
+@keras.saving.register_keras_serializable("kerasrl")
+class BatchedDense(keras.layers.Layer):
+    """As many dense layers of equal size as there are members, in one product.
+
+    Twin critics are two small networks of one shape; multiplied as one, they cost fewer
+    and larger operations.
+
+    Args:
+        num_members: Integer `C`, number of layers.
+        units: Integer, number of outputs of each.
+        activation: Activation, anything Keras accepts.
+        kernel_initializer: As in `MLP`, and `"fan_in_uniform"`. Each member draws a
+            kernel of its own: a given initializer is copied with other seeds.
+        gain: Float, the scale of the initializer; see `make_initializer`.
+        seed: Integer or `None`, seed of the initializers.
+
+    Input shape:
+        `(batch_size, features)`, the same inputs for every member, or
+        `(num_members, batch_size, features)`.
+
+    Output shape:
+        `(num_members, batch_size, units)`.
+
+    Example:
+
+    ```python
+    layer = BatchedDense(2, 256, "relu")
+    layer(np.zeros((32, 17))).shape  # (2, 32, 256)
+    ```
+    """
+
+    def __init__(
+        self,
+        num_members,
+        units,
+        activation=None,
+        kernel_initializer="fan_in_uniform",
+        gain=1.0,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_members = num_members
+        self.units = units
+        self.activation = keras.activations.get(activation)
+        self.kernel_initializer = kernel_initializer
+        self.gain = gain
+        self.seed = seed
+
+    def build(self, input_shape):
+        if len(input_shape) not in (2, 3) or (
+            len(input_shape) == 3 and input_shape[0] != self.num_members
+        ):
+            raise ValueError(
+                f"Received inputs of shape {tuple(input_shape)}. Expected (batch_size, "
+                f"features) or ({self.num_members}, batch_size, features)."
+            )
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(self.num_members, input_shape[-1], self.units),
+            initializer=self._initial_kernels,
+        )
+        self.bias = self.add_weight(
+            name="bias", shape=(self.num_members, self.units), initializer="zeros"
+        )
+
+    def call(self, inputs):
+        equation = "ni,cio->cno" if len(inputs.shape) == 2 else "cni,cio->cno"
+        outputs = ops.einsum(equation, inputs, self.kernel)
+        return self.activation(outputs + self.bias[:, None])
+
+    def compute_output_shape(self, input_shape):
+        return (self.num_members, input_shape[-2], self.units)
+
+    def _initial_kernels(self, shape, dtype=None):
+        kernels = [
+            make_initializer(
+                reseed(self.kernel_initializer, member),
+                self.gain,
+                None if self.seed is None else self.seed + member,
+            )(shape[1:], dtype=dtype)
+            for member in range(self.num_members)
+        ]
+        return ops.stack(kernels)
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            num_members=self.num_members,
+            units=self.units,
+            activation=keras.activations.serialize(self.activation),
+            kernel_initializer=(
+                self.kernel_initializer
+                if isinstance(self.kernel_initializer, str)
+                else keras.saving.serialize_keras_object(self.kernel_initializer)
+            ),
+            gain=self.gain,
+            seed=self.seed,
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["kernel_initializer"] = keras.saving.deserialize_keras_object(
+            config["kernel_initializer"]
+        )
+        return cls(**config)
+
+
+def reseed(initializer, offset):
+    """Returns an initializer that draws other numbers than a given one.
+
+    A Keras initializer draws the same numbers at every call. Critics that begin equal
+    would stay equal.
+
+    Args:
+        initializer: A name or a `keras.initializers.Initializer`.
+        offset: Integer, added to its seed.
+    """
+    if isinstance(initializer, str) or offset == 0:
+        return initializer
+    config = initializer.get_config()
+    if config.get("seed") is not None:
+        config["seed"] += offset
+    return type(initializer).from_config(config)

@@ -1,0 +1,212 @@
+"""The parts that the built-in policies with critics have in common."""
+
+import keras
+from keras import ops
+
+from kerasrl.models import torso
+from kerasrl.models.action_value_policy import ActionValuePolicy
+from kerasrl.models.batched_dense import BatchedDense
+from kerasrl.models.initializers import make_initializer
+from kerasrl.models.trunks import MLP
+
+
+class OffPolicyActorCritic(ActionValuePolicy):
+    """A policy network, and critics that share nothing with it but normalization.
+
+    Subclasses say what the outputs of the policy network mean. Their docstrings
+    describe the arguments.
+    """
+
+    #: Agents set `seed` of policies that were given none.
+    seed = None
+
+    def __init__(
+        self,
+        trunk=None,
+        hidden_units=(256, 256),
+        critic_hidden_units=None,
+        activation="relu",
+        filters=None,
+        num_critics=2,
+        normalize_observations=False,
+        kernel_initializer="fan_in_uniform",
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        torso.check_trunk(trunk, filters=filters)
+        if trunk is not None:
+            # Fails now, with a reason, rather than in the middle of a first fit.
+            torso.copy_trunk(trunk, _COPY)
+        if num_critics < 1:
+            raise ValueError(
+                f"Received num_critics={num_critics}. Expected at least 1."
+            )
+        self.trunk = trunk
+        self.hidden_units = tuple(hidden_units)
+        self.critic_hidden_units = (
+            None if critic_hidden_units is None else tuple(critic_hidden_units)
+        )
+        self.activation = activation
+        self.filters = None if filters is None else tuple(map(tuple, filters))
+        self.num_critics = num_critics
+        self.normalize_observations = normalize_observations
+        self.kernel_initializer = kernel_initializer
+        self.seed = seed
+
+    def setup(self, observation_space, action_space):
+        super().setup(observation_space, action_space)
+        torso.check_filters(self.filters, observation_space)
+        self.encoder = torso.make_encoder(
+            observation_space, self.trunk, self.normalize_observations
+        )
+        self.policy_trunk = self.trunk or self._make_trunk(1000)
+        self.policy_hidden = MLP(
+            self.hidden_units,
+            self.activation,
+            self.kernel_initializer,
+            self._seed(2000),
+        )
+        self.policy_head = keras.layers.Dense(
+            self.num_parameters,
+            kernel_initializer=self.head_initializer(self._seed(3000)),
+            dtype="float32",
+        )
+        self.critic_trunk = (
+            self._make_trunk(4000)
+            if self.trunk is None
+            else torso.copy_trunk(self.trunk, _COPY)
+        )
+        units = self.critic_hidden_units
+        self.critics = Critics(
+            self.num_critics,
+            self.hidden_units if units is None else units,
+            int(action_space.n) if self.is_discrete else 1,
+            self.activation,
+            self.kernel_initializer,
+            self._seed(5000),
+        )
+
+    def head_initializer(self, seed):
+        """Returns the kernel initializer of the last layer of the policy."""
+        return make_initializer(self.kernel_initializer, 1.0, seed)
+
+    def call(self, inputs, state=None, training=False):
+        features = self.encoder(inputs["observations"])
+        features = torso.call_trunk(self.policy_trunk, features, training)
+        return {"distribution": self.policy_head(self.policy_hidden(features))}
+
+    def q_values(self, observations, actions=None, training=False):
+        if (actions is None) != self.is_discrete:
+            raise TypeError(
+                f"{type(self).__name__}.q_values received actions={actions!r} for the "
+                f"action space {self.action_space}. Give actions if it is a Box; of "
+                "Discrete spaces all actions are valued at once."
+            )
+        features = self.encoder(observations)
+        features = torso.call_trunk(self.critic_trunk, features, training)
+        if self.is_discrete:
+            return self.critics(features)
+        actions = ops.cast(actions, "float32")
+        actions = ops.reshape(actions, (-1, self.action_size))
+        features = ops.concatenate([features, actions], axis=-1)
+        return ops.squeeze(self.critics(features), -1)
+
+    def critic_variables(self):
+        return [
+            *self.critic_trunk.trainable_variables,
+            *self.critics.trainable_variables,
+        ]
+
+    def update_normalization(self, observations, mask):
+        if self.normalize_observations:
+            self.encoder.update(observations, mask)
+
+    def _make_trunk(self, offset):
+        """Convolutions for images, nothing for all else: hidden layers follow."""
+        return torso.make_trunk(
+            self.observation_space,
+            (),
+            self.activation,
+            self.filters,
+            self.kernel_initializer,
+            self._seed(offset),
+        )
+
+    def _seed(self, offset):
+        return None if self.seed is None else self.seed + offset
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            trunk=keras.saving.serialize_keras_object(self.trunk),
+            hidden_units=self.hidden_units,
+            critic_hidden_units=self.critic_hidden_units,
+            activation=torso.activation_config(self.activation),
+            filters=self.filters,
+            num_critics=self.num_critics,
+            normalize_observations=self.normalize_observations,
+            kernel_initializer=keras.saving.serialize_keras_object(
+                self.kernel_initializer
+            ),
+            seed=self.seed,
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        names = ("trunk", "activation", "kernel_initializer")
+        return cls(**torso.deserialize_arguments(config, names))
+
+
+_COPY = "The critics need a trunk of their own"
+
+
+class Critics(keras.layers.Layer):
+    """Networks of one shape, computed as one.
+
+    Args:
+        num_critics: Integer `C`.
+        hidden_units, activation, kernel_initializer, seed: As for `MLP`.
+        size: Integer, number of outputs of each.
+
+    Input shape:
+        `(batch_size, features)`.
+
+    Output shape:
+        `(num_critics, batch_size, size)`, float32.
+    """
+
+    def __init__(
+        self,
+        num_critics,
+        hidden_units,
+        size,
+        activation,
+        kernel_initializer,
+        seed,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        seeds = [
+            None if seed is None else seed + num_critics * number
+            for number in range(len(hidden_units) + 1)
+        ]
+        self.hidden_layers = [
+            BatchedDense(
+                num_critics, units, activation, kernel_initializer, 2.0**0.5, seed
+            )
+            for units, seed in zip(hidden_units, seeds, strict=False)
+        ]
+        self.output_layer = BatchedDense(
+            num_critics,
+            size,
+            kernel_initializer=kernel_initializer,
+            seed=seeds[-1],
+            dtype="float32",
+        )
+
+    def call(self, inputs):
+        for layer in self.hidden_layers:
+            inputs = layer(inputs)
+        return self.output_layer(inputs)
