@@ -8,7 +8,20 @@ axis comes first; `...` stands for any further dimensions. Losses return a scala
 dict of scalars worth logging. No function broadcasts: shapes that differ are an error.
 """
 
+from kerasrl.losses.actor_critic import (
+    deterministic_policy_gradient,
+    discrete_soft_policy_loss,
+    discrete_soft_values,
+    soft_policy_loss,
+    soft_values,
+    temperature_loss,
+)
 from kerasrl.losses.advantages import gae, standardize
+from kerasrl.losses.categorical import (
+    categorical_td_errors,
+    categorical_td_loss,
+    project_categorical,
+)
 from kerasrl.losses.policy_gradient import (
     adapt_kl_coefficient,
     clipped_surrogate,
@@ -25,6 +38,7 @@ from kerasrl.losses.q_learning import (
     td_loss,
     td_targets,
 )
+from kerasrl.losses.quantile import quantile_huber_loss, quantile_td_errors
 from kerasrl.losses.reductions import masked_mean
 from kerasrl.losses.returns import (
     discounted_returns,
@@ -38,10 +52,15 @@ from kerasrl.losses.value_rescaling import rescale, unrescale
 
 __all__ = [
     "adapt_kl_coefficient",
+    "categorical_td_errors",
+    "categorical_td_loss",
     "check_rank",
     "check_same_shape",
     "clipped_surrogate",
+    "deterministic_policy_gradient",
     "discounted_returns",
+    "discrete_soft_policy_loss",
+    "discrete_soft_values",
     "entropy_bonus",
     "explained_variance",
     "gae",
@@ -52,14 +71,20 @@ __all__ = [
     "masked_mean",
     "n_step_returns",
     "policy_gradient",
+    "project_categorical",
     "q_learning_targets",
+    "quantile_huber_loss",
+    "quantile_td_errors",
     "rescale",
     "select_actions",
     "sequence_priorities",
+    "soft_policy_loss",
+    "soft_values",
     "standardize",
     "td_errors",
     "td_loss",
     "td_targets",
+    "temperature_loss",
     "transformed_n_step_targets",
     "unrescale",
     "value_loss",

@@ -220,14 +220,13 @@ def td_loss(values, targets, weights=None, delta=1.0, mask=None):
     ```
     """
     check_same_shape(values=values, targets=targets, weights=weights, mask=mask)
-    values, targets, weights = as_floats(values, targets, weights)
-    values, targets, weights = hide_masked(mask, values, targets, weights)
+    values, targets = as_floats(values, targets)
+    values, targets = hide_masked(mask, values, targets)
     errors = values - ops.stop_gradient(targets)
-    losses = huber(errors, delta)
-    if weights is not None:
-        losses = ops.stop_gradient(weights) * losses
     size = ops.abs(ops.stop_gradient(errors))
-    return masked_mean(losses, mask), {"td_error": masked_mean(size, mask)}
+    return weighted_mean(huber(errors, delta), weights, mask), {
+        "td_error": masked_mean(size, mask)
+    }
 
 
 def td_errors(values, targets, mask=None):
@@ -257,3 +256,27 @@ def td_errors(values, targets, mask=None):
     values, targets = as_floats(values, targets)
     values, targets = hide_masked(mask, values, targets)
     return ops.stop_gradient(ops.abs(values - targets))
+
+
+def weighted_mean(losses, weights, mask):
+    """Mean of weighted losses over the entries that count, whatever the weights sum to.
+
+    Args:
+        losses: Float `[...]`, finite where masked.
+        weights: Float `[...]` or None. No gradient flows through it.
+        mask: Bool or float `[...]` or None, as in `masked_mean`.
+
+    Returns:
+        Float scalar, `sum(mask * weights * losses) / sum(mask)`.
+
+    Example:
+
+    ```python
+    weighted_mean([1.0, 3.0], weights=[0.5, 0.5], mask=None)  # 1.0
+    ```
+    """
+    if weights is not None:
+        losses, weights = as_floats(losses, weights)
+        (weights,) = hide_masked(mask, weights)
+        losses = ops.stop_gradient(weights) * losses
+    return masked_mean(losses, mask)
