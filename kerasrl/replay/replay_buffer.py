@@ -1,0 +1,248 @@
+"""Replay of transitions."""
+
+import numpy as np
+
+from kerasrl.replay.row_store import RowStore, refuse_capacity
+from kerasrl.replay.stream_buffer import StreamBuffer, check_positive
+from kerasrl.replay.streams import STEP, TERMINATED, TRUNCATED
+
+
+class ReplayBuffer(StreamBuffer):
+    """Keeps the newest transitions and draws uniformly among them.
+
+    Each environment is a stream of rows; the capacity is split evenly among them. An
+    observation is stored once, also where it is both the next one of a transition and
+    the first one of another. The final observation of an episode takes a row too.
+
+    With `n_step`, rewards are summed over `m` steps: `n_step` of them, or fewer where
+    the episode ends, the stream was cut, or the newest stored step is reached. A
+    learner computes `targets = rewards + discounts * bootstrap(next_observations)`,
+    which is right for each of these.
+
+    With `frame_stack`, each frame is stored once. The environment must return stacks
+    of which each is the one before moved on by one frame, as gymnasium's
+    `FrameStackObservation` does; what it pads the beginning of an episode with comes
+    back exactly as it was. Once the oldest rows have been overwritten, the
+    `frame_stack - 1` oldest rows of a stream are not sampled.
+
+    Args:
+        capacity: Integer, number of rows over all environments, rounded up to a
+            multiple of `num_envs`.
+        observation_space: `gymnasium.Space` of one environment. dtypes are kept
+            (images stay uint8), floating ones are float32.
+        action_space: `gymnasium.Space` of one environment.
+        num_envs: Integer, number of environments that fill the buffer.
+        n_step: Integer, the largest number of steps that rewards are summed over.
+        gamma: Float in `[0, 1]`, the discount of one step.
+        frame_stack: `None`; or the number of frames that every leaf of the
+            observations is a stack of; or a dict that gives this number for some
+            leaves of a Dict space, nested like it.
+        frame_axis: 0 or -1, the axis of the observation along which frames lie.
+        directory: `None` to keep the rows in main memory. Else the path of a
+            directory, in which they are kept in memory-mapped scratch files.
+
+    Raises:
+        MemoryError: The arrays do not fit in memory or on the disk.
+        ValueError: An argument is out of range or does not fit the spaces.
+
+    Example:
+
+    ```python
+    buffer = ReplayBuffer(100_000, envs.observation_space, envs.action_space, 8)
+    buffer.add(collector.collect())
+    batch = buffer.sample(64, rng=np.random.default_rng(0))
+    targets = batch["rewards"] + batch["discounts"] * next_values
+    ```
+    """
+
+    def __init__(
+        self,
+        capacity,
+        observation_space,
+        action_space,
+        num_envs=1,
+        n_step=1,
+        gamma=0.99,
+        frame_stack=None,
+        frame_axis=0,
+        directory=None,
+    ):
+        self._build(
+            capacity,
+            (observation_space, action_space, num_envs, frame_stack, frame_axis),
+            n_step,
+            gamma,
+            directory,
+        )
+
+    def _build(self, capacity, storage, n_step, gamma, directory, priorities=None):
+        check_positive("capacity", capacity)
+        check_positive("num_envs", storage[2])
+        check_positive("n_step", n_step)
+        if not 0.0 <= gamma <= 1.0:
+            raise ValueError(f"`gamma` must be from 0 to 1. Received: {gamma!r}.")
+        store = RowStore(int(capacity), *storage)
+        length = store.streams.length
+        if length < n_step + 1:
+            refuse_capacity(store.streams, n_step + 1)
+        super().__init__(store, length, directory=directory, priorities=priorities)
+        self.n_step = int(n_step)
+        self._window = np.arange(self.n_step)
+        self._powers = float(gamma) ** np.arange(self.n_step + 1)
+
+    def sample(self, batch_size, num_batches=None, rng=None, importance_exponent=1.0):
+        """Draws transitions with replacement.
+
+        Args:
+            batch_size: Integer, N.
+            num_batches: Integer, K; `None` for one batch without the axis K.
+            rng: `numpy.random.Generator`, the only source of randomness; `None` for a
+                new one, seeded by the operating system.
+            importance_exponent: Float, exponent beta of the importance weights. Equal
+                probabilities have the weight one whatever it is.
+
+        Returns:
+            Dict of new arrays with the leading axes `[N]` or `[K, N]`:
+
+            - `observations`, `actions`, `next_observations`: trees.
+            - `rewards`: float32, sum of `gamma**i * reward` over the steps taken.
+            - `discounts`: float32, `gamma**steps`, 0 if the last step terminated.
+            - `terminated`, `truncated`: bool, of the last step.
+            - `steps`: int32, from 1 to `n_step`.
+            - `indices`: int64, for `update_priorities`.
+            - `weights`: float32, importance weights.
+
+        Raises:
+            ValueError: There is nothing to sample, or an argument is out of range.
+        """
+        ids, weights = self._draw(batch_size, num_batches, rng, importance_exponent)
+        store = self._store
+        env, position = self._starts.locate(ids)
+        rows = store.streams.rows(env, position)
+        if self.n_step == 1:
+            rewards, steps = store.rewards.take(rows), np.ones(ids.shape, np.int64)
+        else:
+            rewards, steps = self._sum_rewards(env, position)
+        last = store.kinds.take(store.streams.rows(env, position + (steps - 1)))
+        terminated = (last & TERMINATED) != 0
+        discounts = self._powers.take(steps) * ~terminated
+        return {
+            "observations": store.read_observations(env, position),
+            "actions": store.actions.read(rows),
+            "rewards": rewards,
+            "next_observations": store.read_observations(env, position + steps),
+            "discounts": discounts.astype(np.float32),
+            "terminated": terminated,
+            "truncated": (last & TRUNCATED) != 0,
+            "steps": steps.astype(np.int32),
+            "indices": ids,
+            "weights": weights,
+        }
+
+    def _sum_rewards(self, env, position):
+        """Discounted sums of rewards, float32, and the number of steps taken."""
+        store = self._store
+        window = position[..., None] + self._window
+        rows = store.streams.rows(env[..., None], window)
+        # A row without a step follows every end, cut and newest step.
+        is_step = (store.kinds.take(rows) & STEP) != 0
+        taken = np.logical_and.accumulate(is_step, axis=-1)
+        rewards = np.where(taken, store.rewards.take(rows), 0.0)
+        sums = rewards @ self._powers[:-1]
+        return sums.astype(np.float32), taken.sum(axis=-1)
+
+    def _note_starts(self, chunk, placement):
+        position = placement.position
+        if placement.kept is None:
+            length = len(chunk)
+            rank = np.arange(length)[:, None]
+            slots = self._starts.push(np.arange(self.num_envs), rank, position, length)
+        else:
+            valid = chunk.valid
+            time, env = np.nonzero(valid)
+            rank = np.cumsum(valid, axis=0) - 1
+            slots = self._starts.push(
+                env, rank[time, env], position[time, env], valid.sum(axis=0)
+            )
+        self._starts.ready_all()
+        self._sampler.insert(slots)
+
+
+class PrioritizedReplayBuffer(ReplayBuffer):
+    """Keeps the newest transitions and draws those with large errors more often.
+
+    Prioritized Experience Replay, https://arxiv.org/abs/1511.05952, the proportional
+    variant with a sum tree. Of `M` transitions, `i` is drawn with the probability
+
+    `P(i) = (1 - u) p_i^a / sum_j p_j^a + u / M`, with `p_i = |error_i| + epsilon`
+
+    and has the importance weight `(M P(i))^-beta`, divided by the largest one of its
+    batch. Draws are stratified within each batch. A new transition has the largest
+    priority so far, 1 at first, so that it is soon drawn once.
+
+    Args:
+        capacity, observation_space, action_space, num_envs, n_step, gamma,
+            frame_stack, frame_axis, directory: As of `ReplayBuffer`.
+        priority_exponent: Float `a` in `[0, 1]`; 0 draws uniformly.
+        uniform_fraction: Float `u` in `[0, 1]`, the fraction that is drawn uniformly
+            whatever the priorities are.
+        epsilon: Positive float, added to errors so that all are drawn at times.
+
+    Raises:
+        MemoryError: The arrays do not fit in memory or on the disk.
+        ValueError: An argument is out of range or does not fit the spaces.
+
+    Example:
+
+    ```python
+    buffer = PrioritizedReplayBuffer(100_000, observation_space, action_space)
+    buffer.add(rollout)
+    batch = buffer.sample(64, rng=generator, importance_exponent=0.4)
+    loss = mean(batch["weights"] * td_errors**2)
+    buffer.update_priorities(batch["indices"], abs(td_errors))
+    ```
+    """
+
+    def __init__(
+        self,
+        capacity,
+        observation_space,
+        action_space,
+        num_envs=1,
+        n_step=1,
+        gamma=0.99,
+        frame_stack=None,
+        frame_axis=0,
+        directory=None,
+        priority_exponent=0.6,
+        uniform_fraction=0.0,
+        epsilon=1e-6,
+    ):
+        self._build(
+            capacity,
+            (observation_space, action_space, num_envs, frame_stack, frame_axis),
+            n_step,
+            gamma,
+            directory,
+            {
+                "exponent": priority_exponent,
+                "uniform_fraction": uniform_fraction,
+                "epsilon": epsilon,
+            },
+        )
+
+    def update_priorities(self, indices, absolute_td_errors):
+        """Sets priorities after an update.
+
+        Transitions that were overwritten in the meantime are left out. Where an index
+        occurs several times, its last error counts.
+
+        Args:
+            indices: int64 array, `indices` of samples.
+            absolute_td_errors: Float array of that shape, finite and not negative.
+
+        Raises:
+            ValueError: Shapes differ, an error is NaN, infinite or negative, or an
+                index is not from this buffer.
+        """
+        self._sampler.update(indices, absolute_td_errors)

@@ -1,0 +1,179 @@
+"""How starts are drawn: uniformly, or by priority."""
+
+import numpy as np
+
+from kerasrl.replay.sum_tree import SumTree
+
+
+class UniformSampler:
+    """Draws every start with the same probability.
+
+    Args:
+        starts: `Starts`, among which is drawn.
+    """
+
+    nbytes = 0
+
+    def __init__(self, starts):
+        self._starts = starts
+
+    def insert(self, slots):
+        """Tells of new starts."""
+
+    def remove(self, slots):
+        """Tells of starts that are gone."""
+
+    def draw(self, shape, rng, importance_exponent):
+        """Draws starts with replacement.
+
+        Args:
+            shape: Tuple `(N,)` or `(K, N)`.
+            rng: `numpy.random.Generator`.
+            importance_exponent: Float; has no effect, since equal probabilities have
+                the weight one whatever the exponent.
+
+        Returns:
+            Pair of int64 ids and float32 weights, both of that shape.
+        """
+        return self._starts.draw(shape, rng), np.ones(shape, np.float32)
+
+    def get_state(self):
+        """JSON-compatible state: none."""
+        return {}
+
+    def get_arrays(self):
+        """Arrays over slots: none."""
+        return {}
+
+    def set_state(self, state):
+        """Restores nothing."""
+
+
+class PrioritizedSampler:
+    """Draws starts in proportion to a power of their priority.
+
+    Prioritized Experience Replay, https://arxiv.org/abs/1511.05952, the proportional
+    variant. A start `i` of `M` is drawn with the probability
+
+    `P(i) = (1 - u) p_i^a / sum_j p_j^a + u / M`
+
+    and has the importance weight `(M P(i))^-beta`, divided by the largest one of its
+    batch. New starts get the largest priority seen so far.
+
+    Args:
+        starts: `Starts`, among which is drawn.
+        num_slots: Integer, number of slots of `starts`.
+        exponent: Float `a` in `[0, 1]`.
+        uniform_fraction: Float `u` in `[0, 1]`.
+        epsilon: Positive float, added to priorities so that none is zero.
+    """
+
+    def __init__(self, starts, num_slots, exponent, uniform_fraction, epsilon):
+        _check_fraction("priority_exponent", exponent)
+        _check_fraction("uniform_fraction", uniform_fraction)
+        if not (_is_number(epsilon) and 0 < epsilon < np.inf):
+            raise ValueError(
+                f"`epsilon` must be a positive number. Received: {epsilon!r}. It "
+                "keeps transitions whose error is zero from never being sampled."
+            )
+        self._starts = starts
+        self._exponent = float(exponent)
+        self._uniform_fraction = float(uniform_fraction)
+        self._epsilon = float(epsilon)
+        self._tree = SumTree(num_slots)
+        self._largest = 1.0
+
+    @property
+    def nbytes(self):
+        """Bytes of the sum tree."""
+        return self._tree.nbytes
+
+    def insert(self, slots):
+        """Gives new starts the largest priority so far."""
+        self._tree.set(slots, self._largest**self._exponent)
+
+    def remove(self, slots):
+        """Takes the probability from starts that are gone."""
+        self._tree.set(slots, 0.0)
+
+    def update(self, ids, errors):
+        """Sets the priorities of starts; those that are gone are left out.
+
+        Args:
+            ids: int64 array.
+            errors: Float array of the same shape, finite and not negative.
+
+        Raises:
+            ValueError: They have different shapes, an error is negative, NaN or
+                infinite, or an id is unknown.
+        """
+        ids, errors = np.asarray(ids), np.asarray(errors, np.float64)
+        if ids.shape != errors.shape or ids.dtype.kind not in "iu":
+            raise ValueError(
+                "There must be one absolute error for each index. Received: indices "
+                f"of shape {ids.shape} and dtype {ids.dtype}, errors of shape "
+                f"{errors.shape}."
+            )
+        if not ids.size:
+            return
+        if not (np.isfinite(errors) & (errors >= 0.0)).all():
+            wrong = errors[~(np.isfinite(errors) & (errors >= 0.0))]
+            raise ValueError(
+                "Priorities come from finite absolute errors. Received: "
+                f"{wrong.flat[0]}. Expected numbers of at least 0: pass "
+                "abs(td_errors), and look for the cause of NaN in the loss."
+            )
+        priorities = errors + self._epsilon
+        slots, present = self._starts.slots_of(ids)
+        self._largest = max(self._largest, float(priorities.max()))
+        self._tree.set(slots[present], priorities[present] ** self._exponent)
+
+    def draw(self, shape, rng, importance_exponent):
+        """Draws starts with replacement, stratified within each batch.
+
+        A batch of N has one draw from each N-th of the sum of priorities.
+
+        Args:
+            shape: Tuple `(N,)` or `(K, N)`.
+            rng: `numpy.random.Generator`.
+            importance_exponent: Float `beta` of the importance weights.
+
+        Returns:
+            Pair of int64 ids and float32 weights, both of that shape.
+        """
+        size = shape[-1]
+        total = self._tree.total
+        points = (np.arange(size) + rng.random(shape)) * (total / size)
+        slots = self._tree.find(points)
+        ids = self._starts.ids_of(slots)
+        uniform = self._uniform_fraction
+        if uniform > 0.0:
+            replaced = rng.random(shape) < uniform
+            ids = np.where(replaced, self._starts.draw(shape, rng), ids)
+            slots = self._starts.slots_of(ids)[0]
+        relative = self._tree.get(slots) * (len(self._starts) / total)
+        weights = ((1.0 - uniform) * relative + uniform) ** -importance_exponent
+        weights /= weights.max(axis=-1, keepdims=True)
+        return ids, weights.astype(np.float32)
+
+    def get_state(self):
+        """JSON-compatible state."""
+        return {"largest_priority": self._largest}
+
+    def get_arrays(self):
+        """Arrays over slots."""
+        return {"priorities": self._tree.values}
+
+    def set_state(self, state):
+        """Restores what `get_state` gave, after `get_arrays` were written to."""
+        self._largest = float(state["largest_priority"])
+        self._tree.set(np.arange(self._tree.size), self._tree.values)
+
+
+def _check_fraction(name, value):
+    if not (_is_number(value) and 0.0 <= value <= 1.0):
+        raise ValueError(f"`{name}` must be a number from 0 to 1. Received: {value!r}.")
+
+
+def _is_number(value):
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
