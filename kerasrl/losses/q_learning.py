@@ -11,34 +11,44 @@ from kerasrl.losses.shapes import (
 )
 
 
-def select_actions(q_values, actions):
+def select_actions(q_values, actions, axis=-1):
     """Values of the actions that were taken.
 
     Args:
-        q_values: Float `[..., A]`, one value for each of A actions.
+        q_values: Float `[..., A]`, one value for each of A actions; with `axis=-2`
+            `[..., A, Z]`, several for each, such as logits or quantiles.
         actions: Int `[...]`, counted from 0. Whether they lie within `0 .. A - 1` is
             not checked; the value of an action beyond that is 0.
+        axis: Int, -1 or -2, the axis of the actions.
 
     Returns:
-        Float `[...]`, `q_values[..., actions]`.
+        Float `[...]`, `q_values[..., actions]`; or `[..., Z]`,
+        `q_values[..., actions, :]`.
 
     Raises:
-        ValueError: `actions` has not the shape of `q_values` without its last axis.
+        ValueError: `actions` has not the shape of `q_values` up to its actions, or
+            `axis` is another one.
 
     Example:
 
     ```python
     select_actions([[1.0, 2.0], [3.0, 4.0]], actions=[1, 0])  # [2.0, 3.0]
+    select_actions([[[1.0, 2.0], [3.0, 4.0]]], actions=[1], axis=-2)  # [[3.0, 4.0]]
     ```
     """
-    check_rank(1, at_least=True, q_values=q_values)
+    if axis not in (-1, -2):
+        raise ValueError(f"`axis` must be -1 or -2. Received: axis={axis!r}.")
+    check_rank(-axis, at_least=True, q_values=q_values)
     (q_values,) = as_floats(q_values)
-    check_same_shape(**{"actions": actions, "q_values[..., 0]": q_values[..., 0]})
+    one_action = q_values[..., 0] if axis == -1 else q_values[..., 0, 0]
+    check_same_shape(**{"actions": actions, "q_values of one action": one_action})
     # As in `Categorical.log_prob`: faster than take_along_axis, and 0 * inf is NaN.
     chosen = ops.one_hot(
-        ops.cast(actions, "int32"), ops.shape(q_values)[-1], dtype="bool"
+        ops.cast(actions, "int32"), ops.shape(q_values)[axis], dtype="bool"
     )
-    return ops.sum(ops.where(chosen, q_values, ops.zeros_like(q_values)), axis=-1)
+    if axis == -2:
+        chosen = ops.expand_dims(chosen, -1)
+    return ops.sum(ops.where(chosen, q_values, ops.zeros_like(q_values)), axis=axis)
 
 
 def greedy_values(q_values, selector_q_values=None):
@@ -262,7 +272,7 @@ def weighted_mean(losses, weights, mask):
     """Mean of weighted losses over the entries that count, whatever the weights sum to.
 
     Args:
-        losses: Float `[...]`, finite where masked.
+        losses: Float `[...]`.
         weights: Float `[...]` or None. No gradient flows through it.
         mask: Bool or float `[...]` or None, as in `masked_mean`.
 
@@ -277,6 +287,5 @@ def weighted_mean(losses, weights, mask):
     """
     if weights is not None:
         losses, weights = as_floats(losses, weights)
-        (weights,) = hide_masked(mask, weights)
         losses = ops.stop_gradient(weights) * losses
     return masked_mean(losses, mask)

@@ -128,6 +128,17 @@ def test_select_actions_agrees_with_the_definition(batch):
         assert np.isinf(result).any() and np.isfinite(result).any()
 
 
+@pytest.mark.parametrize("batch", [(), (7,), (3, 5)])
+def test_several_values_of_each_action_are_selected_together(batch):
+    values, _ = hostile_q_values(batch=(*batch, 4), actions=6)
+    actions = np.random.default_rng(1).integers(4, size=batch)
+    result = everywhere(lambda v, a: select_actions(v, a, axis=-2), values, actions)
+    expected = np.zeros((*batch, 6), F)
+    for index in np.ndindex(batch):
+        expected[index] = values[(*index, int(actions[index]))]
+    np.testing.assert_array_equal(result, expected)
+
+
 @pytest.mark.parametrize("double", [False, True])
 def test_targets_agree_with_the_definition_everywhere(double):
     q_values, selector = hostile_q_values(batch=(3, 5))
@@ -287,6 +298,8 @@ N, N1, NA = np.zeros(4, F), np.zeros((4, 1), F), np.zeros((4, 2), F)
         lambda: select_actions(NA, N1),
         lambda: select_actions(NA, N[:3]),
         lambda: select_actions(N, N),
+        lambda: select_actions(NA, N, axis=-2),
+        lambda: select_actions(NA[..., None], N, axis=-1),
         lambda: greedy_values(NA, NA[:3]),
         lambda: td_targets(N1, N, N),
         lambda: td_targets(N, N1, N),
@@ -310,6 +323,8 @@ def test_shapes_that_differ_are_refused(call):
     "call, message",
     [
         (lambda: select_actions(1.0, 0), "`q_values` must have at least 1"),
+        (lambda: select_actions(N, 0, axis=-2), "`q_values` must have at least 2"),
+        (lambda: select_actions(NA, N, axis=0), "axis=0"),
         (lambda: greedy_values(1.0), "`q_values` must have at least 1"),
         (lambda: huber(N, 0.0), "delta=0.0"),
         (lambda: td_loss(N, N, delta=-1.0), "delta=-1.0"),
