@@ -20,13 +20,31 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from kerasrl.agents import A2C, PG, PPO, Agent, OnPolicyAgent
+    from kerasrl.agents import (
+        A2C,
+        DDPG,
+        DQN,
+        PG,
+        PPO,
+        SAC,
+        TD3,
+        Agent,
+        OffPolicyAgent,
+        OnPolicyAgent,
+        SimpleQ,
+    )
     from kerasrl.checkpoint import load
     from kerasrl.envs import check_env, make_envs, register_env
 
 _PUBLIC = {
     "Agent": "kerasrl.agents",
     "OnPolicyAgent": "kerasrl.agents",
+    "OffPolicyAgent": "kerasrl.agents",
+    "DQN": "kerasrl.agents",
+    "DDPG": "kerasrl.agents",
+    "TD3": "kerasrl.agents",
+    "SAC": "kerasrl.agents",
+    "SimpleQ": "kerasrl.agents",
     "PG": "kerasrl.agents",
     "A2C": "kerasrl.agents",
     "PPO": "kerasrl.agents",
@@ -50,10 +68,16 @@ _MODULES = (
 
 __all__ = [
     "A2C",
+    "DDPG",
+    "DQN",
     "PG",
     "PPO",
+    "SAC",
+    "TD3",
     "Agent",
+    "OffPolicyAgent",
     "OnPolicyAgent",
+    "SimpleQ",
     "check_env",
     "load",
     "make_envs",

@@ -92,7 +92,7 @@ def algorithms() -> dict[str, type]:
     """The agents by name."""
     agents = importlib.import_module("kerasrl.agents")
     classes = {name: getattr(agents, name) for name in agents.__all__}
-    bases = (agents.Agent, agents.OnPolicyAgent)
+    bases = (agents.Agent, agents.OnPolicyAgent, agents.OffPolicyAgent)
     return {
         name: cls
         for name, cls in classes.items()

@@ -10,8 +10,28 @@ if keras.backend.backend() != "tensorflow":
 
 from kerasrl.agents.a2c import A2C  # noqa: E402
 from kerasrl.agents.agent import Agent  # noqa: E402
+from kerasrl.agents.ddpg import DDPG  # noqa: E402
+from kerasrl.agents.dqn import DQN  # noqa: E402
+from kerasrl.agents.exploration import epsilon_ladder  # noqa: E402
+from kerasrl.agents.off_policy import OffPolicyAgent  # noqa: E402
 from kerasrl.agents.on_policy import OnPolicyAgent  # noqa: E402
 from kerasrl.agents.pg import PG  # noqa: E402
 from kerasrl.agents.ppo import PPO  # noqa: E402
+from kerasrl.agents.sac import SAC  # noqa: E402
+from kerasrl.agents.simple_q import SimpleQ  # noqa: E402
+from kerasrl.agents.td3 import TD3  # noqa: E402
 
-__all__ = ["A2C", "PG", "PPO", "Agent", "OnPolicyAgent"]
+__all__ = [
+    "A2C",
+    "DDPG",
+    "DQN",
+    "PG",
+    "PPO",
+    "SAC",
+    "TD3",
+    "Agent",
+    "OffPolicyAgent",
+    "OnPolicyAgent",
+    "SimpleQ",
+    "epsilon_ladder",
+]

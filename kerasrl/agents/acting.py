@@ -16,7 +16,7 @@ INPUTS = ("observations", "previous_actions", "previous_rewards")
 _EVALUATION_ROLLOUT = 64
 
 
-def make_policy(policy, base, default):
+def make_policy(policy, base, default, options=None):
     """Turns the `policy` argument of an agent into a policy.
 
     Args:
@@ -24,26 +24,41 @@ def make_policy(policy, base, default):
             default policy), or a dict of arguments of the default policy.
         base: Class that the policy must derive from.
         default: Class of the default policy.
+        options: Dict of arguments of the default policy that the agent was given.
 
     Returns:
         An instance of `base`.
 
     Raises:
         TypeError: It is none of these.
+        ValueError: A policy was given, and differs from the options.
     """
-    if policy is None:
-        return default()
+    options = options or {}
     if isinstance(policy, base):
+        for name, value in options.items():
+            if getattr(policy, name, None) != value:
+                raise ValueError(
+                    f"Received {name}={value!r} with a policy whose {name} is "
+                    f"{getattr(policy, name, None)!r}. The option describes the policy "
+                    "that is made when none is given: leave it out."
+                )
         return policy
+    if policy is None:
+        return default(**options)
     if isinstance(policy, dict):
-        return default(**policy)
+        return default(**{**options, **policy})
     if isinstance(policy, keras.Layer) and not isinstance(policy, Policy):
-        return default(trunk=policy)
+        return default(trunk=policy, **options)
     raise TypeError(
         f"Received policy={policy!r}. Expected a kerasrl.models.{base.__name__}, a "
         "keras.Model to be the trunk of one, a dict of arguments of "
         f"kerasrl.models.{default.__name__}, or None for the default."
     )
+
+
+def call_policy(policy, inputs):
+    """Calls a policy with those of the inputs of acting that are meant for it."""
+    return policy({name: inputs[name] for name in INPUTS}, state=inputs["state"])
 
 
 def build(agent, kind):
@@ -59,16 +74,15 @@ def build(agent, kind):
     policy = agent.policy
 
     def function(inputs):
-        outputs = policy({name: inputs[name] for name in INPUTS}, state=inputs["state"])
         if kind == "value":
-            return {"values": outputs["values"]}
-        return agent.act(outputs, inputs, deterministic=kind == "deterministic")
+            return {"values": call_policy(policy, inputs)["values"]}
+        return agent.act(inputs, deterministic=kind == "deterministic")
 
     initial_state = agent.acting_state()
     initial_state = keras.tree.map_structure(keras.ops.convert_to_numpy, initial_state)
     examples = {**policy.example_inputs(1), "state": initial_state}
     if kind == "stochastic":
-        examples.update(agent.exploration(1))
+        examples.update(agent.exploration_inputs(1))
     actor = build_actor(function, examples, name=kind)
     actor.initial_state = optree.tree_map(lambda x: x[0], initial_state)
     return actor
@@ -159,7 +173,7 @@ def predict(agent, observations, state, previous, deterministic, seed):
             lambda x: np.repeat(x[None], num_rows, axis=0), actor.initial_state
         )
     if not deterministic:
-        inputs.update(agent.exploration(num_rows))
+        inputs.update(agent.exploration_inputs(num_rows))
     seeds = np.random.SeedSequence(seed).spawn(num_rows)
     generators = [np.random.default_rng(child) for child in seeds]
     noise = [values[0] for values in actor.draw(generators, 1)]
@@ -177,7 +191,7 @@ def evaluate(agent, envs, episodes, deterministic, seed):
     generators = [np.random.default_rng(seed) for seed in seeds[0]]
     collector = Collector(envs, actor, _EVALUATION_ROLLOUT, generators)
     if not deterministic:
-        collector.exploration = agent.exploration(envs.num_envs)
+        collector.exploration = agent.exploration_inputs(envs.num_envs)
     collector.reset(seeds[1])
     wanted = spread(episodes, envs.num_envs)
     records = []

@@ -301,7 +301,8 @@ class Agent:
         """
         self._running_envs()
         self.actor().refresh(self._new_weights)
-        self.collector.exploration = self.exploration(self.envs.num_envs)
+        num_envs = self.envs.num_envs
+        self.collector.exploration = self.exploration_inputs(num_envs)
         rollout = self.collector.collect()
         self.env_steps += rollout.num_steps
         self.statistics.add(self.collector.drain_episodes())
@@ -330,19 +331,19 @@ class Agent:
 
     # Acting ---------------------------------------------------------------------
 
-    def act(self, outputs, inputs, deterministic):
+    def act(self, inputs, deterministic):
         """Chooses actions. Compiled for acting, without TensorFlow where possible.
 
         Args:
-            outputs: What the policy returned.
-            inputs: Dict of what it was given; for stochastic acting also what
-                `exploration` returned.
+            inputs: Dict as for the policy's `call`, with `"state"`; for stochastic
+                acting also what `exploration_inputs` returned.
             deterministic: Whether to choose the best action known.
 
         Returns:
             Dict of `"actions"`, tree `[N, ...]`, and `"state"`, tree `[N, ...]`, what
             is carried to the next step (see `acting_state`).
         """
+        outputs = acting.call_policy(self.policy, inputs)
         distribution = self.policy.distribution(outputs)
         actions = distribution.mode() if deterministic else distribution.sample()
         return {"actions": actions, "state": outputs.get("state", ())}
@@ -351,7 +352,7 @@ class Agent:
         """Returns the state of acting at the start of an episode, tree `[1, ...]`."""
         return self.policy.get_initial_state(1)
 
-    def exploration(self, num_envs):
+    def exploration_inputs(self, num_envs):
         """Returns the present inputs of `act` that steer exploration.
 
         Args:

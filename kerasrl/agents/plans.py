@@ -4,6 +4,7 @@ import dataclasses
 import math
 import numbers
 
+import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
 _DEFAULT_STEPS_PER_EPOCH = 1000
@@ -141,6 +142,13 @@ def fraction(name, value):
     return float(value)
 
 
+def choice(name, value, choices):
+    """Returns an argument, or raises a ValueError unless it is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"Received {name}={value!r}. Expected one of {choices}.")
+    return value
+
+
 def schedulable(name, value, optional=False):
     """Returns an argument that may be a number, a schedule or a function.
 
@@ -158,3 +166,39 @@ def schedulable(name, value, optional=False):
         "keras.optimizers.schedules.LearningRateSchedule of environment steps, or a "
         "function of progress (0 to 1)."
     )
+
+
+def rates(name, value):
+    """Returns an argument that may also be a list, one number per environment.
+
+    Raises:
+        ValueError: It is none of what `schedulable` takes, nor a list of numbers.
+    """
+    if isinstance(value, (list, tuple)):
+        return [fraction(f"{name}[{index}]", x) for index, x in enumerate(value)]
+    return schedulable(name, value)
+
+
+def current_rates(agent, name, num_envs):
+    """Returns the present values of an argument that `rates` accepted.
+
+    Args:
+        agent: An `Agent`.
+        name: Name of the attribute.
+        num_envs: Integer `B`.
+
+    Returns:
+        float32 `[B]`.
+
+    Raises:
+        ValueError: There is a list of another length.
+    """
+    value = getattr(agent, name)
+    if not isinstance(value, list):
+        return np.full(num_envs, current(agent, name), np.float32)
+    if len(value) != num_envs:
+        raise ValueError(
+            f"Received {len(value)} values of {name} for {num_envs} environments. "
+            f"Expected one for each: pass num_envs={len(value)}."
+        )
+    return np.array(value, np.float32)

@@ -9,7 +9,7 @@ from kerasrl.agents.acting import INPUTS
 _MAX_METRICS = 64
 
 
-def gradient_step(agent, batch, settings):
+def gradient_step(agent, batch, settings, loss=None, variables=None):
     """Takes one optimizer step on the loss of a batch.
 
     The order is: gradients, clipping by the global norm, optimizer.
@@ -17,18 +17,20 @@ def gradient_step(agent, batch, settings):
     Args:
         agent: The `Agent`.
         batch: Dict of tensors with a leading sample axis.
-        settings: Dict of scalars, see `Agent.loss`.
+        settings: Dict of scalars, see `OnPolicyAgent.loss`.
+        loss: Function like `OnPolicyAgent.loss`; that of the agent if `None`.
+        variables: List of the variables to update; all of the agent if `None`.
 
     Returns:
-        Dict of scalars: `"loss"`, what `agent.loss` logs, `"gradient_norm"` (before
+        Dict of scalars: `"loss"`, what `loss` logs, `"gradient_norm"` (before
         clipping) and the policy's custom metrics.
     """
     policy = agent.policy
-    variables = agent.trainable_variables
+    variables = agent.trainable_variables if variables is None else variables
     with tf.GradientTape() as tape:
-        loss, metrics = compute_loss(agent, batch, settings)
+        total, metrics = compute_loss(agent, batch, settings, loss or agent.loss)
     gradients = tape.gradient(
-        loss,
+        total,
         [variable.value for variable in variables],
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
@@ -37,29 +39,29 @@ def gradient_step(agent, batch, settings):
         scale = agent.max_grad_norm / tf.maximum(norm, agent.max_grad_norm)
         gradients = [gradient * scale for gradient in gradients]
     policy.optimizer.apply(gradients, variables)
-    return {"loss": loss, **metrics, "gradient_norm": norm}
+    return {"loss": total, **metrics, "gradient_norm": norm}
 
 
-def compute_loss(agent, batch, settings):
+def compute_loss(agent, batch, settings, loss):
     """Returns the loss to minimize on a batch, and scalars to log.
 
     Adds regularizers and `add_loss` terms of the policy to the algorithm's loss, then
     gives the policy's `custom_loss` the last word.
 
     Args:
-        agent, batch, settings: As for `gradient_step`.
+        agent, batch, settings, loss: As for `gradient_step`.
 
     Returns:
         Tuple of a scalar and a dict of scalars.
     """
     policy = agent.policy
     outputs = forward(policy, batch, training=True)
-    loss, metrics = agent.loss(batch, outputs, settings)
+    total, metrics = loss(batch, outputs, settings)
     for extra in policy.losses:
-        loss = loss + keras.ops.sum(extra)
+        total = total + keras.ops.sum(extra)
     batch = {**batch, "outputs": outputs}
-    loss = policy.custom_loss(loss, batch)
-    return loss, {**metrics, **policy.custom_metrics(batch)}
+    total = policy.custom_loss(total, batch)
+    return total, {**metrics, **policy.custom_metrics(batch)}
 
 
 def minibatch_steps(agent, batch, settings, minibatches, stop=None):

@@ -9,6 +9,7 @@ dict of scalars worth logging. No function broadcasts: shapes that differ are an
 """
 
 from kerasrl.losses.actor_critic import (
+    critics_loss,
     deterministic_policy_gradient,
     discrete_soft_policy_loss,
     discrete_soft_values,
@@ -57,6 +58,7 @@ __all__ = [
     "check_rank",
     "check_same_shape",
     "clipped_surrogate",
+    "critics_loss",
     "deterministic_policy_gradient",
     "discounted_returns",
     "discrete_soft_policy_loss",

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from kerasrl.losses.q_learning import td_errors, td_loss
 from kerasrl.losses.reductions import hide_masked, masked_mean
 from kerasrl.losses.shapes import (
     as_floats,
@@ -265,3 +266,40 @@ def _mean_over_actions(q_values, log_probs, temperature):
     log_probs_or_zero = ops.where(possible, log_probs, zeros)
     values = ops.where(possible, q_values, zeros) - temperature * log_probs_or_zero
     return ops.sum(ops.exp(log_probs) * values, axis=-1)
+
+
+def critics_loss(values, targets, weights=None):
+    """Half the mean squared errors of several critics, summed over them.
+
+    ```
+    loss = sum_c mean(weights * 0.5 * (values_c - targets)^2)
+    ```
+
+    Args:
+        values: Float `[C, N]`, Q of the actions taken, of each of C critics.
+        targets: Float `[N]`, what they should be, the same for all. No gradient flows
+            through it.
+        weights: Float `[N]`, importance of each sample; None is 1 for all.
+
+    Returns:
+        Tuple of the loss, a float scalar; a dict with the mean absolute `"td_error"`;
+        and the absolute errors, float `[N]`, means over the critics, for priorities.
+
+    Raises:
+        ValueError: The shapes do not fit.
+
+    Example:
+
+    ```python
+    critics_loss([[1.0], [3.0]], targets=[2.0])  # 1.0, {"td_error": 1.0}, [1.0]
+    ```
+    """
+    check_rank(2, values=values)
+    check_same_shape(**{"values[0]": values[0], "targets": targets, "weights": weights})
+    values, targets, weights = as_floats(values, targets, weights)
+    shape = ops.shape(values)
+    targets = ops.broadcast_to(targets, shape)
+    if weights is not None:
+        weights = ops.broadcast_to(weights, shape)
+    loss, metrics = td_loss(values, targets, weights, delta=None)
+    return shape[0] * loss, metrics, ops.mean(td_errors(values, targets), axis=0)

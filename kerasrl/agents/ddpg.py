@@ -1,0 +1,94 @@
+"""Deep deterministic policy gradient."""
+
+import keras
+from keras import ops
+
+from kerasrl import losses
+from kerasrl.agents import acting, exploration, plans
+from kerasrl.agents.off_policy import OffPolicyAgent
+from kerasrl.agents.targets import frozen
+from kerasrl.models import ActionValuePolicy, DeterministicActorCritic
+
+
+@keras.saving.register_keras_serializable("kerasrl")
+class DDPG(OffPolicyAgent):
+    """Deep deterministic policy gradient, for bounded `Box` actions.
+
+    Learns the value of continuous actions from replayed transitions, and a
+    deterministic policy that goes up its slope. Noise on the actions explores.
+    `kerasrl.TD3` has the remedies for its overestimation of values.
+
+    Paper: Lillicrap et al. (2015), https://arxiv.org/abs/1509.02971.
+
+    Args:
+        policy: `None` for a `kerasrl.models.DeterministicActorCritic` with one critic,
+            a dict of arguments of it, a Keras model to be its trunk, or a
+            `kerasrl.models.ActionValuePolicy`.
+        noise: `"gaussian"` (white) or `"ornstein_uhlenbeck"` (drifting).
+        noise_scale: Float, schedule, or list of one float per environment: standard
+            deviation of the noise on actions scaled to [-1, 1].
+        batch_size, **kwargs: As for `kerasrl.OffPolicyAgent`.
+
+    Raises:
+        ValueError: The action space is not bounded.
+
+    Example:
+
+    ```python
+    kerasrl.DDPG(gamma=0.98).fit("Pendulum-v1", steps=20_000)
+    ```
+    """
+
+    def __init__(
+        self,
+        policy=None,
+        noise="gaussian",
+        noise_scale=0.1,
+        batch_size=256,
+        **kwargs,
+    ):
+        super().__init__(policy, batch_size=batch_size, **kwargs)
+        self.noise = plans.choice("noise", noise, exploration.NOISES)
+        self.noise_scale = plans.rates("noise_scale", noise_scale)
+
+    def make_policy(self, policy):
+        default = DeterministicActorCritic
+        options = {} if isinstance(policy, dict) else {"num_critics": 1}
+        return acting.make_policy(policy, ActionValuePolicy, default, options)
+
+    def default_optimizer(self):
+        return keras.optimizers.Adam(1e-3)
+
+    def acting_state(self):
+        return exploration.noise_state(self)
+
+    def exploration_inputs(self, num_envs):
+        return exploration.noise_inputs(self, num_envs)
+
+    def act(self, inputs, deterministic):
+        return exploration.act_with_noise(self, inputs, deterministic)
+
+    def loss(self, batch, outputs, settings):
+        policy, next_observations = self.policy, batch["next_observations"]
+        with self.target.scope():
+            next_outputs = policy({"observations": next_observations})
+            next_actions = policy.mode(next_outputs)
+            next_values = policy.q_values(next_observations, next_actions)
+        targets = losses.td_targets(
+            batch["rewards"], batch["discounts"], ops.min(next_values, axis=0)
+        )
+        actions = policy.normalize_actions(batch["actions"])
+        values = policy.q_values(batch["observations"], actions, training=True)
+        critic_loss, metrics, errors = losses.critics_loss(
+            values, targets, batch["weights"]
+        )
+        with frozen(policy.critic_variables()):
+            own_values = policy.q_values(batch["observations"], policy.mode(outputs))
+        policy_loss, _ = losses.deterministic_policy_gradient(own_values[0])
+        return critic_loss + policy_loss, {
+            "critic_loss": critic_loss,
+            "policy_loss": policy_loss,
+            **metrics,
+            "q_value": ops.mean(values),
+            "td_errors": errors,
+        }

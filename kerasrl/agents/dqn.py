@@ -1,0 +1,225 @@
+"""Deep Q-learning, with every improvement up to Rainbow as an option."""
+
+import keras
+from keras import ops
+
+from kerasrl import losses
+from kerasrl.agents import acting, plans
+from kerasrl.agents.exploration import epsilon_greedy
+from kerasrl.agents.off_policy import OffPolicyAgent
+from kerasrl.models import NoiseScope, QFunction, QNetwork
+
+
+@keras.saving.register_keras_serializable("kerasrl")
+class DQN(OffPolicyAgent):
+    """Deep Q-network: double, dueling, n-step, prioritized, distributional, noisy.
+
+    Acts by the highest estimated value, with some random actions, and learns
+    `Q(s, a)` from replayed transitions towards a target network. Each option stands for
+    itself; all of them together are `DQN.rainbow()`.
+
+    Papers: DQN, Mnih et al. (2015), https://doi.org/10.1038/nature14236; double,
+    https://arxiv.org/abs/1509.06461; dueling, https://arxiv.org/abs/1511.06581;
+    prioritized, https://arxiv.org/abs/1511.05952; C51,
+    https://arxiv.org/abs/1707.06887; QR-DQN, https://arxiv.org/abs/1710.10044; noisy,
+    https://arxiv.org/abs/1706.10295; Rainbow, https://arxiv.org/abs/1710.02298.
+
+    Args:
+        policy: `None` for a `kerasrl.models.QNetwork`, a dict of arguments of it, a
+            Keras model to be its trunk, or a `kerasrl.models.QFunction`.
+        double: Whether the online network chooses the action that the target network
+            values.
+        dueling, num_atoms, v_min, v_max, num_quantiles, noisy: As for
+            `kerasrl.models.QNetwork`, of the network that is made here. More than one
+            atom is C51; quantiles are QR-DQN.
+        exploration: Probability of a random action: a float, a schedule of environment
+            steps, a function of the progress of `fit`, or a list of floats, one per
+            environment (see `kerasrl.agents.epsilon_ladder`). Default: 0 with noisy
+            layers, else falling from 1 to 0.05 over 10,000 steps.
+        huber_delta: Float or `None`, size of the error beyond which the loss grows
+            linearly; `None` for the squared error.
+        learning_starts, train_every, updates_per_call, tau, target_update_interval,
+            **kwargs: As for `kerasrl.OffPolicyAgent`.
+
+    Raises:
+        TypeError: The policy is not an action-value network.
+        ValueError: An option contradicts the network that was given.
+
+    Example:
+
+    ```python
+    agent = kerasrl.DQN(dueling=True, n_step=3, prioritized=True)
+    agent.fit("CartPole-v1", steps=50_000)
+    ```
+    """
+
+    def __init__(
+        self,
+        policy=None,
+        double=True,
+        dueling=False,
+        num_atoms=1,
+        v_min=None,
+        v_max=None,
+        num_quantiles=None,
+        noisy=False,
+        exploration=None,
+        huber_delta=1.0,
+        learning_starts=1_000,
+        train_every=4,
+        updates_per_call=8,
+        tau=1.0,
+        target_update_interval=1_000,
+        **kwargs,
+    ):
+        self.double = double
+        self.dueling = dueling
+        self.num_atoms = num_atoms
+        self.v_min = v_min
+        self.v_max = v_max
+        self.num_quantiles = num_quantiles
+        self.noisy = noisy
+        super().__init__(
+            policy,
+            learning_starts=learning_starts,
+            train_every=train_every,
+            updates_per_call=updates_per_call,
+            tau=tau,
+            target_update_interval=target_update_interval,
+            **kwargs,
+        )
+        if exploration is None:
+            schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 10_000, 0.05)
+            exploration = 0.0 if noisy else schedule
+        self.exploration = plans.rates("exploration", exploration)
+        self.huber_delta = plans.positive("huber_delta", huber_delta)
+
+    @classmethod
+    def rainbow(cls, v_min=-10.0, v_max=10.0, **kwargs):
+        """Returns a DQN with all improvements and the settings of the Rainbow paper.
+
+        The sizes of replay and schedules are those of this class, made for small tasks;
+        the paper's, for Atari, are `buffer_size=1_000_000`, `learning_starts=20_000`,
+        `target_update_interval=8_000` and `Adam(6.25e-5, epsilon=1.5e-4)`.
+
+        Args:
+            v_min, v_max: Floats, the lowest and highest discounted return to expect.
+            **kwargs: As for `DQN`, to change any of it.
+
+        Example:
+
+        ```python
+        agent = kerasrl.DQN.rainbow(v_min=0.0, v_max=100.0)
+        ```
+        """
+        schedule = keras.optimizers.schedules.PolynomialDecay(0.4, 100_000, 1.0)
+        settings = {
+            "double": True,
+            "dueling": True,
+            "num_atoms": 51,
+            "v_min": v_min,
+            "v_max": v_max,
+            "noisy": True,
+            "n_step": 3,
+            "prioritized": True,
+            "importance_exponent": schedule,
+            "replay": {"priority_exponent": 0.5},
+        }
+        return cls(**{**settings, **kwargs})
+
+    def make_policy(self, policy):
+        options = {
+            "dueling": (self.dueling, False),
+            "num_atoms": (self.num_atoms, 1),
+            "v_min": (self.v_min, None),
+            "v_max": (self.v_max, None),
+            "num_quantiles": (self.num_quantiles, None),
+            "noisy": (self.noisy, False),
+        }
+        chosen = {
+            n: value for n, (value, default) in options.items() if value != default
+        }
+        return acting.make_policy(policy, QFunction, QNetwork, chosen)
+
+    def default_optimizer(self):
+        return keras.optimizers.Adam(5e-4)
+
+    def exploration_inputs(self, num_envs):
+        epsilon = plans.current_rates(self, "exploration", num_envs)
+        if self.env_steps < self.learning_starts:
+            epsilon[:] = 1.0
+        return {"epsilon": epsilon}
+
+    def act(self, inputs, deterministic):
+        with NoiseScope(enabled=not deterministic):
+            outputs = acting.call_policy(self.policy, inputs)
+        if deterministic:
+            actions = self.policy.mode(outputs)
+        else:
+            actions = epsilon_greedy(outputs["q_values"], inputs["epsilon"])
+        return {"actions": actions, "state": outputs.get("state", ())}
+
+    def loss(self, batch, outputs, settings):
+        next_inputs = {"observations": batch["next_observations"]}
+        # Each network has noise of its own, if it is noisy.
+        with self.target.scope(), NoiseScope(stream=1):
+            next_outputs = self.policy(next_inputs)
+        selector = None
+        if self.double:
+            with NoiseScope(stream=2):
+                selector = self.policy(next_inputs)["q_values"]
+        if "logits" in outputs:
+            loss, metrics, errors = self._categorical(
+                batch, outputs, next_outputs, selector
+            )
+        elif "quantiles" in outputs:
+            loss, metrics, errors = self._quantile(
+                batch, outputs, next_outputs, selector
+            )
+        else:
+            targets = losses.q_learning_targets(
+                batch["rewards"], batch["discounts"], next_outputs["q_values"], selector
+            )
+            values = losses.select_actions(outputs["q_values"], batch["actions"])
+            loss, metrics = losses.td_loss(
+                values, targets, batch["weights"], self.huber_delta
+            )
+            errors = losses.td_errors(values, targets)
+        values = losses.select_actions(outputs["q_values"], batch["actions"])
+        return loss, {**metrics, "q_value": ops.mean(values), "td_errors": errors}
+
+    def _categorical(self, batch, outputs, next_outputs, selector):
+        logits = _rows(outputs["logits"], batch["actions"])
+        next_actions = _best(next_outputs["q_values"], selector)
+        atoms = self.policy.atoms
+        targets = losses.project_categorical(
+            batch["rewards"][:, None] + batch["discounts"][:, None] * atoms,
+            ops.softmax(_rows(next_outputs["logits"], next_actions)),
+            atoms,
+        )
+        loss, metrics = losses.categorical_td_loss(logits, targets, batch["weights"])
+        return loss, metrics, losses.categorical_td_errors(logits, targets)
+
+    def _quantile(self, batch, outputs, next_outputs, selector):
+        quantiles = _rows(outputs["quantiles"], batch["actions"])
+        next_actions = _best(next_outputs["q_values"], selector)
+        targets = losses.td_targets(
+            ops.broadcast_to(batch["rewards"][:, None], ops.shape(quantiles)),
+            ops.broadcast_to(batch["discounts"][:, None], ops.shape(quantiles)),
+            _rows(next_outputs["quantiles"], next_actions),
+        )
+        kappa = 1.0 if self.huber_delta is None else self.huber_delta
+        loss, metrics = losses.quantile_huber_loss(
+            quantiles, targets, kappa=kappa, weights=batch["weights"]
+        )
+        return loss, metrics, losses.quantile_td_errors(quantiles, targets)
+
+
+def _best(q_values, selector):
+    return ops.argmax(q_values if selector is None else selector, axis=-1)
+
+
+def _rows(values, actions):
+    """Picks `values[n, actions[n], :]` from `[N, A, M]`."""
+    chosen = ops.take_along_axis(values, ops.cast(actions, "int32")[:, None, None], 1)
+    return ops.squeeze(chosen, 1)

@@ -1,0 +1,164 @@
+"""How off-policy agents try what they would not do."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasrl.agents import acting, plans
+
+NOISES = ("gaussian", "ornstein_uhlenbeck")
+
+
+def epsilon_greedy(q_values, epsilon, seed=None):
+    """Chooses the best action, or with probability epsilon any.
+
+    Args:
+        q_values: float32 `[N, A]`.
+        epsilon: float32 `[N]`, probability of a uniformly random action.
+        seed: As for `keras.random.uniform`.
+
+    Returns:
+        int32 `[N]`.
+
+    Example:
+
+    ```python
+    epsilon_greedy(np.array([[0.0, 1.0]], "float32"), np.zeros(1, "float32"))  # [1]
+    ```
+    """
+    num_actions = q_values.shape[-1]
+    draws = keras.random.uniform((ops.shape(q_values)[0], 2), seed=seed)
+    # Drawn below 1, but the product may round up to `num_actions`.
+    choices = ops.minimum(ops.floor(draws[:, 1] * num_actions), num_actions - 1)
+    greedy = ops.cast(ops.argmax(q_values, axis=-1), "int32")
+    return ops.where(draws[:, 0] < epsilon, ops.cast(choices, "int32"), greedy)
+
+
+def epsilon_ladder(num_envs, base=0.4, exponent=7.0):
+    """Returns one epsilon per environment, from greedy to curious.
+
+    Environment `i` of `B` explores with `base ** (1 + exponent * i / (B - 1))`.
+
+    Paper: Horgan et al. (2018), https://arxiv.org/abs/1803.00933.
+
+    Args:
+        num_envs: Integer `B`.
+        base: Float in (0, 1), the largest epsilon.
+        exponent: Float.
+
+    Returns:
+        List of floats.
+
+    Example:
+
+    ```python
+    epsilon_ladder(8)  # [0.4, 0.16, 0.064, ..., 0.00065536]
+    ```
+    """
+    places = np.arange(num_envs) / max(1, num_envs - 1)
+    return [float(value) for value in base ** (1.0 + exponent * places)]
+
+
+def act_with_noise(agent, inputs, deterministic):
+    """Acts by a deterministic policy, with noise on top unless told otherwise.
+
+    Args:
+        agent: An agent with a `noise` of `NOISES`, and a policy of bounded actions.
+        inputs: Dict as for the policy's `call`, and for stochastic acting `"scale"`,
+            float32 `[N]`, the standard deviation of the noise on actions in [-1, 1],
+            and `"random"`, float32 `[N]`, 1 where actions are drawn uniformly.
+        deterministic: Whether there is no noise.
+
+    Returns:
+        Dict of `"actions"` in the units of the action space, and `"state"`, the noise
+        to go on from if it is an Ornstein-Uhlenbeck process.
+    """
+    policy, state = agent.policy, inputs["state"]
+    outputs = acting.call_policy(policy, {**inputs, "state": ()})
+    actions = policy.mode(outputs)
+    if deterministic:
+        return {"actions": policy.scale_actions(actions), "state": state}
+    normal = keras.random.normal(ops.shape(actions))
+    noise = _expand(inputs["scale"], actions) * normal
+    if agent.noise == "ornstein_uhlenbeck":
+        noise = state = ornstein_uhlenbeck(state, noise)
+    actions = ops.clip(actions + noise, -1.0, 1.0)
+    actions = uniform_where(inputs["random"], actions)
+    return {"actions": policy.scale_actions(actions), "state": state}
+
+
+def noise_state(agent):
+    """Returns the noise at the start of an episode, as `Agent.acting_state`.
+
+    Args:
+        agent: As for `act_with_noise`.
+    """
+    if agent.noise == "gaussian":
+        return ()
+    return ops.zeros((1, *agent.policy.action_space.shape))
+
+
+def noise_inputs(agent, num_envs):
+    """Returns the present inputs of `act_with_noise`, as `Agent.exploration_inputs`.
+
+    Args:
+        agent: As for `act_with_noise`, with a `noise_scale`.
+        num_envs: Integer `B`.
+    """
+    return {
+        "scale": plans.current_rates(agent, "noise_scale", num_envs),
+        "random": random_until_learning(agent, num_envs),
+    }
+
+
+def ornstein_uhlenbeck(noise, drawn, theta=0.15):
+    """Takes one step of noise that drifts back to zero.
+
+    Paper: Lillicrap et al. (2015), https://arxiv.org/abs/1509.02971.
+
+    Args:
+        noise: float32 `[N, ...]`, the noise before; zeros at episode starts.
+        drawn: float32 `[N, ...]`, white noise.
+        theta: Float, share of the noise that is lost in a step.
+
+    Returns:
+        float32 `[N, ...]`, the new noise.
+
+    Example:
+
+    ```python
+    ornstein_uhlenbeck(np.ones((1, 2)), np.zeros((1, 2)))  # [[0.85, 0.85]]
+    ```
+    """
+    return (1.0 - theta) * noise + drawn
+
+
+def uniform_where(random, actions):
+    """Replaces actions by uniformly random ones.
+
+    Args:
+        random: float32 `[N]`, 1 where the action is to be random, else 0.
+        actions: float32 `[N, ...]` in [-1, 1].
+
+    Returns:
+        float32 `[N, ...]`.
+    """
+    drawn = keras.random.uniform(ops.shape(actions), -1.0, 1.0)
+    return ops.where(_expand(random, actions) > 0.0, drawn, actions)
+
+
+def random_until_learning(agent, num_envs):
+    """Returns the input `"random"` of acting: 1 until learning starts, then 0.
+
+    Args:
+        agent: An `OffPolicyAgent`.
+        num_envs: Integer `B`.
+
+    Returns:
+        float32 `[B]`.
+    """
+    return np.full(num_envs, agent.env_steps < agent.learning_starts, np.float32)
+
+
+def _expand(values, like):
+    return ops.reshape(values, (-1,) + (1,) * (len(like.shape) - 1))

@@ -1,0 +1,315 @@
+"""The iteration of off-policy algorithms: collect, remember, sample, learn."""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from kerasrl.agents import plans, updates
+from kerasrl.agents.agent import Agent
+from kerasrl.agents.compiled import CompiledUpdate
+from kerasrl.agents.targets import TargetNetwork
+from kerasrl.models import Policy
+from kerasrl.replay import PrioritizedReplayBuffer, ReplayBuffer
+
+
+class OffPolicyAgent(Agent):
+    """Base class of algorithms that learn from a replay buffer.
+
+    A subclass defines `loss`, and whichever other stages of an iteration it needs,
+    which run in this order:
+
+    1. `collect()`: act for a few steps in every environment; the replay buffer keeps
+       them.
+    2. `sample(num_batches)`: draw the batches of all gradient steps that are due.
+    3. `update(batch, settings)`: one gradient step on `loss(batch, outputs,
+       settings)`. Compiled; all steps that are due run in one call. The target network
+       follows after each.
+
+    Args:
+        policy: Depends on the algorithm; `None` for its default.
+        gamma: Float, discount factor.
+        n_step: Integer, rewards summed before the bootstrap.
+        buffer_size: Integer, environment steps that the replay buffer keeps.
+        batch_size: Integer, samples per gradient step.
+        learning_starts: Integer, environment steps before the first update. Until then
+            actions are random.
+        train_every: Integer, environment steps (over all environments) between
+            updates.
+        gradient_steps: Integer, gradient steps per update.
+        updates_per_call: Integer, gradient steps that run in one compiled call. More
+            makes training faster and leaves the ratio of gradient to environment steps
+            as it is, but the policy that acts then is as many updates old. Rounded up
+            to what the number of environments allows.
+        tau: Float, share by which the target network moves at each of its updates.
+        target_update_interval: Integer, environment steps between updates of the
+            target network (it can follow once per gradient step at most).
+        prioritized: Whether samples are drawn in proportion to their last error.
+        importance_exponent: Float or schedule, with `prioritized` how far the bias of
+            that is corrected, from 0 (not) to 1 (fully).
+        replay: `None`, or a dict of further arguments of
+            `kerasrl.replay.ReplayBuffer` (`frame_stack`, `directory`) or
+            `kerasrl.replay.PrioritizedReplayBuffer` (`priority_exponent`).
+        max_grad_norm: Float or `None`, bound of the global norm of the gradient.
+        normalize_rewards: Whether sampled rewards are divided by the running standard
+            deviation of the discounted return.
+        seed: Integer or `None`.
+
+    Example:
+
+    ```python
+    agent = kerasrl.DQN(updates_per_call=32)
+    agent.fit("CartPole-v1", steps=50_000)
+    ```
+    """
+
+    scheduled: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        policy=None,
+        gamma=0.99,
+        n_step=1,
+        buffer_size=100_000,
+        batch_size=64,
+        learning_starts=1_000,
+        train_every=1,
+        gradient_steps=1,
+        updates_per_call=1,
+        tau=0.005,
+        target_update_interval=1,
+        prioritized=False,
+        importance_exponent=0.4,
+        replay=None,
+        max_grad_norm=None,
+        normalize_rewards=False,
+        seed=None,
+    ):
+        super().__init__(policy, gamma, max_grad_norm, normalize_rewards, seed)
+        integer = plans.positive_integer
+        self.n_step = integer("n_step", n_step)
+        self.buffer_size = integer("buffer_size", buffer_size)
+        self.batch_size = integer("batch_size", batch_size)
+        self.learning_starts = integer("learning_starts", learning_starts or 1)
+        self.train_every = integer("train_every", train_every)
+        self.gradient_steps = integer("gradient_steps", gradient_steps)
+        self.updates_per_call = integer("updates_per_call", updates_per_call)
+        self.tau = plans.fraction("tau", tau)
+        self.target_update_interval = integer(
+            "target_update_interval", target_update_interval
+        )
+        self.prioritized = prioritized
+        self.importance_exponent = plans.schedulable(
+            "importance_exponent", importance_exponent
+        )
+        self.replay = None if replay is None else dict(replay)
+        self.buffer = None
+        self.updates = 0
+        self.target = None
+        self._normalize = None
+
+    # Set-up ---------------------------------------------------------------------
+
+    def build(self, observation_space, action_space):
+        super().build(observation_space, action_space)
+        if self.target is None:
+            self.target = TargetNetwork(self.policy, self.target_sources())
+
+    def target_sources(self):
+        """Returns the variables that the target network follows."""
+        return self.policy.trainable_variables
+
+    @property
+    def own_variables(self):
+        return [] if self.target is None else self.target.variables
+
+    def make_buffer(self, num_envs):
+        """Returns an empty replay buffer.
+
+        Args:
+            num_envs: Integer, environments that will fill it.
+        """
+        buffer_class = PrioritizedReplayBuffer if self.prioritized else ReplayBuffer
+        return buffer_class(
+            self.buffer_size,
+            self.policy.observation_space,
+            self.policy.action_space,
+            num_envs=num_envs,
+            n_step=self.n_step,
+            gamma=self.gamma,
+            **(self.replay or {}),
+        )
+
+    def _start_collecting(self, envs, listener):
+        if self.buffer is None:
+            self.buffer = self.make_buffer(envs.num_envs)
+        elif self.buffer.num_envs != envs.num_envs:
+            raise ValueError(
+                f"Received {envs.num_envs} environments, but the replay buffer was "
+                f"filled from {self.buffer.num_envs}. Pass num_envs="
+                f"{self.buffer.num_envs} to fit, or set agent.buffer = None to start "
+                "with an empty one."
+            )
+        # `fit` resets the environments: what ran before does not go on.
+        self.buffer.cut()
+        seeds = super()._start_collecting(envs, listener)
+        self.collector.all_finals = True
+        return seeds
+
+    # The iteration --------------------------------------------------------------
+
+    def iteration_length(self, num_envs):
+        # The fewest steps that make whole updates due, times what fills a call.
+        fewest = self.train_every // math.gcd(
+            self.train_every, num_envs * self.gradient_steps
+        )
+        wanted = self.updates_per_call * self.train_every / self.gradient_steps
+        return fewest * max(1, math.ceil(wanted / (fewest * num_envs)))
+
+    def num_updates(self, num_envs):
+        """Returns how many gradient steps an iteration takes."""
+        steps = self.iteration_length(num_envs) * num_envs
+        return steps * self.gradient_steps // self.train_every
+
+    def train_iteration(self, on_rollout_end=None):
+        rollout = self.collect()
+        if on_rollout_end is not None:
+            rollout = on_rollout_end(rollout)
+        if self.reward_scaler is not None:
+            self.reward_scaler(rollout)
+        self.buffer.add(rollout)
+        self._update_normalization(rollout)
+        self.iterations += 1
+        self._new_weights = None
+        if self.env_steps < self.learning_starts or len(self.buffer) == 0:
+            return {}
+        batches = self.sample(self.num_updates(self.envs.num_envs))
+        indices = batches.pop("indices")
+        if self._compiled_update is None:
+            self._compiled_update = CompiledUpdate(self, self._updates)
+        numbers = np.arange(self.updates, self.updates + len(indices))
+        self.updates += len(indices)
+        logs = self._compiled_update(batches, self.settings(), self.due(numbers))
+        if self.prioritized:
+            errors = self._compiled_update.outputs.numpy()
+            self.buffer.update_priorities(indices, errors)
+        self.keep_new_weights()
+        return logs
+
+    def sample(self, num_batches):
+        """Draws the batches of several gradient steps.
+
+        Args:
+            num_batches: Integer `K`.
+
+        Returns:
+            Dict of arrays `[K, N, ...]`; see `kerasrl.replay.ReplayBuffer.sample`.
+        """
+        arguments = {}
+        if self.prioritized:
+            exponent = plans.current(self, "importance_exponent")
+            arguments["importance_exponent"] = exponent
+        batches = self.buffer.sample(
+            self.batch_size, num_batches, rng=self.rng, **arguments
+        )
+        if self.reward_scaler is not None:
+            batches["rewards"] = self.reward_scaler.scale(batches["rewards"])
+        return batches
+
+    def update(self, batch, settings):
+        """Takes one gradient step. Compiled.
+
+        Args:
+            batch: Dict of tensors `[N, ...]`, one batch of `sample`.
+            settings: Dict of the current values of the `scheduled` hyperparameters, and
+                of what `due` says of this step.
+
+        Returns:
+            Dict of scalars to log, and `"td_errors"`, float32 `[N]`, which become
+            priorities.
+        """
+        return updates.gradient_step(self, batch, settings)
+
+    def loss(self, batch, outputs, settings):
+        """Computes the loss of the algorithm on a batch. Compiled.
+
+        Args:
+            batch: As for `update`.
+            outputs: What the policy returned for `batch["observations"]`.
+            settings: As for `update`.
+
+        Returns:
+            Tuple of a scalar loss and a dict of scalars to log, with `"td_errors"`,
+            float32 `[N]`, if the algorithm can learn from prioritized replay.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must define loss(batch, outputs, settings)."
+        )
+
+    def _updates(self, batches, settings, due):
+        settings = dict(zip(self.scheduled, tf.unstack(settings), strict=True))
+        # On-policy algorithms mask filler steps; a buffer has none.
+        batches["mask"] = tf.ones_like(batches["weights"])
+
+        def step(number):
+            batch, now = tf.nest.map_structure(lambda x: x[number], (batches, due))
+            metrics = self.update(batch, {**settings, **now})
+            tf.cond(
+                now["update_target"],
+                lambda: self.target.follow(self.tau),
+                lambda: None,
+            )
+            if "td_errors" in metrics:
+                return metrics, metrics.pop("td_errors")
+            return metrics, tf.zeros_like(batch["weights"])
+
+        shape = batches["weights"].shape
+        return updates.repeat(shape[0], step, keep_shape=shape[1:])
+
+    def due(self, numbers):
+        """Says what else happens in gradient steps.
+
+        Args:
+            numbers: Integer array `[K]`, how many gradient steps came before each.
+
+        Returns:
+            Dict of bool arrays `[K]`, entries of the `settings` of each step. Here
+            `"update_target"`, whether the target network follows after it.
+        """
+        env_steps = np.array([numbers, numbers + 1]) * self.train_every
+        before, after = env_steps // self.gradient_steps // self.target_update_interval
+        return {"update_target": after > before}
+
+    def _update_normalization(self, rollout):
+        policy = self.policy
+        overridden = (
+            type(policy).update_normalization is not Policy.update_normalization
+        )
+        if not (overridden and getattr(policy, "normalize_observations", True)):
+            return
+        if self._normalize is None:
+            self._normalize = tf.function(
+                lambda observations, mask: policy.update_normalization(
+                    updates.merge(observations), updates.merge(mask)
+                )
+            )
+        self._normalize(rollout.observations, rollout.valid)
+
+    # State ----------------------------------------------------------------------
+
+    def get_state(self):
+        state = {**super().get_state(), "updates": self.updates}
+        if self.buffer is not None:
+            state["num_envs"] = self.buffer.num_envs
+            state["buffer"] = self.buffer.get_state()
+        return state
+
+    def get_arrays(self):
+        return {} if self.buffer is None else self.buffer.get_arrays()
+
+    def set_state(self, state, arrays):
+        super().set_state(state, arrays)
+        self.updates = state["updates"]
+        if "buffer" in state and arrays:
+            self.buffer = self.make_buffer(state["num_envs"])
+            self.buffer.set_state(state["buffer"], arrays)

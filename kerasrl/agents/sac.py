@@ -1,0 +1,182 @@
+"""Soft actor-critic, for continuous and for discrete actions."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasrl import losses
+from kerasrl.agents import acting, exploration, plans
+from kerasrl.agents.off_policy import OffPolicyAgent
+from kerasrl.agents.targets import frozen
+from kerasrl.models import ActionValuePolicy, SoftActorCritic
+
+
+@keras.saving.register_keras_serializable("kerasrl")
+class SAC(OffPolicyAgent):
+    """Soft actor-critic: maximizes return and entropy at once.
+
+    Learns two critics and a stochastic policy from replayed transitions. The weight of
+    the entropy, the temperature, is adjusted until the policy is as random as
+    `target_entropy` says. With a `Discrete` action space, expectations over all actions
+    take the place of samples.
+
+    Papers: Haarnoja et al. (2018), https://arxiv.org/abs/1812.05905; discrete actions,
+    Christodoulou (2019), https://arxiv.org/abs/1910.07207.
+
+    Args:
+        policy: `None` for a `kerasrl.models.SoftActorCritic`, a dict of arguments of
+            it, a Keras model to be its trunk, or a `kerasrl.models.ActionValuePolicy`.
+        temperature: Float, the temperature, or its first value if it is adjusted.
+        adjust_temperature: Whether the temperature is adjusted.
+        target_entropy: Float, in nats; for continuous actions of the density of actions
+            scaled to [-1, 1]. Default: -1 for each number of an action, or
+            `entropy_fraction` of the entropy of random choices.
+        entropy_fraction: Float in [0, 1], see `target_entropy`.
+        batch_size, **kwargs: As for `kerasrl.OffPolicyAgent`.
+
+    Raises:
+        ValueError: A `Box` action space is not bounded.
+
+    Example:
+
+    ```python
+    kerasrl.SAC().fit("Pendulum-v1", steps=20_000)
+    ```
+    """
+
+    def __init__(
+        self,
+        policy=None,
+        temperature=1.0,
+        adjust_temperature=True,
+        target_entropy=None,
+        entropy_fraction=0.5,
+        batch_size=256,
+        **kwargs,
+    ):
+        super().__init__(policy, batch_size=batch_size, **kwargs)
+        self.temperature = plans.positive("temperature", temperature)
+        self.adjust_temperature = adjust_temperature
+        self.target_entropy = target_entropy
+        self.entropy_fraction = plans.fraction("entropy_fraction", entropy_fraction)
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
+        self.log_temperature = keras.Variable(
+            np.float32(math.log(self.temperature)),
+            trainable=adjust_temperature,
+            name="log_temperature",
+        )
+
+    def make_policy(self, policy):
+        return acting.make_policy(policy, ActionValuePolicy, SoftActorCritic)
+
+    def default_optimizer(self):
+        return keras.optimizers.Adam(1e-3)
+
+    def build(self, observation_space, action_space):
+        super().build(observation_space, action_space)
+        self._entropy = self.target_entropy
+        if self._entropy is None and self.policy.is_discrete:
+            self._entropy = self.entropy_fraction * math.log(action_space.n)
+        elif self._entropy is None:
+            self._entropy = -float(np.prod(action_space.shape))
+
+    def target_sources(self):
+        return self.policy.critic_variables()
+
+    @property
+    def trainable_variables(self):
+        own = [self.log_temperature] if self.adjust_temperature else []
+        return [*self.policy.trainable_variables, *own]
+
+    @property
+    def own_variables(self):
+        return [
+            *super().own_variables,
+            self.log_temperature,
+            self.seed_generator.state,
+        ]
+
+    def exploration_inputs(self, num_envs):
+        return {"random": exploration.random_until_learning(self, num_envs)}
+
+    def act(self, inputs, deterministic):
+        policy = self.policy
+        distribution = policy.distribution(acting.call_policy(policy, inputs))
+        if self.policy.is_discrete:
+            if deterministic:
+                return {"actions": distribution.mode(), "state": ()}
+            # Equal logits where actions are to be random.
+            logits = distribution.parameters * (1.0 - inputs["random"][:, None])
+            return {"actions": type(distribution)(logits).sample(), "state": ()}
+        if deterministic:
+            actions = distribution.mode()
+        else:
+            actions = distribution.sample()
+            actions = exploration.uniform_where(inputs["random"], actions)
+        return {"actions": policy.scale_actions(actions), "state": ()}
+
+    def loss(self, batch, outputs, settings):
+        policy = self.policy
+        temperature = ops.exp(self.log_temperature.value)
+        next_inputs = {"observations": batch["next_observations"]}
+        next_distribution = policy.distribution(policy(next_inputs))
+        distribution = policy.distribution(outputs)
+        parts = self._discrete if self.policy.is_discrete else self._continuous
+        next_values, values, (policy_loss, metrics), entropies = parts(
+            batch, distribution, next_distribution, temperature
+        )
+        targets = losses.td_targets(batch["rewards"], batch["discounts"], next_values)
+        critic_loss, critic_metrics, errors = losses.critics_loss(
+            values, targets, batch["weights"]
+        )
+        loss = critic_loss + policy_loss
+        if self.adjust_temperature:
+            loss += losses.temperature_loss(
+                self.log_temperature.value, entropies, self._entropy
+            )[0]
+        return loss, {
+            "critic_loss": critic_loss,
+            "policy_loss": policy_loss,
+            **metrics,
+            **critic_metrics,
+            "q_value": ops.mean(values),
+            "temperature": temperature,
+            "td_errors": errors,
+        }
+
+    def _continuous(self, batch, distribution, next_distribution, temperature):
+        policy, seed = self.policy, self.seed_generator
+        observations, next_observations = (
+            batch["observations"],
+            batch["next_observations"],
+        )
+        next_actions, next_log_probs = next_distribution.sample_and_log_prob(seed)
+        with self.target.scope():
+            next_q_values = policy.q_values(next_observations, next_actions)
+        next_values = losses.soft_values(
+            ops.min(next_q_values, axis=0), next_log_probs, temperature
+        )
+        taken = policy.normalize_actions(batch["actions"])
+        values = policy.q_values(observations, taken, training=True)
+        actions, log_probs = distribution.sample_and_log_prob(seed)
+        with frozen(policy.critic_variables()):
+            own_values = ops.min(policy.q_values(observations, actions), axis=0)
+        policy_loss = losses.soft_policy_loss(own_values, log_probs, temperature)
+        return next_values, values, policy_loss, -log_probs
+
+    def _discrete(self, batch, distribution, next_distribution, temperature):
+        policy = self.policy
+        with self.target.scope():
+            next_q_values = policy.q_values(batch["next_observations"])
+        next_values = losses.discrete_soft_values(
+            ops.min(next_q_values, axis=0), next_distribution.log_probs, temperature
+        )
+        q_values = policy.q_values(batch["observations"], training=True)
+        taken = ops.broadcast_to(batch["actions"], ops.shape(q_values)[:-1])
+        values = losses.select_actions(q_values, taken)
+        policy_loss = losses.discrete_soft_policy_loss(
+            ops.min(q_values, axis=0), distribution.log_probs, temperature
+        )
+        return next_values, values, policy_loss, distribution.entropy()

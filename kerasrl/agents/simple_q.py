@@ -1,0 +1,87 @@
+"""Q-learning with a replay buffer and a target network, and nothing more."""
+
+import keras
+
+from kerasrl.agents import acting, plans
+from kerasrl.agents.exploration import epsilon_greedy
+from kerasrl.agents.off_policy import OffPolicyAgent
+from kerasrl.losses import q_learning_targets, select_actions, td_errors, td_loss
+from kerasrl.models import QFunction, QNetwork
+
+
+@keras.saving.register_keras_serializable("kerasrl")
+class SimpleQ(OffPolicyAgent):
+    """Deep Q-learning in its first form, to read and to start from.
+
+    Learns `Q(s, a) = r + gamma * max_a' Q_target(s', a')` from uniformly drawn
+    transitions. `kerasrl.DQN` has the improvements that came after.
+
+    Paper: Mnih et al. (2015), https://doi.org/10.1038/nature14236.
+
+    Args:
+        policy: `None` for a `kerasrl.models.QNetwork`, a dict of arguments of it, a
+            Keras model to be its trunk, or a `kerasrl.models.QFunction`.
+        exploration: Probability of a random action; see `kerasrl.DQN`.
+        learning_starts, train_every, tau, target_update_interval, **kwargs: As for
+            `kerasrl.OffPolicyAgent`.
+
+    Example:
+
+    ```python
+    kerasrl.SimpleQ().fit("CartPole-v1", steps=50_000)
+    ```
+    """
+
+    def __init__(
+        self,
+        policy=None,
+        exploration=0.1,
+        learning_starts=1_000,
+        train_every=4,
+        tau=1.0,
+        target_update_interval=500,
+        **kwargs,
+    ):
+        super().__init__(
+            policy,
+            learning_starts=learning_starts,
+            train_every=train_every,
+            tau=tau,
+            target_update_interval=target_update_interval,
+            **kwargs,
+        )
+        self.exploration = plans.rates("exploration", exploration)
+
+    def make_policy(self, policy):
+        return acting.make_policy(policy, QFunction, QNetwork)
+
+    def default_optimizer(self):
+        return keras.optimizers.Adam(1e-3)
+
+    def exploration_inputs(self, num_envs):
+        epsilon = plans.current_rates(self, "exploration", num_envs)
+        if self.env_steps < self.learning_starts:
+            epsilon[:] = 1.0
+        return {"epsilon": epsilon}
+
+    def act(self, inputs, deterministic):
+        outputs = acting.call_policy(self.policy, inputs)
+        if deterministic:
+            actions = self.policy.mode(outputs)
+        else:
+            actions = epsilon_greedy(outputs["q_values"], inputs["epsilon"])
+        return {"actions": actions, "state": outputs.get("state", ())}
+
+    def loss(self, batch, outputs, settings):
+        with self.target.scope():
+            next_outputs = self.policy({"observations": batch["next_observations"]})
+        targets = q_learning_targets(
+            batch["rewards"], batch["discounts"], next_outputs["q_values"]
+        )
+        values = select_actions(outputs["q_values"], batch["actions"])
+        loss, metrics = td_loss(values, targets, batch["weights"])
+        return loss, {
+            **metrics,
+            "q_value": keras.ops.mean(values),
+            "td_errors": td_errors(values, targets),
+        }
