@@ -2,10 +2,17 @@
 
 Rollouts go in, batches come out: `ReplayBuffer` draws transitions uniformly,
 `PrioritizedReplayBuffer` by their errors, `SequenceReplayBuffer` draws sequences with
-recurrent state. All of them take n-step sums or sequences, nested observations, stacks
-of frames stored once, several environments, and files in place of main memory.
+recurrent state. All of them take nested observations and actions, several
+environments, stacks of frames stored once, and files in place of main memory.
 """
 
 from kerasrl.replay.replay_buffer import PrioritizedReplayBuffer, ReplayBuffer
+from kerasrl.replay.sequence_priorities import sequence_priorities
+from kerasrl.replay.sequence_replay_buffer import SequenceReplayBuffer
 
-__all__ = ["PrioritizedReplayBuffer", "ReplayBuffer"]
+__all__ = [
+    "PrioritizedReplayBuffer",
+    "ReplayBuffer",
+    "SequenceReplayBuffer",
+    "sequence_priorities",
+]

@@ -156,7 +156,7 @@ class ReplayBuffer(StreamBuffer):
         if placement.kept is None:
             length = len(chunk)
             rank = np.arange(length)[:, None]
-            slots = self._starts.push(np.arange(self.num_envs), rank, position, length)
+            slots = self._starts.push(..., rank, position, length)
         else:
             valid = chunk.valid
             time, env = np.nonzero(valid)
@@ -164,7 +164,7 @@ class ReplayBuffer(StreamBuffer):
             slots = self._starts.push(
                 env, rank[time, env], position[time, env], valid.sum(axis=0)
             )
-        self._starts.ready_all()
+        self._starts.ready_all(slots.size)
         self._sampler.insert(slots)
 
 
@@ -230,19 +230,3 @@ class PrioritizedReplayBuffer(ReplayBuffer):
                 "epsilon": epsilon,
             },
         )
-
-    def update_priorities(self, indices, absolute_td_errors):
-        """Sets priorities after an update.
-
-        Transitions that were overwritten in the meantime are left out. Where an index
-        occurs several times, its last error counts.
-
-        Args:
-            indices: int64 array, `indices` of samples.
-            absolute_td_errors: Float array of that shape, finite and not negative.
-
-        Raises:
-            ValueError: Shapes differ, an error is NaN, infinite or negative, or an
-                index is not from this buffer.
-        """
-        self._sampler.update(indices, absolute_td_errors)

@@ -85,9 +85,24 @@ class RowStore:
                 self.margin + 1, self.streams, arrays["ages"], self.kinds
             )
 
+    def is_full(self):
+        """Whether rows were overwritten."""
+        return self.streams.head.max() >= self.streams.length
+
     def oldest(self):
-        """Position `[B]` of the oldest row whose stack of frames is still there."""
-        return self.streams.oldest(self.margin)
+        """Position `[B]` of the oldest row whose stack of frames is still there.
+
+        Rows before the beginning of the stream are not needed by any other.
+        """
+        streams = self.streams
+        oldest = streams.head + streams.open - streams.length
+        return np.where(oldest > 0, oldest + self.margin, 0)
+
+    def most_rows(self, placement):
+        """How many rows `oldest` may have moved by when a chunk was stored."""
+        length = len(placement.position)
+        per_step = 1 if placement.kept is None else 2 + self.margin
+        return length * per_step + 1 + self.margin
 
     def read_observations(self, env, position):
         """The tree of observations of rows.
@@ -215,11 +230,14 @@ class RowStore:
         streams = self.streams
         if not np.count_nonzero(streams.open):
             return
-        stored = self.read_observations(self._envs, streams.head)
-        leaves = self.observations.flatten(stored, (streams.num_envs,))
-        for column, leaf, first in zip(
-            self.observations.columns, leaves, chunk.observations, strict=True
+        rows = streams.rows_of_all(streams.head)
+        stacks = None
+        if self._history is not None:
+            stacks = self._history.locate(self._envs, streams.head)
+        for column, first in zip(
+            self.observations.columns, chunk.observations, strict=True
         ):
+            leaf = column.read(rows, stacks)
             equal = leaf == first[0]
             if equal.all():
                 continue

@@ -23,6 +23,14 @@ class UniformSampler:
     def remove(self, slots):
         """Tells of starts that are gone."""
 
+    def update(self, ids, errors):
+        """Refuses priorities."""
+        raise ValueError(
+            "This buffer draws uniformly and has no priorities. Use "
+            "PrioritizedReplayBuffer, or SequenceReplayBuffer with a "
+            "`priority_exponent`."
+        )
+
     def draw(self, shape, rng, importance_exponent):
         """Draws starts with replacement.
 

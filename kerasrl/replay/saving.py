@@ -106,7 +106,7 @@ def _check_counters(buffer, state):
     num_envs = buffer.num_envs
     kinds = {
         "streams": {"head": int, "open": bool},
-        "starts": {"first": int, "ready": int, "last": int, "oldest": int},
+        "starts": {"first": int, "ready": int, "last": int},
     }
     for part, names in kinds.items():
         for name, kind in names.items():

@@ -18,20 +18,19 @@ class Starts:
     Args:
         num_envs: Integer, B.
         length: Integer, how many starts an environment has at most at one time.
+        positions: int64 array over slots, zeros.
     """
 
     def __init__(self, num_envs, length, positions):
         self.num_envs = num_envs
         self.length = length
         self._positions = positions
-        self._envs = np.arange(num_envs)
-        self._offset = self._envs * length
+        self._offset = np.arange(num_envs) * length
         # Numbers of the first start, and behind the last one that may be sampled
         # (`ready`) and the last of all.
         self.first = np.zeros(num_envs, np.int64)
         self.ready = np.zeros(num_envs, np.int64)
         self.last = np.zeros(num_envs, np.int64)
-        self._oldest = np.zeros(num_envs, np.int64)
         self._size = 0
 
     def __len__(self):
@@ -41,24 +40,25 @@ class Starts:
         """Appends starts that are not ready yet.
 
         Args:
-            env: Integer array, or one that broadcasts to `position`.
-            rank: Integer array likewise, which of the new starts of its environment
-                it is, from zero.
+            env: Integer array; `...` stands for all environments, where the other
+                arrays are `[..., B]`.
+            rank: Integer array, which of the new starts of its environment each one
+                is, from zero.
             position: Integer array, the row in the stream.
             counts: Integer `[B]` or one integer, how many are new in each environment.
 
         Returns:
             Slots of the new starts, shaped like `position`.
         """
-        slots = self._offset[env] + (self.last[env] + rank) % self.length
+        slots = (self.last[env] + rank) % self.length + self._offset[env]
         self._positions[slots] = position
         self.last += counts
         return slots
 
-    def ready_all(self):
-        """Makes all starts ready."""
+    def ready_all(self, count):
+        """Makes all starts ready, of which `count` are not yet."""
         self.ready[:] = self.last
-        self._size = int((self.ready - self.first).sum())
+        self._size += count
 
     def ready_until(self, position):
         """Makes the starts up to a position ready.
@@ -69,38 +69,41 @@ class Starts:
         Returns:
             Slots of those that became ready.
         """
-        numbers = self.ready + np.arange((self.last - self.ready).max())[:, None]
-        slots = self._offset + numbers % self.length
+        waiting = int((self.last - self.ready).max())
+        numbers = self.ready + np.arange(waiting)[:, None]
+        slots = numbers % self.length + self._offset
         complete = (numbers < self.last) & (self._positions[slots] <= position)
         self.ready += complete.sum(axis=0)
-        self._size = int((self.ready - self.first).sum())
-        return slots[complete]
+        slots = slots[complete]
+        self._size += slots.size
+        return slots
 
-    def drop_waiting(self, envs=slice(None)):
-        """Forgets the starts that are not ready; their rows will never be complete."""
+    def drop_waiting(self, envs):
+        """Forgets the starts that are not ready: their rows will never be complete.
+
+        Args:
+            envs: bool `[B]`, in these environments.
+        """
         self.last[envs] = self.ready[envs]
 
-    def evict(self, oldest):
+    def evict(self, oldest, most):
         """Removes the starts before a row.
 
         Args:
             oldest: Integer `[B]`, the first row of each stream that is still whole.
+            most: Integer, how many rows `oldest` has moved at most since the last call.
 
         Returns:
-            Slots of the starts that were removed.
+            Slots of the starts that were removed. All of them must have been ready.
         """
-        newly_gone = int((oldest - self._oldest).max())
-        if newly_gone <= 0:
-            return _NO_SLOTS
-        self._oldest = oldest
         # Starts lie in different rows, so there are not more of them than rows.
-        numbers = self.first + np.arange(newly_gone)[:, None]
-        slots = self._offset + numbers % self.length
-        gone = (self._positions[slots] < oldest) & (numbers < self.last)
+        numbers = self.first + np.arange(most)[:, None]
+        slots = numbers % self.length + self._offset
+        gone = (self._positions[slots] < oldest) & (numbers < self.ready)
         self.first += gone.sum(axis=0)
-        np.maximum(self.ready, self.first, out=self.ready)
-        self._size = int((self.ready - self.first).sum())
-        return slots[gone]
+        slots = slots[gone]
+        self._size -= slots.size
+        return slots
 
     def draw(self, shape, rng):
         """Draws uniformly, with replacement, among the starts that are ready.
@@ -174,7 +177,6 @@ class Starts:
             "first": self.first.tolist(),
             "ready": self.ready.tolist(),
             "last": self.last.tolist(),
-            "oldest": self._oldest.tolist(),
         }
 
     def set_state(self, state):
@@ -182,8 +184,4 @@ class Starts:
         self.first[:] = state["first"]
         self.ready[:] = state["ready"]
         self.last[:] = state["last"]
-        self._oldest = np.array(state["oldest"], np.int64)
         self._size = int((self.ready - self.first).sum())
-
-
-_NO_SLOTS = np.zeros(0, np.int64)

@@ -78,6 +78,22 @@ class StreamBuffer:
         """Says that environments were reset: nothing joins across this point."""
         self._cut(np.ones(self.num_envs, bool))
 
+    def update_priorities(self, indices, absolute_td_errors):
+        """Sets priorities after an update.
+
+        What was sampled and has been overwritten since is left out. Where an index
+        occurs several times, its last error counts.
+
+        Args:
+            indices: int64 array, `indices` of samples.
+            absolute_td_errors: Float array of that shape, finite and not negative.
+
+        Raises:
+            ValueError: Shapes differ, an error is NaN, infinite or negative, an index
+                is not from this buffer, or the buffer draws uniformly.
+        """
+        self._sampler.update(indices, absolute_td_errors)
+
     def get_state(self):
         """Counters of the buffer.
 
@@ -119,7 +135,11 @@ class StreamBuffer:
         if np.count_nonzero(reset):
             self._cut(reset)
         placement = self._store.append(chunk)
-        self._sampler.remove(self._starts.evict(self._store.oldest()))
+        if self._store.is_full():
+            gone = self._starts.evict(
+                self._store.oldest(), self._store.most_rows(placement)
+            )
+            self._sampler.remove(gone)
         self._note_starts(chunk, placement)
 
     def _cut(self, envs):

@@ -38,14 +38,6 @@ class Streams:
         """Indices of rows, for positions `[..., B]` of all environments."""
         return self._offset + position % self.length
 
-    def oldest(self, margin):
-        """Position `[B]` of the oldest row that has `margin` rows before it.
-
-        Rows before the beginning of the stream are not needed by any other.
-        """
-        oldest = self.head + self.open - self.length
-        return np.where(oldest > 0, oldest + margin, 0)
-
     def close(self, envs):
         """Cuts streams: what comes next does not continue what is there.
 
