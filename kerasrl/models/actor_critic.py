@@ -162,7 +162,6 @@ class ActorCritic(Policy):
             self.cells,
             split_time(features, num_steps),
             state,
-            self.get_initial_state(ops.shape(episode_starts)[1]),
             episode_starts,
         )
         outputs = split_time(self._heads(merge_time(features)), num_steps)

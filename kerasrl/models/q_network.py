@@ -176,7 +176,6 @@ class QNetwork(QFunction):
             self.cells,
             {"shared": split_time(features, num_steps)},
             state,
-            self.get_initial_state(ops.shape(episode_starts)[1]),
             episode_starts,
         )
         outputs = self._heads(merge_time(features["shared"]), training)

@@ -14,8 +14,7 @@ from keras import ops
 
 from kerasrl.models.encoder import Encoder
 from kerasrl.models.initializers import make_initializer
-from kerasrl.models.policy import reset_state
-from kerasrl.models.scan import scan_states
+from kerasrl.models.recurrence import unroll_gru, unroll_lstm
 from kerasrl.models.trunks import CNN, MLP, NATURE_FILTERS
 
 _CELLS = {"lstm": keras.layers.LSTMCell, "gru": keras.layers.GRUCell}
@@ -236,29 +235,25 @@ def step_cells(cells, features, state):
     return outputs, new_state
 
 
-def unroll_cells(cells, features, state, initial_state, episode_starts):
-    """Steps cells through time, resetting their state where episodes start.
+def unroll_cells(cells, features, state, episode_starts):
+    """Steps cells through time, from their initial state where episodes start.
 
     Args:
-        cells: Dict of cells.
+        cells: Dict of cells, built.
         features: Dict, by the same names, of float32 `[T, B, F]`.
         state: Dict of tuples of float32 `[B, units]`, the state before step 0.
-        initial_state: As `state`, the state at episode starts.
         episode_starts: Bool `[T, B]`.
 
     Returns:
         Tuple of the outputs, dict of float32 `[T, B, units]`, and the last state.
     """
-
-    def step(state, step_inputs):
-        features, starts = step_inputs
-        state = reset_state(state, initial_state, starts)
-        _, state = step_cells(cells, features, state)
-        # The output of either cell is the first part of its state.
-        return state, state
-
-    last_state, states = scan_states(step, state, (features, episode_starts))
-    return {name: states[name][0] for name in cells}, last_state
+    outputs, last_state = {}, {}
+    for name, cell in cells.items():
+        is_lstm = isinstance(cell, keras.layers.LSTMCell)
+        outputs[name], last_state[name] = (unroll_lstm if is_lstm else unroll_gru)(
+            cell, features[name], state[name], episode_starts
+        )
+    return outputs, last_state
 
 
 def activation_config(activation):
