@@ -17,6 +17,7 @@ from kerasrl.agents.off_policy import OffPolicyAgent  # noqa: E402
 from kerasrl.agents.on_policy import OnPolicyAgent  # noqa: E402
 from kerasrl.agents.pg import PG  # noqa: E402
 from kerasrl.agents.ppo import PPO  # noqa: E402
+from kerasrl.agents.r2d2 import R2D2  # noqa: E402
 from kerasrl.agents.sac import SAC  # noqa: E402
 from kerasrl.agents.simple_q import SimpleQ  # noqa: E402
 from kerasrl.agents.td3 import TD3  # noqa: E402
@@ -27,6 +28,7 @@ __all__ = [
     "DQN",
     "PG",
     "PPO",
+    "R2D2",
     "SAC",
     "TD3",
     "Agent",

@@ -90,7 +90,7 @@ class OffPolicyAgent(Agent):
         self.n_step = integer("n_step", n_step)
         self.buffer_size = integer("buffer_size", buffer_size)
         self.batch_size = integer("batch_size", batch_size)
-        self.learning_starts = integer("learning_starts", learning_starts or 1)
+        self.learning_starts = integer("learning_starts", learning_starts, zero=True)
         self.train_every = integer("train_every", train_every)
         self.gradient_steps = integer("gradient_steps", gradient_steps)
         self.updates_per_call = integer("updates_per_call", updates_per_call)
@@ -248,8 +248,9 @@ class OffPolicyAgent(Agent):
 
     def _updates(self, batches, settings, due):
         settings = dict(zip(self.scheduled, tf.unstack(settings), strict=True))
-        # On-policy algorithms mask filler steps; a buffer has none.
-        batches["mask"] = tf.ones_like(batches["weights"])
+        # Sequences have rows without a step; single steps all count.
+        valid = batches.get("valid", tf.ones_like(batches["weights"]))
+        batches = {**batches, "mask": tf.cast(valid, "float32")}
 
         def step(number):
             batch, now = tf.nest.map_structure(lambda x: x[number], (batches, due))

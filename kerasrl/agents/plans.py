@@ -113,12 +113,17 @@ def current(agent, name):
     return 0.0 if value is None else float(value)
 
 
-def positive_integer(name, value):
-    """Returns an integer argument, or raises a ValueError unless it is positive."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
-        # 1e6 is what people write for a million steps.
-        if not (isinstance(value, float) and value >= 1 and value.is_integer()):
-            raise ValueError(f"Received {name}={value!r}. Expected a positive integer.")
+def positive_integer(name, value, zero=False):
+    """Returns an integer argument, or raises a ValueError unless it is positive.
+
+    With `zero`, 0 is allowed.
+    """
+    # 1e6 is what people write for a million steps.
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    is_integer |= isinstance(value, float) and value.is_integer()
+    if not is_integer or value < (0 if zero else 1):
+        expected = "an integer >= 0" if zero else "a positive integer"
+        raise ValueError(f"Received {name}={value!r}. Expected {expected}.")
     return int(value)
 
 

@@ -1,0 +1,205 @@
+"""Recurrent experience replay in distributed reinforcement learning."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasrl import losses
+from kerasrl.agents import acting, plans, updates
+from kerasrl.agents.exploration import epsilon_greedy, epsilon_ladder
+from kerasrl.agents.off_policy import OffPolicyAgent
+from kerasrl.models import QFunction, QNetwork
+from kerasrl.replay import SequenceReplayBuffer
+
+
+@keras.saving.register_keras_serializable("kerasrl")
+class R2D2(OffPolicyAgent):
+    """Recurrent deep Q-learning from sequences, for what a single step does not show.
+
+    Keeps sequences of steps with the recurrent state in which each began. The first
+    steps of a sequence, the burn-in, only bring that state up to date; the rest is
+    learnt from by double Q-learning over several steps, with rescaled values.
+
+    Paper: Kapturowski et al. (2019), https://openreview.net/forum?id=r1lyTjAqYX.
+
+    Args:
+        policy: `None` for a `kerasrl.models.QNetwork` with an LSTM cell, a dict of
+            arguments of it, a Keras model to be its trunk, or a recurrent
+            `kerasrl.models.QFunction`.
+        burn_in: Integer, rows at the start of a sequence that are not learnt from.
+        sequence_length: Integer, rows of a sequence that are learnt from.
+        period: Integer, steps in each environment between the starts of sequences, and
+            of one iteration.
+        double: Whether the online network chooses the action that the target network
+            values.
+        rescaling: Float or `None`, epsilon of `kerasrl.losses.rescale`; `None` learns
+            values as they are.
+        priority_mixture: Float in [0, 1], weight of the greatest error of a sequence in
+            its priority; the mean error has the rest.
+        exploration: Probability of a random action, as for `kerasrl.DQN`. Default: a
+            different one for each environment, `kerasrl.agents.epsilon_ladder`.
+        n_step, batch_size, train_every, tau, target_update_interval, prioritized,
+            importance_exponent, **kwargs: As for `kerasrl.OffPolicyAgent`. The batch
+            size counts sequences. An iteration takes
+            `period * num_envs * gradient_steps / train_every` gradient steps, rounded.
+
+    Raises:
+        TypeError: The policy is not an action-value network.
+        ValueError: The policy is not recurrent.
+
+    Example:
+
+    ```python
+    kerasrl.R2D2().fit("CartPole-v1", steps=100_000)
+    ```
+    """
+
+    def __init__(
+        self,
+        policy=None,
+        burn_in=10,
+        sequence_length=20,
+        period=10,
+        double=True,
+        rescaling=1e-3,
+        priority_mixture=0.9,
+        exploration=None,
+        n_step=5,
+        batch_size=32,
+        train_every=20,
+        tau=1.0,
+        target_update_interval=2_000,
+        prioritized=True,
+        importance_exponent=0.6,
+        **kwargs,
+    ):
+        super().__init__(
+            policy,
+            n_step=n_step,
+            batch_size=batch_size,
+            train_every=train_every,
+            tau=tau,
+            target_update_interval=target_update_interval,
+            prioritized=prioritized,
+            importance_exponent=importance_exponent,
+            **kwargs,
+        )
+        self.burn_in = plans.positive_integer("burn_in", burn_in, zero=True)
+        self.sequence_length = plans.positive_integer(
+            "sequence_length", sequence_length
+        )
+        self.period = plans.positive_integer("period", period)
+        self.double = double
+        self.rescaling = plans.positive("rescaling", rescaling)
+        self.priority_mixture = plans.fraction("priority_mixture", priority_mixture)
+        self.exploration = (
+            None if exploration is None else plans.rates("exploration", exploration)
+        )
+
+    def make_policy(self, policy):
+        if policy is None or isinstance(policy, dict):
+            policy = {"cell": "lstm", **(policy or {})}
+        return acting.make_policy(policy, QFunction, QNetwork)
+
+    def build(self, observation_space, action_space):
+        super().build(observation_space, action_space)
+        if not self.policy.is_recurrent:
+            raise ValueError(
+                "R2D2 learns recurrent state, and the policy has none. Give it a cell, "
+                "as in kerasrl.models.QNetwork(cell='lstm'), or use kerasrl.DQN."
+            )
+
+    def default_optimizer(self):
+        return keras.optimizers.Adam(5e-4)
+
+    def make_buffer(self, num_envs):
+        options = dict(self.replay or {})
+        exponent = options.pop("priority_exponent", 0.9)
+        state = keras.tree.map_structure(
+            lambda x: keras.ops.convert_to_numpy(x)[0], self.policy.get_initial_state(1)
+        )
+        return SequenceReplayBuffer(
+            self.buffer_size,
+            self.policy.observation_space,
+            self.policy.action_space,
+            num_envs=num_envs,
+            # One more row, to bootstrap from.
+            sequence_length=self.burn_in + self.sequence_length + 1,
+            period=self.period,
+            state_example=state,
+            priority_exponent=exponent if self.prioritized else None,
+            **options,
+        )
+
+    def iteration_length(self, num_envs):
+        return self.period
+
+    def num_updates(self, num_envs):
+        steps = self.period * num_envs * self.gradient_steps
+        return max(1, round(steps / self.train_every))
+
+    def exploration_inputs(self, num_envs):
+        if self.exploration is None:
+            epsilon = np.array(epsilon_ladder(num_envs), np.float32)
+        else:
+            epsilon = plans.current_rates(self, "exploration", num_envs)
+        if self.env_steps < self.learning_starts:
+            epsilon[:] = 1.0
+        return {"epsilon": epsilon}
+
+    def act(self, inputs, deterministic):
+        outputs = acting.call_policy(self.policy, inputs)
+        if deterministic:
+            actions = self.policy.mode(outputs)
+        else:
+            actions = epsilon_greedy(outputs["q_values"], inputs["epsilon"])
+        return {"actions": actions, "state": outputs["state"]}
+
+    def update(self, batch, settings):
+        with self.target.scope():
+            target_outputs = updates.forward(self.policy, batch)
+        batch = {**batch, "target_q_values": target_outputs["q_values"]}
+        if self.burn_in:
+            # Before the gradient is recorded: the burn-in is not learnt from.
+            state = self._burn_in_state(batch)
+            batch = keras.tree.map_structure(
+                lambda x: x[:, self.burn_in :] if len(x.shape) > 1 else x,
+                {name: value for name, value in batch.items() if name != "state"},
+            )
+            batch["state"] = state
+        return updates.gradient_step(self, batch, settings)
+
+    def loss(self, batch, outputs, settings):
+        rows = {
+            name: ops.swapaxes(batch[name], 0, 1)
+            for name in ("rewards", "terminated", "truncated", "valid")
+        }
+        selector = ops.stop_gradient(outputs["q_values"]) if self.double else None
+        next_values = losses.greedy_values(batch["target_q_values"], selector)
+        targets, usable = losses.transformed_n_step_targets(
+            ops.swapaxes(next_values, 0, 1),
+            **rows,
+            gamma=self.gamma,
+            n=self.n_step,
+            epsilon=self.rescaling,
+        )
+        values = losses.select_actions(outputs["q_values"], batch["actions"])
+        values = ops.swapaxes(values, 0, 1)
+        weights = ops.broadcast_to(batch["weights"], ops.shape(values))
+        loss, metrics = losses.td_loss(values, targets, weights, None, usable)
+        errors = losses.td_errors(values, targets, usable)
+        return loss, {
+            **metrics,
+            "q_value": losses.masked_mean(values, usable),
+            "td_errors": losses.sequence_priorities(
+                errors, usable, self.priority_mixture
+            ),
+        }
+
+    def _burn_in_state(self, batch):
+        names = (*acting.INPUTS, "episode_starts")
+        rows = updates.swap({name: batch[name] for name in names})
+        rows = keras.tree.map_structure(lambda x: x[: self.burn_in], rows)
+        starts = rows.pop("episode_starts")
+        state = self.policy.unroll(rows, batch["state"], starts)["state"]
+        return keras.tree.map_structure(ops.stop_gradient, state)
