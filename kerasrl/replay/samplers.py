@@ -53,6 +53,9 @@ class UniformSampler:
         """Arrays over slots: none."""
         return {}
 
+    def check_state(self, state, arrays, count):
+        """Has nothing to check."""
+
     def set_state(self, state):
         """Restores nothing."""
 
@@ -131,10 +134,12 @@ class PrioritizedSampler:
                 f"{wrong.flat[0]}. Expected numbers of at least 0: pass "
                 "abs(td_errors), and look for the cause of NaN in the loss."
             )
-        priorities = errors + self._epsilon
         slots, present = self._starts.slots_of(ids)
+        if not present.any():
+            return
+        priorities = errors[present] + self._epsilon
         self._largest = max(self._largest, float(priorities.max()))
-        self._tree.set(slots[present], priorities[present] ** self._exponent)
+        self._tree.set(slots[present], priorities**self._exponent)
 
     def draw(self, shape, rng, importance_exponent):
         """Draws starts with replacement, stratified within each batch.
@@ -171,6 +176,30 @@ class PrioritizedSampler:
     def get_arrays(self):
         """Arrays over slots."""
         return {"priorities": self._tree.values}
+
+    def check_state(self, state, arrays, count):
+        """Raises unless saved priorities are possible ones.
+
+        Args:
+            state: Dict from `get_state`.
+            arrays: Dict with the arrays of `get_arrays`.
+            count: Integer, how many starts are ready.
+        """
+        largest = state.get("largest_priority")
+        if not (_is_number(largest) and 0.0 < largest < np.inf):
+            raise ValueError(
+                "The saved state is damaged. Received: sampler.largest_priority = "
+                f"{largest!r}. Expected: a positive number."
+            )
+        priorities = arrays["priorities"]
+        possible = np.isfinite(priorities).all() and (priorities >= 0.0).all()
+        if not possible or np.count_nonzero(priorities) != count:
+            raise ValueError(
+                "The saved array 'priorities' is damaged. Received: "
+                f"{np.count_nonzero(priorities)} numbers that are not zero, from "
+                f"{priorities.min(initial=0.0)} to {priorities.max(initial=0.0)}. "
+                f"Expected: {count} positive ones."
+            )
 
     def set_state(self, state):
         """Restores what `get_state` gave, after `get_arrays` were written to."""

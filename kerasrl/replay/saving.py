@@ -53,6 +53,7 @@ def restore(buffer, state, arrays):
     try:
         parts = _parts(buffer)
         _check_arrays(parts, arrays)
+        sampler.check_state(state.get("sampler", {}), arrays, len(starts))
     except ValueError:
         streams.set_state(before[0])
         starts.set_state(before[1])

@@ -1,0 +1,247 @@
+import numpy as np
+import pytest
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from replay_reference import World, frame_observer, stream
+from test_replay_buffer import ACTIONS, NUMBERS, make_world
+
+from kerasrl.replay import SequenceReplayBuffer, sequence_priorities
+
+STATE = {"lstm": np.zeros(2, np.float32)}
+
+
+def make_buffer(capacity, num_envs=1, sequence_length=6, period=3, **kwargs):
+    space = kwargs.pop("observation_space", NUMBERS)
+    return SequenceReplayBuffer(
+        capacity, space, ACTIONS, num_envs, sequence_length, period, STATE, **kwargs
+    )
+
+
+def expected_sequences(world, length, sequence_length):
+    """All sequences that may be sampled, by the action of the first step."""
+    expected = {}
+    for env, history in enumerate(world.history):
+        rows = stream(history)
+        first_row = max(0, len(rows) - length)
+        complete = len(rows)
+        if history and not history[-1].ended and not world.after_cut[env]:
+            complete -= 1  # The observation after the newest step is not a row yet.
+        for begin in range(first_row, complete - sequence_length + 1):
+            sequence = rows[begin : begin + sequence_length]
+            steps = [row.step for row in sequence]
+            if steps[0] is None or not steps[0].first_of_rollout:
+                continue
+            if any(step is not None and step.after_cut for step in steps[1:]):
+                continue
+            expected[steps[0].action] = describe(rows, begin, sequence_length, env)
+    return expected
+
+
+def describe(rows, begin, sequence_length, env):
+    result = []
+    for index in range(begin, begin + sequence_length):
+        row, step = rows[index], rows[index].step
+        before = rows[index - 1].step if index else None
+        starts = step is not None and (step.episode_start or step.after_cut)
+        if before is None or starts:
+            previous = 0, 0.0
+        else:
+            previous = before.action, before.reward
+        result.append(
+            {
+                "observations": row.observation,
+                "actions": step.action if step else 0,
+                "rewards": step.reward if step else 0.0,
+                "terminated": step.terminated if step else False,
+                "truncated": step.truncated if step else False,
+                "valid": step is not None,
+                "episode_starts": step is not None and step.episode_start,
+                "previous_actions": previous[0],
+                "previous_rewards": previous[1],
+            }
+        )
+    number = rows[begin].step.rollout * 100.0 + env
+    columns = {name: np.stack([row[name] for row in result]) for name in result[0]}
+    return columns, np.array([number, number + 0.5])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    num_envs=st.integers(1, 3),
+    sequence_length=st.integers(1, 9),
+    period=st.integers(1, 7),
+    slack=st.integers(0, 30),
+    longest=st.integers(1, 12),
+    fillers=st.booleans(),
+    exponent=st.sampled_from([None, 0.9]),
+    cuts=st.lists(
+        st.sampled_from([False, False, False, True]), min_size=1, max_size=10
+    ),
+)
+def test_agrees_with_a_slow_replay(
+    seed,
+    num_envs,
+    sequence_length,
+    period,
+    slack,
+    longest,
+    fillers,
+    exponent,
+    cuts,
+):
+    rng = np.random.default_rng(seed)
+    world = make_world(rng, num_envs, lengths=(1, longest), fillers=fillers)
+    length = sequence_length + 2 * period + 1 + slack
+    buffer = make_buffer(
+        length * num_envs,
+        num_envs,
+        sequence_length,
+        period,
+        priority_exponent=exponent,
+    )
+    for cut in cuts:
+        buffer.add(world.collect(period))
+        if cut:
+            buffer.cut()
+            world.reset()
+    expected = expected_sequences(world, length, sequence_length)
+    assert len(buffer) == len(expected)
+    if not expected:
+        return
+    batch = buffer.sample(15 * len(expected) + 40, rng=rng)
+    actions, first = np.unique(batch["actions"][:, 0], return_index=True)
+    assert actions.tolist() == sorted(expected)
+    for name in expected[actions[0]][0]:
+        np.testing.assert_allclose(
+            batch[name][first],
+            np.stack([expected[action][0][name] for action in actions]),
+            rtol=1e-6,
+            err_msg=name,
+        )
+    np.testing.assert_array_equal(
+        batch["state"]["lstm"][first], [expected[action][1] for action in actions]
+    )
+
+
+def test_shapes_and_dtypes():
+    rng = np.random.default_rng(0)
+    world = make_world(rng, 2)
+    buffer = make_buffer(200, 2)
+    for _ in range(5):
+        buffer.add(world.collect(3))
+    for shape, arguments in (((4,), (4,)), ((3, 4), (4, 3))):
+        batch = buffer.sample(*arguments, rng=rng)
+        assert batch["observations"].shape == (*shape, 6, 2)
+        assert batch["previous_rewards"].shape == (*shape, 6)
+        assert batch["state"]["lstm"].shape == (*shape, 2)
+        assert batch["weights"].shape == batch["indices"].shape == shape
+        for name in ("rewards", "previous_rewards", "weights"):
+            assert batch[name].dtype == np.float32
+        assert batch["actions"].dtype == batch["previous_actions"].dtype == np.int64
+
+
+def test_rollouts_shorter_than_the_period_start_fewer_sequences():
+    world = make_world(np.random.default_rng(0), 1, lengths=(90, 90))
+    buffer = make_buffer(90, period=3)
+    for _ in range(14):
+        buffer.add(world.collect(1))
+    # Starts at 0, 3, 6; the one at 9 waits for the fifteenth step.
+    assert len(buffer) == 3
+    batch = buffer.sample(60, rng=np.random.default_rng(0))
+    assert set(batch["actions"][:, 0].tolist()) == {1, 4, 7}
+    buffer.add(world.collect(1))
+    assert len(buffer) == 4
+
+
+def test_a_priority_changes_how_often_a_sequence_is_drawn():
+    rng = np.random.default_rng(0)
+    world = make_world(rng, 1, lengths=(90, 90))
+    buffer = make_buffer(90, priority_exponent=1.0, uniform_fraction=0.0)
+    for _ in range(4):
+        buffer.add(world.collect(3))
+    assert len(buffer) == 3
+    batch = buffer.sample(90, rng=rng)
+    starts, first = np.unique(batch["actions"][:, 0], return_index=True)
+    buffer.update_priorities(batch["indices"][first], np.array([1.0, 2.0, 5.0]))
+    batch = buffer.sample(10, 800, rng=rng)
+    chances = (batch["actions"][..., 0, None] == starts).mean(axis=(0, 1))
+    np.testing.assert_allclose(chances, [0.125, 0.25, 0.625], atol=0.01)
+
+
+def test_frames_in_sequences():
+    rng = np.random.default_rng(0)
+    observers = [frame_observer(rng, 3, padding) for padding in ("reset", "zero")]
+    world = World(rng, 2, observers, lengths=(1, 8))
+    space = spaces.Box(0, 255, (3, 2, 3), np.uint8)
+    buffer = make_buffer(120, 2, observation_space=space, frame_stack=3)
+    full = make_buffer(120, 2, observation_space=space)
+    for _ in range(30):
+        rollout = world.collect(3)
+        buffer.add(rollout)
+        full.add(rollout)
+    batch = buffer.sample(300, rng=rng)
+    whole = full.sample(900, rng=rng)
+    stored = dict(
+        zip(whole["actions"][:, 0].tolist(), whole["observations"], strict=True)
+    )
+    for index, action in enumerate(batch["actions"][:, 0].tolist()):
+        np.testing.assert_array_equal(batch["observations"][index], stored[action])
+
+
+class TestRefusals:
+    def test_a_capacity_that_holds_no_sequence(self):
+        with pytest.raises(ValueError, match="too small"):
+            make_buffer(16, 2)
+
+    @pytest.mark.parametrize("name", ["sequence_length", "period", "capacity"])
+    def test_arguments(self, name):
+        with pytest.raises(ValueError, match=f"`{name}`"):
+            make_buffer(**{"capacity": 90, name: 0})
+
+    @pytest.mark.parametrize(
+        "state", [(), {"gru": np.zeros((1, 2))}, {"lstm": np.zeros((1, 3))}]
+    )
+    def test_other_states(self, state):
+        rollout = make_world(np.random.default_rng(0), 1).collect(3)
+        rollout.state = state
+        with pytest.raises(ValueError, match="state_example"):
+            make_buffer(90).add(rollout)
+
+    def test_no_priorities_to_update(self):
+        with pytest.raises(ValueError, match="no priorities"):
+            make_buffer(90, priority_exponent=None).update_priorities(
+                np.zeros(1, np.int64), np.ones(1)
+            )
+
+
+class TestSequencePriorities:
+    def test_literal_vector(self):
+        # R2D2: 0.9 * 4 + 0.1 * 1.875.
+        errors = np.array([[1.0, 2.0, 4.0, 0.5]])
+        priorities = sequence_priorities(errors, np.ones((1, 4), bool))
+        np.testing.assert_allclose(priorities, [3.7875], rtol=1e-12)
+
+    def test_only_the_mask_counts(self):
+        rng = np.random.default_rng(0)
+        errors, mask = rng.random((2, 5, 7)), rng.random((2, 5, 7)) < 0.5
+        mask[0, 0] = False
+        errors[~mask] = np.nan
+        result = sequence_priorities(errors, mask, eta=0.3)
+        assert result.shape == (2, 5)
+        for index in np.ndindex(2, 5):
+            counted = errors[index][mask[index]]
+            expected = 0.0
+            if counted.size:
+                expected = 0.3 * max(counted) + 0.7 * sum(counted) / len(counted)
+            assert result[index] == pytest.approx(expected, rel=1e-12)
+
+    def test_refusals(self):
+        for errors, mask, eta in (
+            (np.ones((2, 3)), np.ones((2, 1), bool), 0.9),
+            (np.ones((2, 3)), np.ones((2, 3)), 0.9),
+            (np.ones((2, 3)), np.ones((2, 3), bool), 1.1),
+        ):
+            with pytest.raises(ValueError, match="Received"):
+                sequence_priorities(errors, mask, eta)
