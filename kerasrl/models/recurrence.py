@@ -7,8 +7,8 @@ what depends on the step before is left in the loop. Inputs are projected before
 local derivatives and the gradients of the weights are computed for all steps at once.
 
 Measured, forward and backward, float32 `[T, 8, 64]`, 64 units, compiled with XLA on a
-busy CPU with two cores: LSTM 1.6 ms for 32 steps and 8.8 ms for 128, where the loop over
-the cell took 5.4 ms and 28 ms; GRU 1.7 ms and 5.9 ms, before 3.8 ms and 11 ms.
+busy CPU with two cores: LSTM 1.6 ms for 32 steps and 8.8 ms for 128, where the loop
+over the cell took 5.4 ms and 28 ms; GRU 1.7 ms and 5.9 ms, before 3.8 ms and 11 ms.
 Compilation takes 3 s, as before; a loop unrolled in the graph took more than ten times
 as long to compile and ran no faster.
 """

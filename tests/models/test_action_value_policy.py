@@ -162,6 +162,16 @@ def test_members_of_a_batched_layer_begin_differently(initializer):
     assert clone.kernel.shape == layer.kernel.shape
 
 
+def test_layers_of_one_critic_begin_differently():
+    policy = Soft(hidden_units=(8, 8, 8), seed=0)
+    policy.build_for(BOX, ACTIONS)
+    kernels = [np.asarray(layer.kernel) for layer in policy.critics.hidden_layers]
+    members = [*kernels[1], *kernels[2]]
+    for first in range(4):
+        for second in range(first):
+            assert not np.allclose(members[first], members[second], atol=1e-3)
+
+
 def test_batched_layer_refuses_another_number_of_members():
     with pytest.raises(ValueError, match=r"\(2, batch_size, features\)"):
         BatchedDense(2, 3).build((4, 5, 6))
