@@ -52,9 +52,12 @@ class DDPG(OffPolicyAgent):
         self.noise_scale = plans.rates("noise_scale", noise_scale)
 
     def make_policy(self, policy):
-        default = DeterministicActorCritic
-        options = {} if isinstance(policy, dict) else {"num_critics": 1}
-        return acting.make_policy(policy, ActionValuePolicy, default, options)
+        # Of a policy that is made here; a given one may have any number.
+        given = isinstance(policy, ActionValuePolicy)
+        options = {} if given else {"num_critics": 1}
+        return acting.make_policy(
+            policy, ActionValuePolicy, DeterministicActorCritic, options
+        )
 
     def default_optimizer(self):
         return keras.optimizers.Adam(1e-3)

@@ -187,6 +187,9 @@ def rates(name, value):
 def current_rates(agent, name, num_envs):
     """Returns the present values of an argument that `rates` accepted.
 
+    A list has one number for each environment of `fit`. Where no `fit` runs, or more
+    rows than that are acted on, it is repeated.
+
     Args:
         agent: An `Agent`.
         name: Name of the attribute.
@@ -196,14 +199,14 @@ def current_rates(agent, name, num_envs):
         float32 `[B]`.
 
     Raises:
-        ValueError: There is a list of another length.
+        ValueError: There is a list of another length than `fit` has environments.
     """
     value = getattr(agent, name)
     if not isinstance(value, list):
         return np.full(num_envs, current(agent, name), np.float32)
-    if len(value) != num_envs:
+    if agent.envs is not None and len(value) != agent.envs.num_envs:
         raise ValueError(
-            f"Received {len(value)} values of {name} for {num_envs} environments. "
-            f"Expected one for each: pass num_envs={len(value)}."
+            f"Received {len(value)} values of {name} for {agent.envs.num_envs} "
+            f"environments. Expected one for each: pass num_envs={len(value)}."
         )
-    return np.array(value, np.float32)
+    return np.resize(np.array(value, np.float32), num_envs)
