@@ -129,9 +129,7 @@ def categorical_td_errors(logits, target_probabilities, mask=None):
     categorical_td_errors([[0.0, 0.0]], [[0.5, 0.5]])  # [0.0]
     ```
     """
-    logits, targets = _prepare(logits, target_probabilities, None, mask)
-    errors = _divergence(logits, targets)
-    return hide_masked(mask, errors)[0]
+    return _divergence(*_prepare(logits, target_probabilities, None, mask))
 
 
 def _prepare(logits, targets, weights, mask):

@@ -211,6 +211,15 @@ def test_rows_are_worth_what_they_show():
     np.testing.assert_array_equal(mask, flags(1, 1, 1, 0, 0))
 
 
+def test_a_truncation_ends_the_sum_whatever_the_next_row_is():
+    targets, mask = transformed_n_step_targets(
+        np.array([1, 2, 4], F), np.array([3, 5, 7], F), flags(0, 0, 0),
+        flags(1, 0, 0), flags(1, 1, 1), 0.5, 2, epsilon=None,
+    )  # fmt: skip
+    np.testing.assert_allclose(targets, [3 + 1, 5 + 2, 0])
+    np.testing.assert_array_equal(mask, flags(1, 1, 0))
+
+
 def test_a_termination_on_the_last_row_needs_no_next_row():
     targets, mask = transformed_n_step_targets(
         np.array([1, 2], F), np.array([3, 5], F), flags(0, 1), flags(0, 0),
