@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 import click
 import yaml
 
-#: RLlib's names of hyperparameters that mean the same here.
+#: RLlib's names of hyperparameters that mean the same here. Where there are several
+#: names for one of RLlib's, the algorithm's own settings decide.
 RLLIB_CONFIG = {
     "lr": "learning_rate",
     "lambda": "gae_lambda",
@@ -29,6 +30,12 @@ RLLIB_CONFIG = {
     "kl_coeff": "kl_coef",
     "kl_target": "target_kl",
     "grad_clip": "max_grad_norm",
+    "double_q": "double",
+    "prioritized_replay": "prioritized",
+    "prioritized_replay_beta": "importance_exponent",
+    "target_network_update_freq": "target_update_interval",
+    "num_steps_sampled_before_learning_starts": "learning_starts",
+    "initial_alpha": "temperature",
 }
 RLLIB_MODEL = {
     "fcnet_hiddens": "hidden_units",
@@ -112,7 +119,7 @@ def constructor_arguments(cls: type) -> list[str]:
     return [each.name for each in parameters if each.kind not in kinds]
 
 
-def split_config(config: dict[str, Any], agent_class: type) -> Settings:
+def split_config(config: dict[str, Any], agent_class: Any) -> Settings:
     """Sort a configuration by who takes what; refuse what nobody takes.
 
     Args:
@@ -127,11 +134,11 @@ def split_config(config: dict[str, Any], agent_class: type) -> Settings:
     Raises:
         click.UsageError: for a key that is not known, given twice, or not supported.
     """
-    arguments = constructor_arguments(agent_class)
+    arguments = agent_class.hyperparameters()
     known = {*arguments, *FIT, "learning_rate", "optimizer"}
     settings = Settings()
     given: dict[str, str] = {}
-    for key, value in from_rllib(config).items():
+    for key, value in from_rllib(config, arguments).items():
         name = RLLIB_CONFIG.get(key, key)
         if name not in known and name.partition(".")[0] in ("policy", "optimizer"):
             part, _, argument = name.partition(".")
@@ -164,9 +171,7 @@ def split_config(config: dict[str, Any], agent_class: type) -> Settings:
         else:
             settings.agent[name] = value
     if settings.policy:
-        from kerasrl.models import ActorCritic
-
-        check_policy(settings.policy, ActorCritic)
+        check_policy(settings.policy, agent_class.default_policy)
         settings.agent["policy"] = settings.policy
     return settings
 
@@ -179,9 +184,19 @@ def check_policy(policy: dict[str, Any], policy_class: type) -> None:
             refuse(unknown("policy argument", name, known))
 
 
-def from_rllib(config: dict[str, Any]) -> dict[str, Any]:
-    """Translate what in RLlib's configuration is more than another name."""
+def from_rllib(config: dict[str, Any], arguments: Iterable[str]) -> dict[str, Any]:
+    """Translate what in RLlib's configuration is more than another name.
+
+    Args:
+        config: dict of hyperparameters in kerasrl's or RLlib's spelling.
+        arguments: names of the constructor's arguments of the agent.
+
+    Returns:
+        dict of hyperparameters.
+    """
     translated: dict[str, Any] = {}
+    num_envs = config.get("num_envs", config.get("num_envs_per_worker", 8))
+    is_off_policy = "buffer_size" in arguments
     for key, value in config.items():
         if contains_grid_search(value):
             refuse(
@@ -206,13 +221,23 @@ def from_rllib(config: dict[str, Any]) -> dict[str, Any]:
             if value not in filters:
                 refuse(unknown("observation_filter", str(value), filters))
             translated["policy.normalize_observations"] = filters[value]
+        elif key == "train_batch_size" and is_off_policy:
+            translated["batch_size"] = value
+        elif key == "rollout_fragment_length" and is_off_policy:
+            # RLlib updates once after each fragment of each environment.
+            translated["train_every"] = value * num_envs
+        elif key == "replay_buffer_config":
+            translated.update(replay_arguments(value or {}))
+        elif key == "prioritized_replay_alpha":
+            translated["replay"] = {"priority_exponent": value}
+        elif key == "exploration_config":
+            translated["exploration"] = epsilon_schedule(value or {})
         elif key == "train_batch_size":
             if "rollout_fragment_length" in config or "rollout_length" in config:
                 refuse(
                     "Give train_batch_size or rollout_length, not both: an iteration "
                     "is rollout_length * num_envs steps."
                 )
-            num_envs = config.get("num_envs", config.get("num_envs_per_worker", 8))
             if value % num_envs:
                 refuse(
                     f"train_batch_size={value} is not a multiple of "
@@ -225,6 +250,44 @@ def from_rllib(config: dict[str, Any]) -> dict[str, Any]:
         else:
             translated[key] = value
     return translated
+
+
+def replay_arguments(config: dict[str, Any]) -> dict[str, Any]:
+    """RLlib's `replay_buffer_config` as arguments of the agent."""
+    names = {
+        "capacity": "buffer_size",
+        "learning_starts": "learning_starts",
+        "prioritized_replay_beta": "importance_exponent",
+    }
+    translated: dict[str, Any] = {}
+    for name, value in config.items():
+        if name == "type":
+            translated["prioritized"] = "Prioritized" in str(value)
+        elif name == "prioritized_replay_alpha":
+            translated["replay"] = {"priority_exponent": value}
+        elif name in names:
+            translated[names[name]] = value
+        else:
+            known = (*names, "type", "prioritized_replay_alpha")
+            refuse(unknown("entry of replay_buffer_config", name, known))
+    return translated
+
+
+def epsilon_schedule(config: dict[str, Any]) -> Any:
+    """RLlib's `exploration_config` as a schedule of environment steps."""
+    from keras.optimizers.schedules import PolynomialDecay
+
+    config = dict(config)
+    kind = config.pop("type", "EpsilonGreedy")
+    if kind != "EpsilonGreedy":
+        refuse(f"exploration_config has type {kind!r}. Expected 'EpsilonGreedy'.")
+    first = config.pop("initial_epsilon", 1.0)
+    last = config.pop("final_epsilon", 0.05)
+    steps = config.pop("epsilon_timesteps", 10_000)
+    if config:
+        known = ("type", "initial_epsilon", "final_epsilon", "epsilon_timesteps")
+        refuse(unknown("entry of exploration_config", next(iter(config)), known))
+    return PolynomialDecay(first, steps, last)
 
 
 def model_argument(name: str, value: Any) -> dict[str, Any]:

@@ -24,24 +24,16 @@ def make_policy(policy, base, default, options=None):
             default policy), or a dict of arguments of the default policy.
         base: Class that the policy must derive from.
         default: Class of the default policy.
-        options: Dict of arguments of the default policy that the agent was given.
+        options: Dict of arguments with which the default policy is made.
 
     Returns:
         An instance of `base`.
 
     Raises:
         TypeError: It is none of these.
-        ValueError: A policy was given, and differs from the options.
     """
     options = options or {}
     if isinstance(policy, base):
-        for name, value in options.items():
-            if getattr(policy, name, None) != value:
-                raise ValueError(
-                    f"Received {name}={value!r} with a policy whose {name} is "
-                    f"{getattr(policy, name, None)!r}. The option describes the policy "
-                    "that is made when none is given: leave it out."
-                )
         return policy
     if policy is None:
         return default(**options)

@@ -10,6 +10,7 @@ import numpy as np
 from kerasrl import checkpoint
 from kerasrl.agents import acting, hooks, plans, statistics, updates
 from kerasrl.envs import make_envs
+from kerasrl.models import ActorCritic, Policy
 from kerasrl.rollouts import Collector, RewardScaler
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -26,7 +27,8 @@ class Agent:
     attribute of the same name, which is what `get_config` and checkpoints rely on.
 
     Args:
-        policy: As `make_policy` of the subclass takes it.
+        policy: `None` for the algorithm's default, a policy, another `keras.Model` or
+            layer to be the trunk of the default policy, or a dict of its arguments.
         gamma: Float, discount factor.
         max_grad_norm: Float or `None`, bound of the global norm of the gradient.
         normalize_rewards: Whether rewards are divided by the running standard
@@ -34,6 +36,10 @@ class Agent:
         seed: Integer or `None`. With a seed, two runs give the same weights (weights
             of a policy made elsewhere depend on its own seed).
     """
+
+    #: Class that policies must derive from, and that of the policy made by default.
+    policy_base: type = Policy
+    default_policy: type = ActorCritic
 
     #: Whether the algorithm needs the values that the policy's `call` returns.
     uses_values = False
@@ -74,10 +80,13 @@ class Agent:
 
     def make_policy(self, policy):
         """Turns the constructor argument `policy` into a `kerasrl.models.Policy`."""
-        raise NotImplementedError(
-            f"{type(self).__name__} must derive from kerasrl.OnPolicyAgent or "
-            "kerasrl.OffPolicyAgent."
+        return acting.make_policy(
+            policy, self.policy_base, self.default_policy, self.policy_options()
         )
+
+    def policy_options(self):
+        """Returns what the default policy is made with, a dict of arguments."""
+        return {}
 
     # Set-up ---------------------------------------------------------------------
 
@@ -554,15 +563,20 @@ class Agent:
 
     def get_config(self):
         """Returns the constructor arguments as JSON-compatible data."""
+        values = {name: getattr(self, name) for name in self.hyperparameters()}
+        return checkpoint.serialize_config(values)
+
+    @classmethod
+    def hyperparameters(cls):
+        """Returns the names of the constructor's arguments, those of parents too."""
         names = {}
-        for parent in type(self).__mro__:
+        for parent in cls.__mro__:
             parameters = inspect.signature(parent.__init__).parameters.values()
             kinds = {parameter.kind for parameter in parameters}
             names.update((p.name, None) for p in parameters if p.kind not in _VARIADIC)
             if inspect.Parameter.VAR_KEYWORD not in kinds:
                 break  # Else the rest goes to the next class, by `**kwargs`.
-        names.pop("self")
-        return checkpoint.serialize_config({n: getattr(self, n) for n in names})
+        return [name for name in names if name != "self"]
 
     @classmethod
     def from_config(cls, config):

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from kerasrl import losses
-from kerasrl.agents import acting, exploration, plans
+from kerasrl.agents import exploration, plans
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.agents.targets import frozen
 from kerasrl.models import ActionValuePolicy, DeterministicActorCritic
@@ -39,6 +39,9 @@ class DDPG(OffPolicyAgent):
     ```
     """
 
+    policy_base: type = ActionValuePolicy
+    default_policy: type = DeterministicActorCritic
+
     def __init__(
         self,
         policy=None,
@@ -51,13 +54,8 @@ class DDPG(OffPolicyAgent):
         self.noise = plans.choice("noise", noise, exploration.NOISES)
         self.noise_scale = plans.rates("noise_scale", noise_scale)
 
-    def make_policy(self, policy):
-        # Of a policy that is made here; a given one may have any number.
-        given = isinstance(policy, ActionValuePolicy)
-        options = {} if given else {"num_critics": 1}
-        return acting.make_policy(
-            policy, ActionValuePolicy, DeterministicActorCritic, options
-        )
+    def policy_options(self):
+        return {"num_critics": 1}
 
     def default_optimizer(self):
         return keras.optimizers.Adam(1e-3)

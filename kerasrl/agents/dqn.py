@@ -53,6 +53,9 @@ class DQN(OffPolicyAgent):
     ```
     """
 
+    policy_base: type = QFunction
+    default_policy: type = QNetwork
+
     def __init__(
         self,
         policy=None,
@@ -127,19 +130,28 @@ class DQN(OffPolicyAgent):
         }
         return cls(**{**settings, **kwargs})
 
-    def make_policy(self, policy):
+    def policy_options(self):
         options = {
-            "dueling": (self.dueling, False),
-            "num_atoms": (self.num_atoms, 1),
-            "v_min": (self.v_min, None),
-            "v_max": (self.v_max, None),
-            "num_quantiles": (self.num_quantiles, None),
-            "noisy": (self.noisy, False),
+            "dueling": self.dueling,
+            "num_atoms": self.num_atoms,
+            "v_min": self.v_min,
+            "v_max": self.v_max,
+            "num_quantiles": self.num_quantiles,
+            "noisy": self.noisy,
         }
-        chosen = {
-            n: value for n, (value, default) in options.items() if value != default
-        }
-        return acting.make_policy(policy, QFunction, QNetwork, chosen)
+        # What was left out says nothing about a network that was given.
+        return {n: v for n, v in options.items() if v not in (None, False, 1)}
+
+    def make_policy(self, policy):
+        made = super().make_policy(policy)
+        for name, value in self.policy_options().items():
+            if getattr(made, name, None) != value:
+                raise ValueError(
+                    f"Received {name}={value!r} with a policy whose {name} is "
+                    f"{getattr(made, name, None)!r}. Both describe the network: leave "
+                    "out the argument."
+                )
+        return made
 
     def default_optimizer(self):
         return keras.optimizers.Adam(5e-4)

@@ -6,7 +6,6 @@ from kerasrl.agents import acting, plans, updates
 from kerasrl.agents.agent import Agent
 from kerasrl.agents.compiled import CompiledUpdate
 from kerasrl.losses import discounted_returns
-from kerasrl.models import ActorCritic, Policy
 
 
 class OnPolicyAgent(Agent):
@@ -53,9 +52,6 @@ class OnPolicyAgent(Agent):
     ):
         super().__init__(policy, gamma, max_grad_norm, normalize_rewards, seed)
         self.rollout_length = plans.positive_integer("rollout_length", rollout_length)
-
-    def make_policy(self, policy):
-        return acting.make_policy(policy, Policy, ActorCritic)
 
     def iteration_length(self, num_envs):
         return self.rollout_length

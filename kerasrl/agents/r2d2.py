@@ -54,6 +54,9 @@ class R2D2(OffPolicyAgent):
     ```
     """
 
+    policy_base: type = QFunction
+    default_policy: type = QNetwork
+
     def __init__(
         self,
         policy=None,
@@ -96,10 +99,8 @@ class R2D2(OffPolicyAgent):
             None if exploration is None else plans.rates("exploration", exploration)
         )
 
-    def make_policy(self, policy):
-        if policy is None or isinstance(policy, dict):
-            policy = {"cell": "lstm", **(policy or {})}
-        return acting.make_policy(policy, QFunction, QNetwork)
+    def policy_options(self):
+        return {"cell": "lstm"}
 
     def build(self, observation_space, action_space):
         super().build(observation_space, action_space)

@@ -46,6 +46,9 @@ class SAC(OffPolicyAgent):
     ```
     """
 
+    policy_base: type = ActionValuePolicy
+    default_policy: type = SoftActorCritic
+
     def __init__(
         self,
         policy=None,
@@ -67,9 +70,6 @@ class SAC(OffPolicyAgent):
             trainable=adjust_temperature,
             name="log_temperature",
         )
-
-    def make_policy(self, policy):
-        return acting.make_policy(policy, ActionValuePolicy, SoftActorCritic)
 
     def default_optimizer(self):
         return keras.optimizers.Adam(1e-3)

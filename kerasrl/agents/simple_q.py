@@ -32,6 +32,9 @@ class SimpleQ(OffPolicyAgent):
     ```
     """
 
+    policy_base: type = QFunction
+    default_policy: type = QNetwork
+
     def __init__(
         self,
         policy=None,
@@ -51,9 +54,6 @@ class SimpleQ(OffPolicyAgent):
             **kwargs,
         )
         self.exploration = plans.rates("exploration", exploration)
-
-    def make_policy(self, policy):
-        return acting.make_policy(policy, QFunction, QNetwork)
 
     def default_optimizer(self):
         return keras.optimizers.Adam(1e-3)

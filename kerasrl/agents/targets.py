@@ -32,8 +32,9 @@ class TargetNetwork:
             keras.Variable(variable, trainable=False, name=f"target_{variable.name}")
             for variable in self.sources
         ]
-        # Keras keeps the state of random generators as integers among the variables.
-        self._seeds = [v for v in policy.variables if v.dtype == "uint32"]
+        # Keras keeps the state of random generators as integers among the variables, of
+        # a type that depends on the backend.
+        self._seeds = [v for v in policy.variables if v.dtype in ("int64", "uint32")]
 
     @contextlib.contextmanager
     def scope(self):

@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras import ops
 
 from kerasrl import losses
-from kerasrl.agents import acting, exploration, plans, updates
+from kerasrl.agents import exploration, plans, updates
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.agents.targets import frozen
 from kerasrl.models import ActionValuePolicy, DeterministicActorCritic
@@ -42,6 +42,9 @@ class TD3(OffPolicyAgent):
     ```
     """
 
+    policy_base: type = ActionValuePolicy
+    default_policy: type = DeterministicActorCritic
+
     def __init__(
         self,
         policy=None,
@@ -62,9 +65,6 @@ class TD3(OffPolicyAgent):
         )
         self.policy_delay = plans.positive_integer("policy_delay", policy_delay)
         self.seed_generator = keras.random.SeedGenerator(self.seed)
-
-    def make_policy(self, policy):
-        return acting.make_policy(policy, ActionValuePolicy, DeterministicActorCritic)
 
     def default_optimizer(self):
         return keras.optimizers.Adam(1e-3)

@@ -50,6 +50,11 @@ class StreamBuffer:
         return len(self._starts)
 
     @property
+    def capacity(self):
+        """Number of rows over all environments."""
+        return self.num_envs * self._store.streams.length
+
+    @property
     def nbytes(self):
         """Bytes of all arrays, those in files included."""
         arrays = [*self._store.arrays.values(), *self._start_arrays.values()]
