@@ -173,16 +173,16 @@ class TreeColumns:
 
     def _check_leaf(self, column, leaf, lead):
         leaf = np.asarray(leaf)
-        if leaf.shape != lead + column.shape or not (
-            leaf.dtype == column.dtype
-            or np.can_cast(leaf.dtype, column.dtype, "same_kind")
-        ):
+        shape, dtype = lead + column.shape, column.dtype
+        if leaf.shape == shape and leaf.dtype == dtype:
+            return leaf
+        if leaf.shape != shape or not np.can_cast(leaf.dtype, dtype, "same_kind"):
             raise ValueError(
                 f"The rollout's {column.name} do not fit the space {self._space}. "
                 f"Received: shape {leaf.shape} and dtype {leaf.dtype}. Expected: shape "
-                f"{lead + column.shape} and dtype {column.dtype}."
+                f"{shape} and dtype {dtype}."
             )
-        return leaf.astype(column.dtype, copy=False)
+        return leaf.astype(dtype)
 
 
 def _frame_counts(frame_stack, frame_axis, paths, leaves, treespec):

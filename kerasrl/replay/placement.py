@@ -49,7 +49,7 @@ def place_smoothly(chunk, head):
     """
     length = len(chunk)
     position = head + np.arange(length)[:, None]
-    return Placement(position, None, None, head + length, np.ones(head.shape, bool))
+    return Placement(position, None, None, head + length, chunk.valid[-1].copy())
 
 
 def place(chunk, head, begins, num_padding):

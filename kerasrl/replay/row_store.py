@@ -92,11 +92,14 @@ class RowStore:
     def oldest(self):
         """Position `[B]` of the oldest row whose stack of frames is still there.
 
-        Rows before the beginning of the stream are not needed by any other.
+        Before any row is overwritten, it is at most 0. Rows before the beginning of
+        the stream are not needed by any other.
         """
         streams = self.streams
         oldest = streams.head + streams.open - streams.length
-        return np.where(oldest > 0, oldest + self.margin, 0)
+        if self.margin:
+            return np.where(oldest > 0, oldest + self.margin, 0)
+        return oldest
 
     def most_rows(self, placement):
         """How many rows `oldest` may have moved by when a chunk was stored."""
@@ -141,8 +144,11 @@ class RowStore:
             columns = self.observations.columns
             frames.check_shifts(chunk, placement.begins, columns)
             self._write_ages(chunk, placement, other)
-        self._write_steps(chunk, placement, zero_padded)
-        self._write_following(chunk, placement)
+        if placement.kept is None:
+            self._write_smoothly(chunk)
+        else:
+            self._write_steps(chunk, placement, zero_padded)
+            self._write_following(chunk, placement)
         streams.head, streams.open = placement.end, placement.open
         return placement
 
@@ -157,20 +163,28 @@ class RowStore:
         placement = place(chunk, self.streams.head, begins, num_padding)
         return placement, zero_padded, other
 
+    def _write_smoothly(self, chunk):
+        """All steps and the observation after them, the most frequent case."""
+        rows = self.streams.next_rows(len(chunk) + 1)
+        rows, following = rows[:-1], rows[-1]
+        self.observations.write(rows, chunk.observations)
+        self.observations.write(following, chunk.next_observations)
+        self.actions.write(rows, chunk.actions)
+        self.rewards[rows] = chunk.rewards
+        self.kinds[rows] = STEP
+        if np.count_nonzero(chunk.episode_starts):
+            self.kinds[rows[chunk.episode_starts]] = STEP | EPISODE_START
+        self.kinds[following] = 0
+
     def _write_steps(self, chunk, placement, zero_padded):
+        which = np.nonzero(placement.kept)
+        rows = self.streams.rows(which[1], placement.position[which])
         kinds = chunk.episode_starts * np.uint8(EPISODE_START)
-        if placement.kept is None:
-            which = ...
-            rows = self.streams.rows_of_all(placement.position)
-            kinds |= STEP
-        else:
-            which = np.nonzero(placement.kept)
-            rows = self.streams.rows(which[1], placement.position[which])
-            kinds |= chunk.valid * np.uint8(STEP)
-            kinds |= (chunk.valid & chunk.terminated) * np.uint8(TERMINATED)
-            kinds |= (chunk.valid & chunk.truncated) * np.uint8(TRUNCATED)
-            if zero_padded is not None:
-                kinds |= zero_padded * np.uint8(ZERO_PADDED)
+        kinds |= chunk.valid * np.uint8(STEP)
+        kinds |= (chunk.valid & chunk.terminated) * np.uint8(TERMINATED)
+        kinds |= (chunk.valid & chunk.truncated) * np.uint8(TRUNCATED)
+        if zero_padded is not None:
+            kinds |= zero_padded * np.uint8(ZERO_PADDED)
         self.observations.write(rows, [leaf[which] for leaf in chunk.observations])
         self.actions.write(rows, [leaf[which] for leaf in chunk.actions])
         self.rewards[rows] = chunk.rewards[which]
@@ -183,13 +197,9 @@ class RowStore:
             rows = self.streams.rows(env, placement.position[time, env] + 1)
             self.observations.write(rows, chunk.final_observations)
             self.kinds[rows] = 0
-        following = chunk.next_observations
-        if placement.kept is None:
-            rows = self.streams.rows_of_all(placement.end)
-        else:
-            env = np.flatnonzero(placement.open)
-            rows = self.streams.rows(env, placement.end[env])
-            following = [leaf[env] for leaf in following]
+        env = np.flatnonzero(placement.open)
+        rows = self.streams.rows(env, placement.end[env])
+        following = [leaf[env] for leaf in chunk.next_observations]
         self.observations.write(rows, following)
         self.kinds[rows] = 0
 

@@ -38,6 +38,10 @@ class Streams:
         """Indices of rows, for positions `[..., B]` of all environments."""
         return self._offset + position % self.length
 
+    def next_rows(self, count):
+        """Indices `[count, B]` of the next rows of all environments."""
+        return (self.head + np.arange(count)[:, None]) % self.length + self._offset
+
     def close(self, envs):
         """Cuts streams: what comes next does not continue what is there.
 

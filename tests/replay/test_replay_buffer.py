@@ -215,6 +215,15 @@ def test_a_missing_step_is_refused():
     assert len(buffer) == 3
 
 
+def test_a_rollout_may_be_written_to_after_it_was_added():
+    rollout = one_env_rollout([1.0, 2.0])
+    buffer = number_buffer(20, n_step=3, gamma=0.5)
+    buffer.add(rollout)
+    optree.tree_map(lambda leaf: leaf.fill(0), rollout)
+    buffer.add(one_env_rollout([4.0], first=2))
+    np.testing.assert_array_equal(every_sample(buffer)["rewards"], [3.0, 4.0, 4.0])
+
+
 def test_a_filler_without_an_end_cuts():
     """A worker that died leaves fillers, whose observation followed the last step."""
     rollout = one_env_rollout([1.0, 2.0, 3.0, 4.0])
