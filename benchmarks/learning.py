@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from off_policy_experiments import off_policy_experiments
 
 RESULTS = Path(__file__).parent / "results"
 EVALUATION_EPISODES = 100
@@ -50,9 +51,13 @@ class Experiment:
     required: float
     checkpoint: str = "final"
     below: bool = False
+    #: How many evaluations choose the best.
+    evaluations: int = 20
     num_envs: int = 8
     learning_rate: float | None = None
     anneal: bool = False
+    #: First epsilon, environment steps of its fall, last epsilon.
+    exploration: tuple | None = None
     settings: dict = field(default_factory=dict)
     policy: dict = field(default_factory=dict)
     #: The same for Stable-Baselines3, if it is to be compared.
@@ -161,6 +166,9 @@ EXPERIMENTS = {
         settings={**ZOO_CARTPOLE, "normalize_rewards": True},
     ),
 }
+
+
+EXPERIMENTS.update(off_policy_experiments(Experiment))
 
 
 def main():
@@ -283,6 +291,10 @@ def train_kerasrl(experiment, steps, seed):
     if experiment.anneal:
         schedule = keras.optimizers.schedules.PolynomialDecay(0.2, steps, 0.0)
         settings["clip_ratio"] = schedule
+    if experiment.exploration is not None:
+        first, fall, last = experiment.exploration
+        schedule = keras.optimizers.schedules.PolynomialDecay(first, fall, last)
+        settings["exploration"] = schedule
     agent = getattr(kerasrl, experiment.algorithm)(
         policy=dict(experiment.policy) or None, seed=seed, **settings
     )
@@ -304,7 +316,7 @@ def train_kerasrl(experiment, steps, seed):
             callbacks.append(
                 kerasrl.callbacks.PeriodicEvaluation(
                     experiment.env,
-                    every_steps=max(steps // 20, 1),
+                    every_steps=max(steps // experiment.evaluations, 1),
                     episodes=10,
                     seed=10_000 + seed,
                     best_path=best,

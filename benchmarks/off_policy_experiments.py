@@ -1,0 +1,131 @@
+"""What `learning.py` trains of the off-policy algorithms."""
+
+#: rl-baselines3-zoo's hyperparameters of DQN for CartPole. It copies the target network
+#: while it collects, so once for all 128 gradient steps that follow 256 steps.
+ZOO_DQN = {
+    "learning_rate": 2.3e-3,
+    "exploration": (1.0, 8_000, 0.04),
+    "num_envs": 1,
+    "policy": {"hidden_units": (256, 256)},
+    "settings": {
+        "double": False,
+        "train_every": 256,
+        "gradient_steps": 128,
+        "updates_per_call": 128,
+        "target_update_interval": 256,
+        "max_grad_norm": 10,
+    },
+}
+#: For one improvement at a time: gentler, so that each holds what it has learnt.
+ABLATION = {
+    "learning_rate": 1e-3,
+    "exploration": (1.0, 8_000, 0.04),
+    "settings": {
+        "double": False,
+        "batch_size": 128,
+        "train_every": 4,
+        "gradient_steps": 2,
+        "updates_per_call": 32,
+        "target_update_interval": 500,
+        "max_grad_norm": 10,
+    },
+}
+#: What each improvement sets.
+IMPROVEMENTS = {
+    "double": {"double": True},
+    "dueling": {"dueling": True},
+    "prioritized": {"prioritized": True},
+    "n-step": {"n_step": 3},
+    "c51": {"num_atoms": 51, "v_min": 0.0, "v_max": 100.0},
+    "quantile": {"num_quantiles": 32},
+    "noisy": {"noisy": True},
+    "rainbow": {
+        "double": True,
+        "dueling": True,
+        "prioritized": True,
+        "n_step": 3,
+        "num_atoms": 51,
+        "v_min": 0.0,
+        "v_max": 100.0,
+        "noisy": True,
+    },
+}
+PENDULUM = {
+    "env": "Pendulum-v1",
+    "steps": 20_000,
+    "gate": -250,
+    "required": 1.0,
+    "settings": {"gamma": 0.98, "updates_per_call": 16},
+}
+
+
+def off_policy_experiments(experiment):
+    """Returns the experiments by name.
+
+    Args:
+        experiment: The class `Experiment` of `learning.py`.
+    """
+    experiments = {
+        "dqn-cartpole": experiment(
+            algorithm="DQN",
+            env="CartPole-v1",
+            steps=50_000,
+            gate=475,
+            required=1.0,
+            checkpoint="best",
+            evaluations=50,
+            **ZOO_DQN,
+        ),
+        "dqn-acrobot": experiment(
+            algorithm="DQN",
+            env="Acrobot-v1",
+            steps=50_000,
+            gate=-100,
+            required=1.0,
+            checkpoint="best",
+            evaluations=25,
+            **ABLATION,
+        ),
+    }
+    for name, settings in IMPROVEMENTS.items():
+        changed = {**ABLATION, "settings": {**ABLATION["settings"], **settings}}
+        if settings.get("noisy"):
+            changed["exploration"] = None
+        experiments[f"dqn-{name}-cartpole"] = experiment(
+            algorithm="DQN",
+            env="CartPole-v1",
+            steps=100_000,
+            gate=450,
+            required=1.0,
+            checkpoint="best",
+            evaluations=50,
+            **changed,
+        )
+    for algorithm in ("DDPG", "TD3", "SAC"):
+        experiments[f"{algorithm.lower()}-pendulum"] = experiment(
+            algorithm=algorithm, **PENDULUM
+        )
+    experiments["sac-discrete-cartpole"] = experiment(
+        algorithm="SAC",
+        env="CartPole-v1",
+        steps=50_000,
+        gate=400,
+        required=1.0,
+        checkpoint="best",
+        evaluations=25,
+        settings={"updates_per_call": 32, "train_every": 2},
+        policy={"hidden_units": (64, 64)},
+    )
+    stateless = {
+        "env": "StatelessCartPole-v1",
+        "steps": 100_000,
+        "checkpoint": "best",
+        "evaluations": 50,
+    }
+    experiments["r2d2-stateless"] = experiment(
+        algorithm="R2D2", gate=300, required=1.0, **stateless
+    )
+    experiments["dqn-stateless"] = experiment(
+        algorithm="DQN", gate=150, required=1.0, below=True, **stateless, **ABLATION
+    )
+    return experiments
