@@ -77,6 +77,7 @@ class Agent:
         self._compiled_update = None
         self._new_weights = None
         self._actors = {}
+        self.schedules = {}
 
     def make_policy(self, policy):
         """Turns the constructor argument `policy` into a `kerasrl.models.Policy`."""

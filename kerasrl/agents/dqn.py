@@ -132,15 +132,15 @@ class DQN(OffPolicyAgent):
 
     def policy_options(self):
         options = {
-            "dueling": self.dueling,
-            "num_atoms": self.num_atoms,
+            "dueling": self.dueling or None,
+            "num_atoms": None if self.num_atoms == 1 else self.num_atoms,
             "v_min": self.v_min,
             "v_max": self.v_max,
             "num_quantiles": self.num_quantiles,
-            "noisy": self.noisy,
+            "noisy": self.noisy or None,
         }
         # What was left out says nothing about a network that was given.
-        return {n: v for n, v in options.items() if v not in (None, False, 1)}
+        return {name: value for name, value in options.items() if value is not None}
 
     def make_policy(self, policy):
         made = super().make_policy(policy)

@@ -7,6 +7,8 @@ import numbers
 import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
+from kerasrl.rollouts import build_actor
+
 _DEFAULT_STEPS_PER_EPOCH = 1000
 
 
@@ -107,10 +109,27 @@ def current(agent, name):
     """
     value = getattr(agent, name)
     if isinstance(value, LearningRateSchedule):
-        return float(value(agent.env_steps))
+        if name not in agent.schedules:
+            agent.schedules[name] = _compile(value)
+        return agent.schedules[name](agent.env_steps)
     if callable(value):
         return float(value(agent.progress))
     return 0.0 if value is None else float(value)
+
+
+def _compile(schedule):
+    """Makes a function of a step, which takes microseconds instead of a millisecond."""
+    try:
+        program = build_actor(
+            lambda inputs: {"value": schedule(inputs["step"])},
+            {"step": np.zeros(1, np.int64)},
+            backend="numpy",
+            name=type(schedule).__name__,
+        )
+    except (TypeError, ValueError):
+        # A schedule of one's own may take single numbers only.
+        return lambda step: float(schedule(step))
+    return lambda step: float(program({"step": np.array([step])})["value"][0])
 
 
 def positive_integer(name, value, zero=False):
