@@ -309,10 +309,17 @@ class Agent:
         Returns:
             A `kerasrl.rollouts.Rollout`, `[T, B, ...]`.
         """
-        self._running_envs()
+        self.prepare_collecting()
+        return self.finish_collecting()
+
+    def prepare_collecting(self):
+        """Makes the actor and its exploration those of the present weights."""
+        num_envs = self._running_envs().num_envs
         self.actor().refresh(self._new_weights)
-        num_envs = self.envs.num_envs
         self.collector.exploration = self.exploration_inputs(num_envs)
+
+    def finish_collecting(self):
+        """Acts as `prepare_collecting` left the actor; see `collect`."""
         rollout = self.collector.collect()
         self.env_steps += rollout.num_steps
         self.statistics.add(self.collector.drain_episodes())

@@ -201,24 +201,26 @@ class DQN(OffPolicyAgent):
         return loss, {**metrics, "q_value": ops.mean(values), "td_errors": errors}
 
     def _categorical(self, batch, outputs, next_outputs, selector):
-        logits = _rows(outputs["logits"], batch["actions"])
+        logits = losses.select_actions(outputs["logits"], batch["actions"], -2)
         next_actions = _best(next_outputs["q_values"], selector)
         atoms = self.policy.atoms
         targets = losses.project_categorical(
             batch["rewards"][:, None] + batch["discounts"][:, None] * atoms,
-            ops.softmax(_rows(next_outputs["logits"], next_actions)),
+            ops.softmax(
+                losses.select_actions(next_outputs["logits"], next_actions, -2)
+            ),
             atoms,
         )
         loss, metrics = losses.categorical_td_loss(logits, targets, batch["weights"])
         return loss, metrics, losses.categorical_td_errors(logits, targets)
 
     def _quantile(self, batch, outputs, next_outputs, selector):
-        quantiles = _rows(outputs["quantiles"], batch["actions"])
+        quantiles = losses.select_actions(outputs["quantiles"], batch["actions"], -2)
         next_actions = _best(next_outputs["q_values"], selector)
         targets = losses.td_targets(
             ops.broadcast_to(batch["rewards"][:, None], ops.shape(quantiles)),
             ops.broadcast_to(batch["discounts"][:, None], ops.shape(quantiles)),
-            _rows(next_outputs["quantiles"], next_actions),
+            losses.select_actions(next_outputs["quantiles"], next_actions, -2),
         )
         kappa = 1.0 if self.huber_delta is None else self.huber_delta
         loss, metrics = losses.quantile_huber_loss(
@@ -229,9 +231,3 @@ class DQN(OffPolicyAgent):
 
 def _best(q_values, selector):
     return ops.argmax(q_values if selector is None else selector, axis=-1)
-
-
-def _rows(values, actions):
-    """Picks `values[n, actions[n], :]` from `[N, A, M]`."""
-    chosen = ops.take_along_axis(values, ops.cast(actions, "int32")[:, None, None], 1)
-    return ops.squeeze(chosen, 1)

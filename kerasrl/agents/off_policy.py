@@ -1,6 +1,7 @@
 """The iteration of off-policy algorithms: collect, remember, sample, learn."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import tensorflow as tf
@@ -50,6 +51,8 @@ class OffPolicyAgent(Agent):
         replay: `None`, or a dict of further arguments of
             `kerasrl.replay.ReplayBuffer` (`frame_stack`, `directory`) or
             `kerasrl.replay.PrioritizedReplayBuffer` (`priority_exponent`).
+        overlap: Whether to collect and to update at the same time, in two threads. An
+            update then learns from what the iterations before it collected.
         max_grad_norm: Float or `None`, bound of the global norm of the gradient.
         normalize_rewards: Whether sampled rewards are divided by the running standard
             deviation of the discounted return.
@@ -81,6 +84,7 @@ class OffPolicyAgent(Agent):
         prioritized=False,
         importance_exponent=0.4,
         replay=None,
+        overlap=False,
         max_grad_norm=None,
         normalize_rewards=False,
         seed=None,
@@ -103,7 +107,9 @@ class OffPolicyAgent(Agent):
             "importance_exponent", importance_exponent
         )
         self.replay = None if replay is None else dict(replay)
+        self.overlap = overlap
         self.buffer = None
+        self._executor = None
         self.updates = 0
         self.target = None
         self._normalize = None
@@ -172,29 +178,58 @@ class OffPolicyAgent(Agent):
         return steps * self.gradient_steps // self.train_every
 
     def train_iteration(self, on_rollout_end=None):
-        rollout = self.collect()
+        if self.overlap:
+            # What is learnt from, and by what is acted, is settled before either
+            # begins, so the outcome does not depend on which is faster.
+            self.prepare_collecting()
+            learn = self._prepare_learning()
+            pending = self._thread().submit(learn)
+            rollout = self.finish_collecting()
+            logs = pending.result()
+            self._remember(rollout, on_rollout_end)
+        else:
+            self._remember(self.collect(), on_rollout_end)
+            logs = self._prepare_learning()()
+        self.iterations += 1
+        return logs
+
+    def _remember(self, rollout, on_rollout_end):
         if on_rollout_end is not None:
             rollout = on_rollout_end(rollout)
         if self.reward_scaler is not None:
             self.reward_scaler(rollout)
         self.buffer.add(rollout)
-        self._update_normalization(rollout)
-        self.iterations += 1
+        if self._normalizes:
+            self._update_normalization(rollout)
+            self._new_weights = None
+
+    def _prepare_learning(self):
+        """Draws what to learn from; returns a function that learns and returns logs."""
         self._new_weights = None
         if self.env_steps < self.learning_starts or len(self.buffer) == 0:
-            return {}
+            return dict
         batches = self.sample(self.num_updates(self.envs.num_envs))
         indices = batches.pop("indices")
         if self._compiled_update is None:
             self._compiled_update = CompiledUpdate(self, self._updates)
         numbers = np.arange(self.updates, self.updates + len(indices))
         self.updates += len(indices)
-        logs = self._compiled_update(batches, self.settings(), self.due(numbers))
-        if self.prioritized:
-            errors = self._compiled_update.outputs.numpy()
-            self.buffer.update_priorities(indices, errors)
-        self.keep_new_weights()
-        return logs
+        settings, due = self.settings(), self.due(numbers)
+
+        def learn():
+            logs = self._compiled_update(batches, settings, due)
+            if self.prioritized:
+                errors = self._compiled_update.outputs.numpy()
+                self.buffer.update_priorities(indices, errors)
+            self.keep_new_weights()
+            return logs
+
+        return learn
+
+    def _thread(self):
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, "kerasrl-update")
+        return self._executor
 
     def sample(self, num_batches):
         """Draws the batches of several gradient steps.
@@ -281,13 +316,14 @@ class OffPolicyAgent(Agent):
         before, after = env_steps // self.gradient_steps // self.target_update_interval
         return {"update_target": after > before}
 
+    @property
+    def _normalizes(self):
+        policy = self.policy
+        default = type(policy).update_normalization is Policy.update_normalization
+        return not default and getattr(policy, "normalize_observations", True)
+
     def _update_normalization(self, rollout):
         policy = self.policy
-        overridden = (
-            type(policy).update_normalization is not Policy.update_normalization
-        )
-        if not (overridden and getattr(policy, "normalize_observations", True)):
-            return
         if self._normalize is None:
             self._normalize = tf.function(
                 lambda observations, mask: policy.update_normalization(
