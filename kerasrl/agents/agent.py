@@ -1,6 +1,7 @@
 """The base class of all agents: the public interface and the training loop."""
 
 import inspect
+import math
 import time
 
 import gymnasium
@@ -269,6 +270,7 @@ class Agent:
                 self._check_finite(batch_logs.get("loss", 0.0))
             seconds = time.perf_counter() - start_time
             logs = {
+                **dict.fromkeys(self.metric_names(), math.nan),
                 **updates.policy_metrics(self.policy),
                 **mean.result(),
                 **self.statistics.logs(),
@@ -324,6 +326,11 @@ class Agent:
         self.env_steps += rollout.num_steps
         self.statistics.add(self.collector.drain_episodes())
         return rollout
+
+    def metric_names(self):
+        """Returns what an update logs, as far as it is known already."""
+        update = self._compiled_update
+        return () if update is None else update.metric_names or ()
 
     def settings(self):
         """Returns the current values of `scheduled`, float32 `[len(scheduled)]`."""

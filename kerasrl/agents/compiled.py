@@ -31,6 +31,7 @@ class CompiledUpdate:
         self.metric_names = None
         self._packer = None
         self._compiled = None
+        self._called = False
         self._variables = [
             variable.value
             for variable in agent.policy.weights
@@ -56,12 +57,19 @@ class CompiledUpdate:
         if packed is None:
             self._packer, self._compiled = Packer(inputs), None
             packed = self._packer.pack(inputs)
-        if self._compiled is None:
+        if self._compiled is None or not self._called:
             results = self._first_call(packed)
         else:
             results = self._compiled(packed)
+        self._called = True
         metrics, self._weights, self.outputs = results
         return dict(zip(self.metric_names, metrics.numpy().tolist(), strict=True))
+
+    def trace(self, *inputs):
+        """Prepares a call without making it, so that `metric_names` are known."""
+        if self._compiled is None and not self.agent.policy.run_eagerly:
+            self._packer = Packer(inputs)
+            self._compiled = self._compile(self._packer.pack(inputs))
 
     def new_weights(self):
         """Returns the float weights after the last call, sparing a read of each.
@@ -80,7 +88,8 @@ class CompiledUpdate:
             self._compiled = self._run
             return self._run(packed)
         try:
-            self._compiled = self._compile(packed)
+            if self._compiled is None:
+                self._compiled = self._compile(packed)
             return self._compiled(packed)
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
             if not (self.agent.jit_compile == "auto" and self.jit_compile):

@@ -206,12 +206,16 @@ class OffPolicyAgent(Agent):
     def _prepare_learning(self):
         """Draws what to learn from; returns a function that learns and returns logs."""
         self._new_weights = None
-        if self.env_steps < self.learning_starts or len(self.buffer) == 0:
+        if len(self.buffer) == 0:
+            return dict
+        if self._compiled_update is None:
+            self._compiled_update = CompiledUpdate(self, self._updates)
+            # Without this, the first epochs would not log all that later ones do.
+            self._compiled_update.trace(*self._example_batches())
+        if self.env_steps < self.learning_starts:
             return dict
         batches = self.sample(self.num_updates(self.envs.num_envs))
         indices = batches.pop("indices")
-        if self._compiled_update is None:
-            self._compiled_update = CompiledUpdate(self, self._updates)
         numbers = np.arange(self.updates, self.updates + len(indices))
         self.updates += len(indices)
         settings, due = self.settings(), self.due(numbers)
@@ -225,6 +229,13 @@ class OffPolicyAgent(Agent):
             return logs
 
         return learn
+
+    def _example_batches(self):
+        rng, self.rng = self.rng, np.random.default_rng(0)
+        batches = self.sample(self.num_updates(self.envs.num_envs))
+        self.rng = rng
+        numbers = np.arange(len(batches.pop("indices")))
+        return batches, self.settings(), self.due(numbers)
 
     def _thread(self):
         if self._executor is None:
