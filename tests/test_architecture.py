@@ -78,8 +78,32 @@ def test_rooms_of_workers_import_no_tensorflow(module):
 
 
 def test_no_algorithm_inherits_from_another():
-    for name in ("PG", "A2C", "PPO"):
-        assert getattr(agents, name).__bases__ == (agents.OnPolicyAgent,)
+    bases = {agents.OnPolicyAgent, agents.OffPolicyAgent}
+    algorithms = [
+        value
+        for value in vars(agents).values()
+        if isinstance(value, type) and issubclass(value, agents.Agent)
+    ]
+    algorithms = set(algorithms) - bases - {agents.Agent}
+    assert len(algorithms) >= 9
+    for algorithm in algorithms:
+        assert len(algorithm.__bases__) == 1 and algorithm.__bases__[0] in bases
+
+
+def test_an_algorithm_is_one_file_under_300_lines():
+    for algorithm in (
+        "pg",
+        "a2c",
+        "ppo",
+        "dqn",
+        "simple_q",
+        "r2d2",
+        "ddpg",
+        "td3",
+        "sac",
+    ):
+        path = ROOT / "agents" / f"{algorithm}.py"
+        assert len(path.read_text().splitlines()) < 300
 
 
 def test_an_algorithm_is_one_short_file():
