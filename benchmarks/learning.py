@@ -160,8 +160,8 @@ EXPERIMENTS = {
         required=0.6,
         learning_rate=1e-3,
         anneal=True,
-        # The cell sees observations directly, as in sb3-contrib. The feed-forward policy
-        # below keeps its two layers: without them it would be linear.
+        # The cell sees observations directly, as in sb3-contrib. The feed-forward
+        # policy below keeps its two layers: without them it would be linear.
         policy={"cell": "lstm", "hidden_units": (), "normalize_observations": True},
         settings=RECURRENT,
     ),
