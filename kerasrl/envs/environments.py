@@ -89,6 +89,9 @@ class Environments(abc.ABC):
         reset_infos: list of B dicts, the infos of the last `reset`.
         resets_on_next_step: bool, whether the call after an end only resets (a filler),
             so that the `observations` of an ending step are still the final ones.
+        first_index: index of the first of them among all environments of a run, when
+            they are one worker's share; messages count from there.
+        num_envs_of_run: integer, the number of all environments of the run.
 
     Example:
 
@@ -101,11 +104,12 @@ class Environments(abc.ABC):
     """
 
     resets_on_next_step = False
+    first_index = 0
 
     def __init__(self, num_envs, observation_space, action_space, name):
         check_space(observation_space, "observation")
         check_space(action_space, "action")
-        self.num_envs = num_envs
+        self.num_envs = self.num_envs_of_run = num_envs
         self.observation_space = observation_space
         self.action_space = action_space
         self.name = name
@@ -256,16 +260,18 @@ class Environments(abc.ABC):
             shapes = [np.shape(leaf) for leaf in leaves]
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ValueError(
-                f"Environment {index} of {self.name} returned an observation that does "
-                f"not have the structure of its observation space. Received: "
-                f"{observation!r}. Expected an element of {self.observation_space}."
+                f"Environment {self.first_index + index} of {self.name} returned an "
+                "observation that does not have the structure of its observation "
+                f"space. Received: {observation!r}. Expected an element of "
+                f"{self.observation_space}."
             ) from error
         expected = [row.shape[1:] for row in rows]
         if shapes != expected:
             raise ValueError(
-                f"Environment {index} of {self.name} returned an observation that does "
-                f"not fit its observation space. Received shapes: {shapes}. Expected: "
-                f"{expected}. Fix the environment's `observation_space`."
+                f"Environment {self.first_index + index} of {self.name} returned an "
+                "observation that does not fit its observation space. Received "
+                f"shapes: {shapes}. Expected: {expected}. Fix the environment's "
+                "`observation_space`."
             )
 
 

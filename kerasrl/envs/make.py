@@ -6,15 +6,21 @@ import gymnasium
 from gymnasium.vector import VectorEnv
 
 from kerasrl.envs.environments import Environments
-from kerasrl.envs.registration import EnvContext, find_creator, unknown_env_error
+from kerasrl.envs.registration import (
+    EnvContext,
+    WorkerShare,
+    find_creator,
+    unknown_env_error,
+)
 from kerasrl.envs.serial import SerialEnvironments
 from kerasrl.envs.vector import VectorEnvironments
 
 DEFAULT_NUM_ENVS = 8
 _CONTEXT_NAMES = ("context", "config", "env_config", "env_context")
+_WHOLE = WorkerShare()
 
 
-def make_envs(env, num_envs=None, env_config=None, render_mode=None):
+def make_envs(env, num_envs=None, env_config=None, render_mode=None, share=_WHOLE):
     """Makes the environments that a collector steps.
 
     Args:
@@ -28,6 +34,8 @@ def make_envs(env, num_envs=None, env_config=None, render_mode=None):
         env_config: dict. Keywords of `gymnasium.make` for a gymnasium id, otherwise
             the content of the `EnvContext`.
         render_mode: string, for instance `"rgb_array"`, or None.
+        share: `WorkerShare`, which part of a run these are, for `EnvContext` and for
+            messages.
 
     Returns:
         An `Environments`. Its `close` closes only what was made here.
@@ -55,7 +63,8 @@ def make_envs(env, num_envs=None, env_config=None, render_mode=None):
     if env_config is not None and not isinstance(env_config, dict):
         raise ValueError(f"`env_config` must be a dict. Received: {env_config!r}.")
     if isinstance(env, str):
-        return _from_name(env, num_envs, env_config, render_mode)
+        envs = _from_name(env, num_envs, env_config, render_mode, share)
+        return _placed(envs, share)
     if isinstance(env, (Environments, VectorEnv, gymnasium.Env)):
         _refuse_settings(env, env_config, render_mode)
         if isinstance(env, Environments):
@@ -70,17 +79,25 @@ def make_envs(env, num_envs=None, env_config=None, render_mode=None):
             )
         return SerialEnvironments([env])
     if callable(env):
-        return _from_factory(env, num_envs, env_config, render_mode, None)
+        envs = _from_factory(env, num_envs, env_config, render_mode, None, share)
+        return _placed(envs, share)
     raise TypeError(
         "`env` must be a name, a gymnasium id, a gymnasium.Env, a factory, a "
         f"gymnasium.vector.VectorEnv or an Environments. Received: {env!r}."
     )
 
 
-def _from_name(name, num_envs, env_config, render_mode):
+def _placed(envs, share):
+    envs.first_index = share.first_index
+    if share.num_envs is not None:
+        envs.num_envs_of_run = share.num_envs
+    return envs
+
+
+def _from_name(name, num_envs, env_config, render_mode, share):
     creator = find_creator(name)
     if creator is not None:
-        return _from_factory(creator, num_envs, env_config, render_mode, name)
+        return _from_factory(creator, num_envs, env_config, render_mode, name, share)
     if name.startswith("ALE/") and name not in gymnasium.registry:
         try:
             import ale_py
@@ -107,8 +124,8 @@ def _from_name(name, num_envs, env_config, render_mode):
     return SerialEnvironments(envs, name=envs[0].spec.id, owned=True)
 
 
-def _from_factory(factory, num_envs, env_config, render_mode, name):
-    first = _call_factory(factory, 0, env_config, render_mode)
+def _from_factory(factory, num_envs, env_config, render_mode, name, share):
+    first = _call_factory(factory, 0, env_config, render_mode, share)
     if isinstance(first, VectorEnv):
         _check_render_mode(first, render_mode)
         return _check_number(VectorEnvironments(first, name, owned=True), num_envs)
@@ -119,7 +136,7 @@ def _from_factory(factory, num_envs, env_config, render_mode, name):
         )
     envs = [first]
     for index in range(1, DEFAULT_NUM_ENVS if num_envs is None else num_envs):
-        envs.append(_call_factory(factory, index, env_config, render_mode))
+        envs.append(_call_factory(factory, index, env_config, render_mode, share))
     if len({id(env.unwrapped) for env in envs}) < len(envs):
         raise ValueError(
             f"The factory must make a new environment at every call. Received: the "
@@ -130,8 +147,15 @@ def _from_factory(factory, num_envs, env_config, render_mode, name):
     return SerialEnvironments(envs, name, owned=True)
 
 
-def _call_factory(factory, index, env_config, render_mode):
-    context = EnvContext(env_config, vector_index=index, render_mode=render_mode)
+def _call_factory(factory, index, env_config, render_mode, share):
+    context = EnvContext(
+        env_config,
+        share.worker_index,
+        index,
+        share.num_workers,
+        render_mode,
+        share.first_index + index,
+    )
     try:
         parameters = list(inspect.signature(factory).parameters.values())
     except (TypeError, ValueError):  # Some built-in callables have no signature.

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+from typing import NamedTuple
 
 import gymnasium
 
@@ -18,9 +19,11 @@ class EnvContext(dict):
 
     Args:
         config: dict of settings, or None.
-        worker_index: integer, 0 for the environments of this process.
+        worker_index: integer from 1, 0 when environments are in the learner's process.
         vector_index: integer, index of the environment among those of its worker.
         num_workers: integer, number of worker processes, 0 if there are none.
+        env_index: integer, index of the environment among all, whatever the number of
+            workers.
         render_mode: string or None, the render mode asked for.
 
     Example:
@@ -38,12 +41,30 @@ class EnvContext(dict):
         vector_index=0,
         num_workers=0,
         render_mode=None,
+        env_index=None,
     ):
         super().__init__({} if config is None else config)
         self.worker_index = worker_index
         self.vector_index = vector_index
         self.num_workers = num_workers
         self.render_mode = render_mode
+        self.env_index = vector_index if env_index is None else env_index
+
+
+class WorkerShare(NamedTuple):
+    """Which environments of a run a process makes.
+
+    Args:
+        worker_index: integer, from 1; 0 without workers.
+        num_workers: integer.
+        first_index: integer, index of the first of them among all.
+        num_envs: integer, environments in all.
+    """
+
+    worker_index: int = 0
+    num_workers: int = 0
+    first_index: int = 0
+    num_envs: int | None = None
 
 
 def register_env(name, creator):
@@ -87,6 +108,11 @@ def register_env(name, creator):
 def registered_envs():
     """The names known to `register_env`, sorted."""
     return sorted(_CREATORS)
+
+
+def get_creator(name):
+    """What was given to `register_env` under `name`, or None."""
+    return _CREATORS.get(name)
 
 
 def find_creator(name):

@@ -167,8 +167,8 @@ class SerialEnvironments(Environments):
 
     def _add_note(self, error, index, method):
         error.add_note(
-            f"Raised by `{method}` of environment {index} of {self.num_envs} "
-            f"({self.name})."
+            f"Raised by `{method}` of environment {self.first_index + index} of "
+            f"{self.num_envs_of_run} ({self.name})."
         )
 
 

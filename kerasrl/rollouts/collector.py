@@ -209,7 +209,7 @@ class Collector:
             state=_copy(self._state),
             final=self._gather_final(final, rewards),
             extras={name: rows.slice(0, length) for name, rows in extras.items()},
-            infos={name: _info_array(name, infos) for name in self.info_keys},
+            infos=info_arrays(self.info_keys, infos),
         )
         self._check_finite(rollout, observations.slice(0, length + 1))
         inputs = {name: inputs[name] for name in _NEXT_INPUTS}
@@ -368,9 +368,10 @@ class Collector:
             return
         time, env = np.argwhere(~np.isfinite(array))[0][:2].tolist()
         raise ValueError(
-            f"Environment {env} of {self.envs.name} returned {what} with NaN or "
-            f"infinity at step {time} of the rollout. Received: {array[time, env]}. "
-            "Expected finite numbers: fix the environment, or clip them in a wrapper."
+            f"Environment {self.envs.first_index + env} of {self.envs.name} returned "
+            f"{what} with NaN or infinity at step {time} of the rollout. Received: "
+            f"{array[time, env]}. Expected finite numbers: fix the environment, or "
+            "clip them in a wrapper."
         )
 
 
@@ -431,6 +432,19 @@ def _shapes(tree):
 
 def _describe(tree):
     return optree.tree_map(lambda leaf: list(np.shape(leaf)), tree)
+
+
+def info_arrays(names, infos):
+    """Arrays of what environments said, by name.
+
+    Args:
+        names: Names of entries of infos.
+        infos: List of T lists of B dicts.
+
+    Returns:
+        Dict of arrays `[T, B, ...]`; see `Rollout.infos`.
+    """
+    return {name: _info_array(name, infos) for name in names}
 
 
 def _info_array(name, infos):

@@ -103,26 +103,29 @@ class EpisodeStatistics:
         returns += self.returns
         lengths = np.cumsum(valid, axis=0)
         lengths += self.lengths
-        ends = (terminated | truncated) & valid
+        # Fillers too: one in the middle of an episode drops it (a worker was lost).
+        ends = terminated | truncated
         records = []
         if ends.any():
             steps = env_steps + np.cumsum(valid.sum(axis=1))
             # Python numbers: reading single NumPy elements costs more than the rest.
             times, envs = (indices.tolist() for indices in np.nonzero(ends))
-            columns = (returns[ends], lengths[ends], terminated[ends], steps[times])
+            columns = [each[ends] for each in (returns, lengths, terminated, valid)]
             base_returns = [0.0] * len(self.returns)
             base_lengths = [0] * len(self.lengths)
-            for time, env, total, length, by_termination, step in zip(
+            columns.append(steps[times])
+            for time, env, total, length, by_termination, is_end, step in zip(
                 times, envs, *(column.tolist() for column in columns), strict=True
             ):
-                record = EpisodeRecord(
-                    env,
-                    total - base_returns[env],
-                    length - base_lengths[env],
-                    by_termination,
-                    step,
-                )
-                records.append((time, record))
+                if is_end:
+                    record = EpisodeRecord(
+                        env,
+                        total - base_returns[env],
+                        length - base_lengths[env],
+                        by_termination,
+                        step,
+                    )
+                    records.append((time, record))
                 base_returns[env], base_lengths[env] = total, length
             self.returns = returns[-1] - base_returns
             self.lengths = lengths[-1] - base_lengths
@@ -169,10 +172,12 @@ class EpisodeTracker:
         """
         infos, rewards = step.infos, step.rewards.tolist()
         for env, info in enumerate(infos):
+            if info is None:
+                continue  # Lost with its worker; a new episode begins later.
             if not step.valid[env]:
                 # The vector environment only now made the first observation.
                 observation = _row(step.observations, env)
-                self._begin(Episode(env, observation, info.get("reset_info", {})))
+                self.begin(env, observation, info.get("reset_info", {}))
                 continue
             episode = self._episodes[env]
             episode.action = _row(actions, env)
@@ -192,7 +197,17 @@ class EpisodeTracker:
                 self._finished[time, env] = episode.custom_metrics
                 if not self.envs.resets_on_next_step:
                     observation = _row(step.observations, env)
-                    self._begin(Episode(env, observation, info.get("reset_info", {})))
+                    self.begin(env, observation, info.get("reset_info", {}))
+
+    def begin(self, env, observation, info):
+        """Takes in that an environment was reset.
+
+        Args:
+            env: Integer, which one.
+            observation: Tree without batch axis.
+            info: Dict, info of the reset.
+        """
+        self._begin(Episode(env, observation, info))
 
     def custom_metrics(self, time, env):
         """The custom metrics of the episode that ended there in this rollout."""
