@@ -1,0 +1,63 @@
+"""Acting inside a worker: the learner's program on some of its environments."""
+
+import numpy as np
+import optree
+
+from kerasrl.rollouts.noise import draw_noise
+
+
+class PartialActor:
+    """Acts for some of B environments with exactly the numbers that all B would get.
+
+    Matrix products of other sizes are summed in another order, and differ in the last
+    bits. So the program always runs on B rows, of which only those of this worker's
+    environments count. It takes little longer: most of the time of small networks goes
+    into calling NumPy.
+
+    Args:
+        program: `kerasrl.rollouts.program.Program`.
+        initial_state: As for `kerasrl.rollouts.Actor`.
+        start, stop: Integers, the environments of this worker among all.
+        num_envs: Integer, B.
+        leader: The generator of environment 0, from which noise is drawn that all
+            environments share, or `None` if there is no such noise.
+    """
+
+    def __init__(self, program, initial_state, start, stop, num_envs, leader):
+        self.program = program
+        self.initial_state = initial_state
+        self._leader = leader if start else None
+        self._own = slice(start, stop)
+        self._num_envs = num_envs
+        self._is_whole = stop - start == num_envs
+        self._padded = None
+
+    def draw(self, generators, steps):
+        """See `kerasrl.rollouts.Actor.draw`; the noise has rows for all B."""
+        specs = self.program.noise_specs
+        if self._is_whole:
+            return draw_noise(specs, generators, steps)
+        first = 0 if self._leader is None else 1
+        drawn = draw_noise(specs, [self._leader] * first + generators, steps)
+        noise = []
+        for spec, array in zip(specs, drawn, strict=True):
+            if not spec.shared:
+                own = array[:, first:]
+                array = np.zeros((steps, self._num_envs, *own.shape[2:]), own.dtype)
+                array[:, self._own] = own
+            noise.append(array)
+        return noise
+
+    def __call__(self, inputs, noise):
+        if self._is_whole:
+            return self.program.run(inputs, noise)
+        leaves, structure = optree.tree_flatten(inputs)
+        if self._padded is None:
+            # The other rows hold something real, on which no operation warns.
+            self._padded = [
+                np.repeat(leaf[:1], self._num_envs, axis=0) for leaf in leaves
+            ]
+        for padded, leaf in zip(self._padded, leaves, strict=True):
+            padded[self._own] = leaf
+        outputs = self.program.run(structure.unflatten(self._padded), noise)
+        return optree.tree_map(lambda leaf: leaf[self._own], outputs)
