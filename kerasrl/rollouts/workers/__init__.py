@@ -9,7 +9,12 @@ from kerasrl.rollouts.workers.alternating import AlternatingCollector
 from kerasrl.rollouts.workers.collector import WorkerCollector
 from kerasrl.rollouts.workers.environments import WorkerEnvironments
 from kerasrl.rollouts.workers.local import LocalWorkers
-from kerasrl.rollouts.workers.modes import MODES, make_collector
+from kerasrl.rollouts.workers.modes import (
+    MODES,
+    get_workers,
+    make_collector,
+    make_environments,
+)
 from kerasrl.rollouts.workers.pool import WorkerPool
 
 __all__ = [
@@ -19,5 +24,7 @@ __all__ = [
     "WorkerCollector",
     "WorkerEnvironments",
     "WorkerPool",
+    "get_workers",
     "make_collector",
+    "make_environments",
 ]

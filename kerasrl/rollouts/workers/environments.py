@@ -154,17 +154,13 @@ class WorkerEnvironments(Environments):
         for worker, other in zip(self.workers[1:], others, strict=True):
             for name in ("observation_space", "action_space"):
                 if other[name] != first[name]:
-                    self.close_pool()
+                    if self._owned:
+                        self.pool.close()
                     raise ValueError(
                         f"All environments must have the same `{name}`. Received: "
                         f"{first[name]} and, from worker {worker + 1}, {other[name]}."
                     )
         return first
-
-    def close_pool(self):
-        """Ends the processes if they are this object's."""
-        if self._owned:
-            self.pool.close()
 
     # Single steps -------------------------------------------------------------
 

@@ -1,14 +1,75 @@
 """Who acts, and who only steps."""
 
+from kerasrl.envs.make import make_envs
 from kerasrl.rollouts.collector import Collector
 from kerasrl.rollouts.workers.alternating import AlternatingCollector
 from kerasrl.rollouts.workers.collector import WorkerCollector
 from kerasrl.rollouts.workers.environments import WorkerEnvironments
+from kerasrl.rollouts.workers.local import LocalWorkers
 
 #: - `"act"`: each worker acts for its own environments and sends whole rollouts.
 #: - `"step"`: workers step environments, the learner acts for all of them at once.
 #: - `"alternate"`: so too, but for one half while the other half is stepped.
 MODES = ("act", "step", "alternate")
+
+
+def make_environments(
+    env,
+    num_envs=None,
+    env_config=None,
+    num_workers=0,
+    worker_mode=None,
+    env_timeout=None,
+):
+    """Makes environments here or in worker processes.
+
+    Args:
+        env, num_envs, env_config: As for `kerasrl.envs.make_envs`.
+        num_workers: Integer, 0 for environments in this process.
+        worker_mode: One of `MODES`, or `None` for what suits the actor.
+        env_timeout: As for `WorkerPool`.
+
+    Returns:
+        A `kerasrl.envs.Environments`.
+
+    Raises:
+        ValueError: An argument makes no sense.
+
+    Example:
+
+    ```python
+    envs = make_environments("CartPole-v1", num_envs=8, num_workers=2)
+    ```
+    """
+    if isinstance(num_workers, bool) or not isinstance(num_workers, int):
+        raise ValueError(
+            f"`num_workers` must be an integer. Received: {num_workers!r}."
+        )
+    if worker_mode not in (None, *MODES):
+        raise ValueError(
+            f"Unknown worker_mode. Received: {worker_mode!r}. Expected one of: "
+            f"{', '.join(map(repr, MODES))}, or None."
+        )
+    if num_workers == 0:
+        for name, value in (("worker_mode", worker_mode), ("env_timeout", env_timeout)):
+            if value is not None:
+                raise ValueError(
+                    f"{name}={value!r} is for worker processes. Received: "
+                    "num_workers=0. Give a number of workers, or leave it out."
+                )
+        return make_envs(env, num_envs, env_config)
+    return WorkerEnvironments(
+        env, num_envs, env_config, num_workers, env_timeout, worker_mode
+    )
+
+
+def get_workers(envs):
+    """Returns the `WorkerPool` of environments, or what stands for it in this process.
+
+    Args:
+        envs: `kerasrl.envs.Environments`.
+    """
+    return envs.pool if isinstance(envs, WorkerEnvironments) else LocalWorkers(envs)
 
 
 def make_collector(envs, actor, rollout_length, generators, **arguments):

@@ -44,6 +44,8 @@ class SharedArrays:
     ```
     """
 
+    descriptor = None
+
     def __init__(self, descriptor, layout):
         self.descriptor = descriptor
         self.layout = layout
@@ -79,6 +81,9 @@ class SharedArrays:
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None
+
+    def __del__(self):
+        self.close()
 
 
 def copy_into(target, source):
