@@ -12,7 +12,7 @@ from kerasrl import checkpoint
 from kerasrl.agents import acting, hooks, plans, statistics, updates
 from kerasrl.envs import make_envs
 from kerasrl.models import ActorCritic, Policy
-from kerasrl.rollouts import Collector, RewardScaler
+from kerasrl.rollouts import RewardScaler, workers
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -179,6 +179,9 @@ class Agent:
         steps_per_epoch=None,
         num_envs=None,
         env_config=None,
+        num_workers=0,
+        worker_mode=None,
+        env_timeout=None,
         callbacks=None,
         verbose="auto",
         initial_epoch=0,
@@ -202,6 +205,14 @@ class Agent:
             num_envs: Integer, environments stepped together. Default: 8 for an id or
                 a function, 1 for an instance, its own number for a `VectorEnv`.
             env_config: Dict of arguments for making the environments.
+            num_workers: Integer, processes that the environments are spread over; 0
+                has them in this process. The outcome is the same. See
+                `docs/workers.md`.
+            worker_mode: What workers do: `"act"` and step, `"step"` only, or
+                `"alternate"`, two halves taking turns with the policy. `None` is
+                `"act"` for policies that run in NumPy, else `"step"`.
+            env_timeout: Float, seconds after which an environment of a worker that
+                does not answer is replaced; `None` waits for ever.
             callbacks: List of Keras callbacks; those of `kerasrl.callbacks` have more
                 hooks.
             verbose: `"auto"`, 0 (silent), 1 (progress bar) or 2 (a line per epoch).
@@ -222,7 +233,9 @@ class Agent:
         history.history["episode_return_mean"][-1]
         ```
         """
-        envs = make_envs(env, num_envs, env_config)
+        envs = workers.make_environments(
+            env, num_envs, env_config, num_workers, worker_mode, env_timeout
+        )
         try:
             self.build(envs.observation_space, envs.action_space)
             plan = plans.plan_epochs(
@@ -405,7 +418,7 @@ class Agent:
         seeds = self.rng.integers(2**31, size=(2, envs.num_envs)).tolist()
         generators = [np.random.default_rng(seed) for seed in seeds[0]]
         actor = self.actor()
-        self.collector = Collector(
+        self.collector = workers.make_collector(
             envs,
             actor,
             self.iteration_length(envs.num_envs),
@@ -520,6 +533,15 @@ class Agent:
     def call_envs(self, name, *args, **kwargs):
         """Calls a method of every environment of the running `fit` by its name."""
         return self._running_envs().call(name, *args, **kwargs)
+
+    @property
+    def workers(self):
+        """The workers of the running `fit`, for their `foreach_worker(function)`.
+
+        A `kerasrl.rollouts.workers.WorkerPool`; with `num_workers=0` an object that
+        calls functions in this process.
+        """
+        return workers.get_workers(self._running_envs())
 
     def _running_envs(self):
         if self.envs is None:
