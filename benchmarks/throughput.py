@@ -1,6 +1,6 @@
 """Environment steps per second while training, against Stable-Baselines3.
 
-    python benchmarks/throughput.py [--presets ppo a2c] [--rounds 5] [--steps 100000]
+    python benchmarks/throughput.py [--presets ppo a2c] [--rounds 5]
 
 The two libraries train the same algorithm on the same environment with the same
 hyperparameters, each in processes of its own, in turn (A B A B ...), so that a machine
@@ -40,15 +40,93 @@ PACKAGES = (
 PRESETS = {
     "ppo": {
         "algorithm": "PPO",
+        "env": "CartPole-v1",
+        "num_envs": 8,
         "kerasrl": {"rollout_length": 128, "minibatch_size": 256, "num_epochs": 4},
         "stable_baselines3": {"n_steps": 128, "batch_size": 256, "n_epochs": 4},
         "warm_up": 4096,
+        "steps": 100_000,
     },
     "a2c": {
         "algorithm": "A2C",
+        "env": "CartPole-v1",
+        "num_envs": 8,
         "kerasrl": {"rollout_length": 5},
         "stable_baselines3": {"n_steps": 5},
         "warm_up": 2000,
+        "steps": 100_000,
+    },
+    # One gradient step for four environment steps, in one environment.
+    "dqn": {
+        "algorithm": "DQN",
+        "env": "CartPole-v1",
+        "num_envs": 1,
+        "kerasrl": {
+            "batch_size": 64,
+            "train_every": 4,
+            "updates_per_call": 32,
+            "learning_starts": 1000,
+        },
+        "stable_baselines3": {
+            "batch_size": 64,
+            "train_freq": 4,
+            "learning_starts": 1000,
+            "buffer_size": 100_000,
+        },
+        "warm_up": 3000,
+        "steps": 40_000,
+    },
+    # The same ratio in eight environments at once.
+    "dqn-8": {
+        "algorithm": "DQN",
+        "env": "CartPole-v1",
+        "num_envs": 8,
+        "kerasrl": {
+            "batch_size": 64,
+            "train_every": 4,
+            "updates_per_call": 32,
+            "learning_starts": 1000,
+        },
+        "stable_baselines3": {
+            "batch_size": 64,
+            "train_freq": 1,
+            "gradient_steps": 2,
+            "learning_starts": 1000,
+            "buffer_size": 100_000,
+        },
+        "warm_up": 3000,
+        "steps": 40_000,
+    },
+    # One gradient step of 256 for each environment step.
+    "sac": {
+        "algorithm": "SAC",
+        "env": "Pendulum-v1",
+        "num_envs": 1,
+        "kerasrl": {
+            "batch_size": 256,
+            "updates_per_call": 16,
+            "learning_starts": 500,
+        },
+        "stable_baselines3": {"batch_size": 256, "learning_starts": 500},
+        "warm_up": 1000,
+        "steps": 5_000,
+    },
+    "td3": {
+        "algorithm": "TD3",
+        "env": "Pendulum-v1",
+        "num_envs": 1,
+        "kerasrl": {
+            "batch_size": 256,
+            "updates_per_call": 16,
+            "learning_starts": 500,
+        },
+        "stable_baselines3": {
+            "batch_size": 256,
+            "learning_starts": 500,
+            "policy_kwargs": {"net_arch": [256, 256]},
+        },
+        "warm_up": 1000,
+        "steps": 5_000,
     },
 }
 
@@ -56,9 +134,7 @@ PRESETS = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
-    parser.add_argument("--env", default="CartPole-v1")
-    parser.add_argument("--num-envs", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=100_000)
+    parser.add_argument("--steps", type=int, help="other than the preset's")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=RESULTS / "throughput")
     parser.add_argument("--worker", choices=LIBRARIES, help=argparse.SUPPRESS)
@@ -67,23 +143,21 @@ def main():
         measure = measure_kerasrl if arguments.worker == "kerasrl" else measure_sb3
         print(json.dumps(measure(PRESETS[arguments.presets[0]], arguments)))
         return
-    results = {name: run_preset(name, arguments) for name in arguments.presets}
-    report = {
-        "command": "python benchmarks/throughput.py " + " ".join(sys.argv[1:]),
-        "env": arguments.env,
-        "num_envs": arguments.num_envs,
-        "steps": arguments.steps,
-        "machine": describe_machine(),
-        "versions": versions(),
-        "results": results,
-    }
-    table = markdown(report)
-    print(table)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.with_suffix(".json").write_text(
-        json.dumps(report, indent=2) + "\n"
-    )
-    arguments.output.with_suffix(".md").write_text(table + "\n")
+    path = arguments.output.with_suffix(".json")
+    report = json.loads(path.read_text()) if path.exists() else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for name in arguments.presets:
+        report[name] = {
+            "command": f"python benchmarks/throughput.py --presets {name} "
+            f"--rounds {arguments.rounds}",
+            "steps": arguments.steps or PRESETS[name]["steps"],
+            "machine": describe_machine(),
+            "versions": versions(),
+            "measurements": run_preset(name, arguments),
+        }
+        path.write_text(json.dumps(report, indent=2) + "\n")
+        arguments.output.with_suffix(".md").write_text(markdown(report) + "\n")
+    print(markdown({name: report[name] for name in arguments.presets}))
 
 
 def run_preset(name, arguments):
@@ -93,9 +167,9 @@ def run_preset(name, arguments):
         for library in LIBRARIES:
             command = [
                 *(sys.executable, __file__, "--worker", library, "--presets", name),
-                *("--env", arguments.env, "--num-envs", str(arguments.num_envs)),
-                *("--steps", str(arguments.steps)),
             ]
+            if arguments.steps:
+                command += ["--steps", str(arguments.steps)]
             environment = {
                 "KERAS_BACKEND": "tensorflow",
                 "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -121,12 +195,12 @@ def measure_kerasrl(preset, arguments):
     import kerasrl
 
     agent = getattr(kerasrl, preset["algorithm"])(seed=0, **preset["kerasrl"])
-    settings = {"num_envs": arguments.num_envs, "verbose": 0}
-    agent.fit(arguments.env, steps=1, **settings)
+    settings = {"num_envs": preset["num_envs"], "verbose": 0}
+    agent.fit(preset["env"], steps=1, **settings)
     first_iteration = time.perf_counter() - start
-    agent.fit(arguments.env, steps=preset["warm_up"], **settings)
+    agent.fit(preset["env"], steps=preset["warm_up"], **settings)
     steps, start = agent.env_steps, time.perf_counter()
-    agent.fit(arguments.env, steps=arguments.steps, **settings)
+    agent.fit(preset["env"], steps=arguments.steps or preset["steps"], **settings)
     seconds = time.perf_counter() - start
     return {
         "steps_per_second": (agent.env_steps - steps) / seconds,
@@ -138,32 +212,25 @@ def measure_sb3(preset, arguments):
     import stable_baselines3
     from stable_baselines3.common.env_util import make_vec_env
 
-    envs = make_vec_env(arguments.env, n_envs=arguments.num_envs, seed=0)
+    envs = make_vec_env(preset["env"], n_envs=preset["num_envs"], seed=0)
     model = getattr(stable_baselines3, preset["algorithm"])(
         "MlpPolicy", envs, seed=0, device="cpu", **preset["stable_baselines3"]
     )
     model.learn(preset["warm_up"])
     steps, start = model.num_timesteps, time.perf_counter()
-    model.learn(arguments.steps, reset_num_timesteps=False)
+    model.learn(arguments.steps or preset["steps"], reset_num_timesteps=False)
     seconds = time.perf_counter() - start
     return {"steps_per_second": (model.num_timesteps - steps) / seconds}
 
 
 def markdown(report):
     lines = [
-        f"`{report['command']}`",
-        "",
-        f"{report['env']}, {report['num_envs']} environments, {report['steps']:,} "
-        f"steps timed; {report['machine']}; "
-        + ", ".join(
-            f"{name} {version}" for name, version in report["versions"].items()
-        ),
-        "",
         "| preset | kerasrl steps/s (least, most) | Stable-Baselines3 steps/s (least, "
         "most) | ratio of medians | rounds | import to first iteration |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name, measurements in report["results"].items():
+    for name, entry in report.items():
+        measurements, preset = entry["measurements"], PRESETS[name]
         ours, theirs = (
             [each["steps_per_second"] for each in measurements[library]]
             for library in LIBRARIES
@@ -171,16 +238,21 @@ def markdown(report):
         starts = [
             each["import_to_first_iteration_s"] for each in measurements["kerasrl"]
         ]
-        settings = ", ".join(
-            f"{key} {value}" for key, value in PRESETS[name]["kerasrl"].items()
-        )
+        settings = ", ".join(f"{key} {v}" for key, v in preset["kerasrl"].items())
         ratio = statistics.median(ours) / statistics.median(theirs)
         lines.append(
-            f"| {PRESETS[name]['algorithm']} ({settings}) | {spread(ours)} | "
+            f"| {preset['algorithm']} on {preset['env']}, {preset['num_envs']} envs, "
+            f"{entry['steps']:,} steps ({settings}) | {spread(ours)} | "
             f"{spread(theirs)} | {ratio:.2f} | {len(ours)} | "
             f"{statistics.median(starts):.1f} s |"
         )
-    return "\n".join(lines)
+    machines = {
+        f"{entry['machine']}; "
+        + ", ".join(f"{name} {version}" for name, version in entry["versions"].items())
+        for entry in report.values()
+    }
+    commands = (f"`{entry['command']}`" for entry in report.values())
+    return "\n".join([*lines, "", *sorted(machines), "", *commands])
 
 
 def spread(values):
