@@ -225,7 +225,7 @@ class RowStore:
         env_column = env[:, None]
         position = placement.position[time, env][:, None]
         ahead = np.arange(self.margin, 0, -1)
-        self._history.write(env_column, position - ahead, self.margin - ahead)
+        self._history.write(env_column, position - ahead, 0)
         self.kinds[self.streams.rows(env_column, position - ahead)] = 0
         for column, leaf in frames.stacks(
             self.observations.columns, chunk.observations

@@ -194,7 +194,6 @@ class SequenceReplayBuffer(StreamBuffer):
         rows = store.streams.rows(env, position)
         kinds = store.kinds.take(rows)
         valid = (kinds & STEP) != 0
-        episode_starts = (kinds & EPISODE_START) != 0
         actions = optree.tree_map(
             lambda leaf: _zero(leaf, ~valid), store.actions.read(rows)
         )
@@ -205,8 +204,8 @@ class SequenceReplayBuffer(StreamBuffer):
         )
 
         def previous(at_start, leaf):
-            shifted = np.concatenate([at_start[:, None], leaf[:, :-1]], axis=1)
-            return _zero(shifted, episode_starts)
+            # An episode start follows a row without a step, whose values are zeros.
+            return np.concatenate([at_start[:, None], leaf[:, :-1]], axis=1)
 
         return {
             "observations": store.read_observations(env, position),
@@ -215,7 +214,7 @@ class SequenceReplayBuffer(StreamBuffer):
             "terminated": (kinds & TERMINATED) != 0,
             "truncated": (kinds & TRUNCATED) != 0,
             "valid": valid,
-            "episode_starts": episode_starts,
+            "episode_starts": (kinds & EPISODE_START) != 0,
             "previous_actions": optree.tree_map(
                 previous, started["previous_actions"], actions
             ),

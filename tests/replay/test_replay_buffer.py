@@ -220,8 +220,11 @@ def test_a_rollout_may_be_written_to_after_it_was_added():
     buffer = number_buffer(20, n_step=3, gamma=0.5)
     buffer.add(rollout)
     optree.tree_map(lambda leaf: leaf.fill(0), rollout)
-    buffer.add(one_env_rollout([4.0], first=2))
-    np.testing.assert_array_equal(every_sample(buffer)["rewards"], [3.0, 4.0, 4.0])
+    buffer.cut()
+    buffer.add(one_env_rollout([4.0], first=7))
+    batch = every_sample(buffer)
+    np.testing.assert_array_equal(batch["rewards"], [2.0, 2.0, 4.0])
+    np.testing.assert_array_equal(batch["next_observations"][:, 0], [2, 2, 8])
 
 
 def test_a_filler_without_an_end_cuts():

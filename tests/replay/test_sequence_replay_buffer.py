@@ -155,6 +155,17 @@ def test_rollouts_shorter_than_the_period_start_fewer_sequences():
     assert len(buffer) == 4
 
 
+def test_the_first_rollout_after_a_cut_starts_a_sequence():
+    world = make_world(np.random.default_rng(0), 1, lengths=(90, 90))
+    buffer = make_buffer(90, period=5)
+    for length in (2, 6):
+        buffer.add(world.collect(length))
+        buffer.cut()
+        world.reset()
+    batch = buffer.sample(20, rng=np.random.default_rng(0))
+    assert len(buffer) == 1 and (batch["actions"][:, 0] == 3).all()
+
+
 def test_a_priority_changes_how_often_a_sequence_is_drawn():
     rng = np.random.default_rng(0)
     world = make_world(rng, 1, lengths=(90, 90))
@@ -188,6 +199,29 @@ def test_frames_in_sequences():
     )
     for index, action in enumerate(batch["actions"][:, 0].tolist()):
         np.testing.assert_array_equal(batch["observations"][index], stored[action])
+
+
+def test_rows_for_older_frames_are_not_valid():
+    """A padding that is neither zeros nor repetition has rows of its own."""
+    rng = np.random.default_rng(0)
+    world = World(rng, 1, [frame_observer(rng, 3, "other")], lengths=(1, 8))
+    space = spaces.Box(0, 255, (3, 2, 3), np.uint8)
+    buffer = make_buffer(60, observation_space=space, frame_stack=3)
+    for _ in range(60):
+        buffer.add(world.collect(3))
+    rows = stream(world.history[0], padding_rows=2)
+    actions = [row.step.action if row.step else 0 for row in rows]
+    batch = buffer.sample(200, rng=rng)
+    assert not batch["valid"].all() and len(buffer) > 5
+    for index in range(200):
+        begin = actions.index(batch["actions"][index, 0])
+        for time, row in enumerate(rows[begin : begin + 6]):
+            assert batch["valid"][index, time] == (row.step is not None)
+            assert batch["actions"][index, time] == actions[begin + time]
+            if not row.is_padding:
+                np.testing.assert_array_equal(
+                    batch["observations"][index, time], row.observation
+                )
 
 
 class TestRefusals:
