@@ -6,6 +6,45 @@ import optree
 from kerasrl.rollouts.noise import draw_noise
 
 
+def draw_partial_noise(specs, leader, generators, steps):
+    """Draws noise for some environments, as `draw_noise` would for all.
+
+    Args:
+        specs, generators, steps: As for `kerasrl.rollouts.noise.draw_noise`.
+        leader: The generator of environment 0, if that is not among these and there is
+            noise that all share, else `None`. It draws what it draws there.
+    """
+    if leader is None:
+        return draw_noise(specs, generators, steps)
+    drawn = draw_noise(specs, [leader, *generators], steps)
+    return [
+        array if spec.shared else array[:, 1:]
+        for spec, array in zip(specs, drawn, strict=True)
+    ]
+
+
+class HalfActor:
+    """Acts for some of the environments, with the noise that is theirs among all.
+
+    Args:
+        actor: As for `kerasrl.rollouts.Collector`, with `noise_specs`.
+        leader: As for `draw_partial_noise`.
+    """
+
+    def __init__(self, actor, leader):
+        self.initial_state = actor.initial_state
+        self._actor = actor
+        self._leader = leader
+
+    def draw(self, generators, steps):
+        """See `kerasrl.rollouts.Actor.draw`."""
+        specs = self._actor.noise_specs
+        return draw_partial_noise(specs, self._leader, generators, steps)
+
+    def __call__(self, inputs, noise):
+        return self._actor(inputs, noise)
+
+
 class PartialActor:
     """Acts for some of B environments with exactly the numbers that all B would get.
 
@@ -35,14 +74,13 @@ class PartialActor:
     def draw(self, generators, steps):
         """See `kerasrl.rollouts.Actor.draw`; the noise has rows for all B."""
         specs = self.program.noise_specs
+        drawn = draw_partial_noise(specs, self._leader, generators, steps)
         if self._is_whole:
-            return draw_noise(specs, generators, steps)
-        first = 0 if self._leader is None else 1
-        drawn = draw_noise(specs, [self._leader] * first + generators, steps)
+            return drawn
         noise = []
-        for spec, array in zip(specs, drawn, strict=True):
+        for spec, own in zip(specs, drawn, strict=True):
+            array = own
             if not spec.shared:
-                own = array[:, first:]
                 array = np.zeros((steps, self._num_envs, *own.shape[2:]), own.dtype)
                 array[:, self._own] = own
             noise.append(array)

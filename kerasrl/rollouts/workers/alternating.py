@@ -1,11 +1,13 @@
 """Acting for one half of the environments while the other half is stepped."""
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import optree
 
 from kerasrl.rollouts.collector import Collector
+from kerasrl.rollouts.workers.acting import HalfActor
 from kerasrl.rollouts.workers.environments import WorkerEnvironments
 from kerasrl.rollouts.workers.fragments import InfoKeeper, join_rollouts
 from kerasrl.rollouts.workers.recording import RecordedCollector
@@ -65,9 +67,16 @@ class AlternatingCollector(RecordedCollector):
             own = slice(pool.slices[workers[0]].start, pool.slices[workers[-1]].stop)
             self._keepers.append(keeper)
             self._slices.append(own)
+            leader = None
+            if own.start and any(spec.shared for spec in actor.noise_specs):
+                leader = copy.deepcopy(generators[0])
             self._halves.append(
                 Collector(
-                    keeper, actor, rollout_length, generators[own], all_finals=True
+                    keeper,
+                    HalfActor(actor, leader),
+                    rollout_length,
+                    generators[own],
+                    all_finals=True,
                 )
             )
         self._executor = ThreadPoolExecutor(2, "kerasrl-half")
