@@ -59,6 +59,7 @@ _MODULES = (
     "agents",
     "callbacks",
     "checkpoint",
+    "distribute",
     "distributions",
     "envs",
     "losses",

@@ -64,7 +64,7 @@ def save(agent, path, include_replay=True):
             "The agent has no weights to save yet. Call fit or build first."
         )
     path = pathlib.Path(path)
-    variables = _variables(agent)
+    named = variables(agent)
     replay = agent.get_arrays() if include_replay else {}
     config = {
         "schema": SCHEMA,
@@ -75,7 +75,7 @@ def save(agent, path, include_replay=True):
         "compile": _compile_config(agent),
         "variables": [
             {"path": name, "shape": list(variable.shape), "dtype": variable.dtype}
-            for name, variable in variables
+            for name, variable in named
         ],
         "replay": list(replay),
     }
@@ -86,7 +86,7 @@ def save(agent, path, include_replay=True):
         _CONFIG: _dump(config),
         _STATE: _dump(agent.get_state()),
     }
-    for index, (_, variable) in enumerate(variables):
+    for index, (_, variable) in enumerate(named):
         members[_array_name(index)] = keras.ops.convert_to_numpy(variable)
     for index, array in enumerate(replay.values()):
         members[_array_name(index, "replay")] = array
@@ -319,15 +319,15 @@ def _refuse_unknown(path, config):
 
 
 def _assign(path, agent, descriptions, arrays):
-    variables = _variables(agent)
-    expected = [(name, tuple(variable.shape)) for name, variable in variables]
+    named = variables(agent)
+    expected = [(name, tuple(variable.shape)) for name, variable in named]
     received = [(entry["path"], tuple(entry["shape"])) for entry in descriptions]
     if [shape for _, shape in expected] != [shape for _, shape in received]:
         raise ValueError(
             f"{path} does not fit the policy it describes: received variables "
             f"{received}, expected {expected}."
         )
-    for (name, variable), array in zip(variables, arrays, strict=True):
+    for (name, variable), array in zip(named, arrays, strict=True):
         if array.shape != tuple(variable.shape):
             raise ValueError(
                 f"{path}: the array of {name} has shape {array.shape}, expected "
@@ -336,7 +336,8 @@ def _assign(path, agent, descriptions, arrays):
         variable.assign(array)
 
 
-def _variables(agent):
+def variables(agent):
+    """Returns all variables that a checkpoint holds, pairs of a name and a variable."""
     policy = agent.policy
     metrics = {id(v) for metric in policy.metrics for v in metric.variables}
     # `variables` rather than `weights`: states of random generators are among them.

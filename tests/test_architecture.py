@@ -21,9 +21,11 @@ MAY_IMPORT = {
     "envs": {"spaces", "testing"},
     "replay": {"envs", "rollouts", "spaces"},
     "rollouts": {"envs", "replay", "spaces"},
+    "distribute": {"losses"},
     "agents": {
         "callbacks",
         "checkpoint",
+        "distribute",
         "distributions",
         "envs",
         "losses",

@@ -8,8 +8,8 @@ import gymnasium
 import keras
 import numpy as np
 
-from kerasrl import checkpoint
-from kerasrl.agents import acting, hooks, plans, statistics, updates
+from kerasrl import checkpoint, distribute
+from kerasrl.agents import acting, hooks, plans, ranks, statistics, updates
 from kerasrl.envs import make_envs
 from kerasrl.models import ActorCritic, Policy
 from kerasrl.rollouts import RewardScaler, workers
@@ -63,6 +63,9 @@ class Agent:
         self.max_grad_norm = plans.positive("max_grad_norm", max_grad_norm)
         self.normalize_rewards = normalize_rewards
         self.seed = seed
+        self.replicas = distribute.current()
+        #: Whether random generators are those of this rank already.
+        self.knows_its_rank = False
         self.rng = np.random.default_rng(seed)
         self.reward_scaler = RewardScaler(gamma) if normalize_rewards else None
         self.env_name = None
@@ -71,6 +74,7 @@ class Agent:
         self.progress = 0.0
         self.num_traces = 0
         self.statistics = statistics.EpisodeStatistics()
+        self._pool = ranks.Pool(self)
         self.envs = None
         self.collector = None
         self._fitted_env = None
@@ -153,6 +157,11 @@ class Agent:
         agent.summary()
         ```
         """
+        distribute.check(self.replicas)
+        with self.replicas.scope():
+            self._build(observation_space, action_space)
+
+    def _build(self, observation_space, action_space):
         if getattr(self.policy, "seed", 0) is None:
             self.policy.seed = self.seed
         self.policy.build_for(observation_space, action_space)
@@ -238,16 +247,20 @@ class Agent:
         )
         try:
             self.build(envs.observation_space, envs.action_space)
+            num_envs = envs.num_envs * self.replicas.num_ranks
             plan = plans.plan_epochs(
-                self.iteration_length(envs.num_envs) * envs.num_envs,
+                self.iteration_length(envs.num_envs) * num_envs,
                 steps,
                 epochs,
                 steps_per_epoch,
             )
             callbacks = hooks.CallbackHooks(self, callbacks, plan, verbose)
             self.envs, self.env_name, self._fitted_env = envs, envs.name, env
-            env_seeds = self._start_collecting(envs, callbacks.episode_listener)
-            self._loop(plan, callbacks, initial_epoch, env_seeds)
+            with self.replicas.scope(), self.replicas.errors():
+                ranks.check_plan(self, envs.num_envs, plan)
+                ranks.separate(self)
+                env_seeds = self._start_collecting(envs, callbacks.episode_listener)
+                self._loop(plan, callbacks, initial_epoch, env_seeds)
         finally:
             self.envs = self.collector = self._fitted_env = None
             envs.close()
@@ -261,6 +274,7 @@ class Agent:
         self.collector.reset(env_seeds)
         # `keras.callbacks.BackupAndRestore` says here where to go on.
         initial_epoch = getattr(self.policy, "_initial_epoch", None) or initial_epoch
+        initial_epoch = ranks.synchronize(self, initial_epoch)
         logs = {}
         for epoch in range(initial_epoch, plan.epochs):
             self.policy.reset_metrics()
@@ -279,20 +293,28 @@ class Agent:
                     # Somebody may have changed the weights since the update.
                     self._new_weights = None
                 if self.policy.stop_training:
-                    break
-                self._check_finite(batch_logs.get("loss", 0.0))
+                    # Ranks end together, at the end of an epoch.
+                    if self.replicas.num_ranks == 1:
+                        break
+                else:
+                    self._check_finite(batch_logs.get("loss", 0.0))
+            metrics = self._pool.finish_epoch(
+                {
+                    **dict.fromkeys(self.metric_names(), math.nan),
+                    **updates.policy_metrics(self.policy),
+                    **mean.result(),
+                }
+            )
             seconds = time.perf_counter() - start_time
             logs = {
-                **dict.fromkeys(self.metric_names(), math.nan),
-                **updates.policy_metrics(self.policy),
-                **mean.result(),
+                **metrics,
                 **self.statistics.logs(),
                 "env_steps": self.env_steps,
                 "steps_per_second": (self.env_steps - start_steps) / seconds,
                 "learning_rate": float(self.policy.optimizer.learning_rate),
             }
             callbacks.on_epoch_end(epoch, logs)
-            if self.policy.stop_training:
+            if self._pool.stops(self.policy.stop_training):
                 break
         optimizer = self.policy.optimizer
         if getattr(optimizer, "use_ema", False):
@@ -336,8 +358,7 @@ class Agent:
     def finish_collecting(self):
         """Acts as `prepare_collecting` left the actor; see `collect`."""
         rollout = self.collector.collect()
-        self.env_steps += rollout.num_steps
-        self.statistics.add(self.collector.drain_episodes())
+        self._pool.add(rollout, self.collector.drain_episodes())
         return rollout
 
     def metric_names(self):

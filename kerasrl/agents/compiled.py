@@ -26,14 +26,16 @@ class CompiledUpdate:
         self.jit_compile = agent.jit_compile
         if self.jit_compile == "auto":
             # XLA takes long to compile loops over time, and then gains nothing.
-            self.jit_compile = not agent.policy.is_recurrent
+            # Nor can it compile what replicas exchange.
+            recurrent = agent.policy.is_recurrent
+            self.jit_compile = agent.replicas.compiles and not recurrent
         self.outputs = None
         self.metric_names = None
         self._packer = None
         self._compiled = None
         self._called = False
         self._variables = [
-            variable.value
+            agent.replicas.local(variable.value)
             for variable in agent.policy.weights
             if variable.dtype == "float32"
         ]
@@ -58,7 +60,9 @@ class CompiledUpdate:
             self._packer, self._compiled = Packer(inputs), None
             packed = self._packer.pack(inputs)
         if self._compiled is None or not self._called:
-            results = self._first_call(packed)
+            # Also in the thread of an overlapping update, which knows no scope.
+            with self.agent.replicas.scope():
+                results = self._first_call(packed)
         else:
             results = self._compiled(packed)
         self._called = True
@@ -69,7 +73,8 @@ class CompiledUpdate:
         """Prepares a call without making it, so that `metric_names` are known."""
         if self._compiled is None and not self.agent.policy.run_eagerly:
             self._packer = Packer(inputs)
-            self._compiled = self._compile(self._packer.pack(inputs))
+            with self.agent.replicas.scope():
+                self._compiled = self._compile(self._packer.pack(inputs))
 
     def new_weights(self):
         """Returns the float weights after the last call, sparing a read of each.
@@ -110,7 +115,8 @@ class CompiledUpdate:
 
     def _run(self, packed):
         self.agent.num_traces += 1
-        metrics, outputs = self.function(*self._packer.unpack(packed))
+        with self.agent.replicas.summing():
+            metrics, outputs = self.function(*self._packer.unpack(packed))
         self.metric_names = list(metrics)
         weights = [tf.reshape(variable, [-1]) for variable in self._variables]
         return (

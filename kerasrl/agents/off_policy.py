@@ -110,6 +110,7 @@ class OffPolicyAgent(Agent):
         self.overlap = overlap
         self.buffer = None
         self._executor = None
+        self._learns = False
         self.updates = 0
         self.target = None
         self._normalize = None
@@ -158,6 +159,7 @@ class OffPolicyAgent(Agent):
             )
         # `fit` resets the environments: what ran before does not go on.
         self.buffer.cut()
+        self._learns = False
         seeds = super()._start_collecting(envs, listener)
         self.collector.all_finals = True
         return seeds
@@ -206,13 +208,11 @@ class OffPolicyAgent(Agent):
     def _prepare_learning(self):
         """Draws what to learn from; returns a function that learns and returns logs."""
         self._new_weights = None
-        if len(self.buffer) == 0:
-            return dict
-        if self._compiled_update is None:
+        if self._compiled_update is None and len(self.buffer) > 0:
             self._compiled_update = CompiledUpdate(self, self._updates)
             # Without this, the first epochs would not log all that later ones do.
             self._compiled_update.trace(*self._example_batches())
-        if self.env_steps < self.learning_starts:
+        if not self._may_learn():
             return dict
         batches = self.sample(self.num_updates(self.envs.num_envs))
         indices = batches.pop("indices")
@@ -236,6 +236,13 @@ class OffPolicyAgent(Agent):
         self.rng = rng
         numbers = np.arange(len(batches.pop("indices")))
         return batches, self.settings(), self.due(numbers)
+
+    def _may_learn(self):
+        if not self._learns:
+            ready = self.env_steps >= self.learning_starts and len(self.buffer) > 0
+            # All ranks update, or none.
+            self._learns = all(self.replicas.gather_data(ready))
+        return self._learns
 
     def _thread(self):
         if self._executor is None:
@@ -308,6 +315,12 @@ class OffPolicyAgent(Agent):
             )
             if "td_errors" in metrics:
                 return metrics, metrics.pop("td_errors")
+            if self.prioritized:
+                raise ValueError(
+                    f"Received prioritized=True, but {type(self).__name__}.loss "
+                    'returns no "td_errors" to make priorities of. Return them, or '
+                    "leave out prioritized."
+                )
             return metrics, tf.zeros_like(batch["weights"])
 
         shape = batches["weights"].shape
@@ -336,11 +349,15 @@ class OffPolicyAgent(Agent):
     def _update_normalization(self, rollout):
         policy = self.policy
         if self._normalize is None:
-            self._normalize = tf.function(
-                lambda observations, mask: policy.update_normalization(
-                    updates.merge(observations), updates.merge(mask)
-                )
-            )
+
+            @tf.function
+            def normalize(observations, mask):
+                with self.replicas.summing():
+                    policy.update_normalization(
+                        updates.merge(observations), updates.merge(mask)
+                    )
+
+            self._normalize = normalize
         self._normalize(rollout.observations, rollout.valid)
 
     # State ----------------------------------------------------------------------

@@ -83,7 +83,8 @@ class OnPolicyAgent(Agent):
         if "returns" in batch and "values" in batch:
             # A last axis, which Keras's metrics average over.
             pairs = [updates.merge(batch[n])[:, None] for n in ("returns", "values")]
-            policy.compute_metrics(None, *pairs, updates.merge(batch["mask"]))
+            mask = updates.merge(batch["mask"])
+            self.replicas.run(lambda: policy.compute_metrics(None, *pairs, mask))
         batch = updates.to_samples(batch, policy.is_recurrent)
         metrics = self.update(batch, settings, minibatches)
         # Last, so that acting, values and probabilities of one iteration all rest on

@@ -192,6 +192,7 @@ class R2D2(OffPolicyAgent):
         return loss, {
             **metrics,
             "q_value": losses.masked_mean(values, usable),
+            "count": ops.sum(ops.cast(usable, "float32")),
             "td_errors": losses.sequence_priorities(
                 errors, usable, self.priority_mixture
             ),

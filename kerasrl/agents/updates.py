@@ -12,7 +12,8 @@ _MAX_METRICS = 64
 def gradient_step(agent, batch, settings, loss=None, variables=None):
     """Takes one optimizer step on the loss of a batch.
 
-    The order is: gradients, clipping by the global norm, optimizer.
+    The order is: gradients, their mean over replicas, clipping by the global norm,
+    optimizer.
 
     Args:
         agent: The `Agent`.
@@ -27,19 +28,24 @@ def gradient_step(agent, batch, settings, loss=None, variables=None):
     """
     policy = agent.policy
     variables = agent.trainable_variables if variables is None else variables
-    with tf.GradientTape() as tape:
-        total, metrics = compute_loss(agent, batch, settings, loss or agent.loss)
-    gradients = tape.gradient(
-        total,
-        [variable.value for variable in variables],
-        unconnected_gradients=tf.UnconnectedGradients.ZERO,
-    )
+
+    def compute(batch):
+        with tf.GradientTape() as tape:
+            total, metrics = compute_loss(agent, batch, settings, loss or agent.loss)
+        gradients = tape.gradient(
+            total,
+            [variable.value for variable in variables],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        return gradients, {"loss": total, **metrics}
+
+    gradients, metrics = agent.replicas.gradients(compute, batch)
     norm = tf.linalg.global_norm(gradients)
     if agent.max_grad_norm is not None:
         scale = agent.max_grad_norm / tf.maximum(norm, agent.max_grad_norm)
         gradients = [gradient * scale for gradient in gradients]
     policy.optimizer.apply(gradients, variables)
-    return {"loss": total, **metrics, "gradient_norm": norm}
+    return {**metrics, "gradient_norm": norm}
 
 
 def compute_loss(agent, batch, settings, loss):

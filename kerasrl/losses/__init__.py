@@ -40,7 +40,11 @@ from kerasrl.losses.q_learning import (
     td_targets,
 )
 from kerasrl.losses.quantile import quantile_huber_loss, quantile_td_errors
-from kerasrl.losses.reductions import masked_mean
+from kerasrl.losses.reductions import (
+    masked_mean,
+    sum_over_replicas,
+    summing_over_replicas,
+)
 from kerasrl.losses.returns import (
     discounted_returns,
     lambda_returns,
@@ -83,6 +87,8 @@ __all__ = [
     "soft_policy_loss",
     "soft_values",
     "standardize",
+    "sum_over_replicas",
+    "summing_over_replicas",
     "td_errors",
     "td_loss",
     "td_targets",

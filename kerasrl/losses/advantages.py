@@ -3,7 +3,7 @@
 from keras import ops
 
 from kerasrl.losses.recursion import linear_recursion
-from kerasrl.losses.reductions import hide_masked
+from kerasrl.losses.reductions import hide_masked, sum_over_replicas
 from kerasrl.losses.shapes import (
     as_floats,
     check_discount,
@@ -83,7 +83,8 @@ def standardize(x, mask=None, epsilon=1e-8):
     """Shifts and scales to mean 0 and standard deviation 1.
 
     The deviation is the sample's (divided by `n - 1`), as in PyTorch and
-    Stable-Baselines3. A single entry, or equal entries, become 0.
+    Stable-Baselines3. A single entry, or equal entries, become 0. With replicas that
+    train together, mean and deviation are those of all their entries.
 
     Args:
         x: Float `[...]`.
@@ -108,11 +109,12 @@ def standardize(x, mask=None, epsilon=1e-8):
     keep = ops.ones_like(x) if mask is None else ops.cast(mask, "bool")
     keep = ops.cast(keep, x.dtype)
     (x,) = hide_masked(mask, x)
-    count = ops.maximum(ops.sum(keep), 1)
-    centred = (x - ops.sum(x) / count) * keep
+    count = ops.maximum(sum_over_replicas(ops.sum(keep)), 1)
+    centred = (x - sum_over_replicas(ops.sum(x)) / count) * keep
     # Again, because rounding left a remainder that equal entries would scale up to 1.
-    centred = (centred - ops.sum(centred) / count) * keep
-    variance = ops.sum(ops.square(centred)) / ops.maximum(count - 1, 1)
+    centred = (centred - sum_over_replicas(ops.sum(centred)) / count) * keep
+    squares = sum_over_replicas(ops.sum(ops.square(centred)))
+    variance = squares / ops.maximum(count - 1, 1)
     # The square root's slope at 0 is infinite; there the result is 0 anyway.
     constant = ops.equal(variance, 0)
     deviation = ops.sqrt(ops.where(constant, ops.ones_like(variance), variance))

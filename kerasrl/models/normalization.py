@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from kerasrl.losses import sum_over_replicas
+
 
 @keras.saving.register_keras_serializable("kerasrl")
 class RunningNormalization(keras.layers.Layer):
@@ -57,7 +59,7 @@ class RunningNormalization(keras.layers.Layer):
         return ops.clip((inputs - self.mean) * scale, -self.clip, self.clip)
 
     def update(self, inputs, mask=None):
-        """Merges a batch into the statistics.
+        """Merges a batch, or those of all replicas, into the statistics.
 
         Args:
             inputs: Float `[N, *features]`.
@@ -68,11 +70,12 @@ class RunningNormalization(keras.layers.Layer):
             weights = ops.ones(ops.shape(inputs)[:1])
         else:
             weights = ops.cast(mask, "float32")
-        total = ops.sum(weights)
+        total = sum_over_replicas(ops.sum(weights))
         shape = (-1,) + (1,) * (len(inputs.shape) - 1)
         weights = ops.reshape(weights, shape) / ops.maximum(total, 1.0)
-        batch_mean = ops.sum(weights * inputs, axis=0)
-        batch_variance = ops.sum(weights * ops.square(inputs - batch_mean), axis=0)
+        batch_mean = sum_over_replicas(ops.sum(weights * inputs, axis=0))
+        squares = ops.square(inputs - batch_mean)
+        batch_variance = sum_over_replicas(ops.sum(weights * squares, axis=0))
         count = self.count + total
         # With no data yet (count 0) and an empty batch, keep what is there.
         share = total / ops.maximum(count, 1.0)

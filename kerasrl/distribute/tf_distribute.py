@@ -1,0 +1,120 @@
+"""Replicas of a `tf.distribute.Strategy`."""
+
+import numpy as np
+import tensorflow as tf
+
+from kerasrl.distribute.gathering import Gathering
+
+
+class TfDistribute(Gathering):
+    """Replicas of a `tf.distribute.Strategy`.
+
+    Made by the library for agents made within `strategy.scope()`. The devices of a
+    `tf.distribute.MirroredStrategy` share each batch of one process. The workers of a
+    `tf.distribute.MultiWorkerMirroredStrategy` are ranks: each collects from its own
+    environments, and its devices share its batches.
+
+    Args:
+        strategy: A `tf.distribute.MirroredStrategy` or
+            `tf.distribute.MultiWorkerMirroredStrategy`.
+
+    Raises:
+        ValueError: It is another strategy.
+
+    Example:
+
+    ```python
+    strategy = tf.distribute.MirroredStrategy()
+    with strategy.scope():
+        agent = kerasrl.PPO()
+        agent.fit("CartPole-v1", steps=100_000)
+    ```
+    """
+
+    def __init__(self, strategy):
+        kinds = (
+            tf.distribute.MirroredStrategy,
+            tf.distribute.MultiWorkerMirroredStrategy,
+        )
+        if not isinstance(strategy, kinds):
+            raise ValueError(
+                f"Received a {type(strategy).__name__}. Expected a "
+                "tf.distribute.MirroredStrategy or MultiWorkerMirroredStrategy."
+            )
+        self.strategy = strategy
+        resolver = strategy.cluster_resolver
+        if resolver is not None and isinstance(strategy, kinds[1]):
+            cluster = resolver.cluster_spec().as_dict()
+            chiefs = len(cluster.get("chief", []))
+            self.num_ranks = max(1, chiefs + len(cluster.get("worker", [])))
+            is_worker = resolver.task_type == "worker"
+            self.rank = (resolver.task_id or 0) + (chiefs if is_worker else 0)
+        self.num_local = strategy.num_replicas_in_sync // self.num_ranks
+
+    def _key(self):
+        return id(self.strategy)
+
+    def scope(self):
+        return self.strategy.scope()
+
+    def sum(self, x):
+        context = tf.distribute.get_replica_context()
+        if context is not None and context.strategy is self.strategy:
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, x)
+        # Outside of replicas each rank has one value, and its devices share it.
+        if self.num_ranks == 1:
+            return tf.identity(x)
+        values = self.strategy.run(
+            lambda: x if self._local_index() == 0 else tf.zeros_like(x)
+        )
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
+
+    def sum_of_parts(self, function, batch):
+        count = self._check_divisible(batch)
+
+        def on_part():
+            start = self._local_index() * count
+            part = tf.nest.map_structure(lambda x: x[start : start + count], batch)
+            return function(part)
+
+        vectors, rows = self.strategy.run(on_part)
+        total = self.strategy.reduce(tf.distribute.ReduceOp.SUM, vectors, axis=None)
+        rows = {
+            name: tf.concat(self.strategy.experimental_local_results(value), axis=0)
+            for name, value in rows.items()
+        }
+        return total, rows
+
+    def local(self, variable):
+        return self.strategy.experimental_local_results(variable)[0]
+
+    def run(self, function):
+        self.strategy.run(function)
+
+    def gather(self, array):
+        array = np.atleast_1d(array)
+        if self.num_ranks == 1:
+            return [array]
+        sizes = self._gather_rows(np.array([len(array)]))
+        return np.split(self._gather_rows(array), np.cumsum(sizes)[:-1])
+
+    def _gather_rows(self, array):
+        def own():
+            return tf.constant(array if self._local_index() == 0 else array[:0])
+
+        with self.strategy.scope():
+            return self.strategy.gather(self.strategy.run(own), axis=0).numpy()
+
+    def _local_index(self):
+        context = tf.distribute.get_replica_context()
+        return context.replica_id_in_sync_group % self.num_local
+
+    def _check_divisible(self, batch):
+        size = tf.nest.flatten(batch)[0].shape[0]
+        if size % self.num_local:
+            raise ValueError(
+                f"A batch of {size} samples cannot be split evenly over "
+                f"{self.num_local} replicas. Choose a minibatch_size or batch_size, or "
+                "num_envs and rollout_length, that they divide."
+            )
+        return size // self.num_local
