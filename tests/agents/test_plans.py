@@ -62,8 +62,10 @@ def test_rates_are_one_for_all_environments_or_one_for_each():
     assert rates.dtype == np.float32 and rates.tolist() == [0.5, 0.5, 0.5]
     rates = plans.current_rates(agent_with([0.0, 0.25]), "rate", 2)
     assert rates.tolist() == [0.0, 0.25]
+    agent = agent_with([0.0, 0.25])
+    agent.envs.num_envs = 3
     with pytest.raises(ValueError, match="num_envs=2"):
-        plans.current_rates(agent_with([0.0, 0.25]), "rate", 3)
+        plans.current_rates(agent, "rate", 3)
 
 
 @pytest.mark.parametrize("value", [[0.5, 2.0], [-0.1], ["a"], "all", None])
