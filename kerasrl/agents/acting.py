@@ -75,7 +75,7 @@ def build(agent, kind):
     examples = {**policy.example_inputs(1), "state": initial_state}
     if kind == "stochastic":
         examples.update(agent.exploration_inputs(1))
-    actor = build_actor(function, examples, name=kind)
+    actor = agent.replicas.alone(lambda: build_actor(function, examples, name=kind))
     actor.initial_state = optree.tree_map(lambda x: x[0], initial_state)
     return actor
 

@@ -311,7 +311,9 @@ class Agent:
                 **self.statistics.logs(),
                 "env_steps": self.env_steps,
                 "steps_per_second": (self.env_steps - start_steps) / seconds,
-                "learning_rate": float(self.policy.optimizer.learning_rate),
+                "learning_rate": float(
+                    keras.ops.convert_to_numpy(self.policy.optimizer.learning_rate)
+                ),
             }
             callbacks.on_epoch_end(epoch, logs)
             if self._pool.stops(self.policy.stop_training):

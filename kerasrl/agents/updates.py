@@ -44,7 +44,7 @@ def gradient_step(agent, batch, settings, loss=None, variables=None):
     if agent.max_grad_norm is not None:
         scale = agent.max_grad_norm / tf.maximum(norm, agent.max_grad_norm)
         gradients = [gradient * scale for gradient in gradients]
-    policy.optimizer.apply(gradients, variables)
+    agent.replicas.apply(policy.optimizer, gradients, variables)
     return {**metrics, "gradient_norm": norm}
 
 

@@ -47,6 +47,10 @@ class Replicas:
         """Returns a context that explains errors of communication."""
         return contextlib.nullcontext()
 
+    def alone(self, function):
+        """Runs a function as if there were no replicas, for what only acts."""
+        return function()
+
     def local(self, variable):
         """Returns the copy of a `tf.Variable` on the first device of this process."""
         return variable
@@ -73,6 +77,10 @@ class Replicas:
         gradients, metrics = compute(batch)
         metrics.pop("count", None)
         return gradients, metrics
+
+    def apply(self, optimizer, gradients, variables):
+        """Updates variables by gradients that replicas have in common. Compiled."""
+        optimizer.apply(gradients, variables)
 
     def summing(self):
         """Returns a context in which the library's sums go over all replicas."""

@@ -1,5 +1,7 @@
 """Replicas of a `tf.distribute.Strategy`."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import tensorflow as tf
 
@@ -85,8 +87,22 @@ class TfDistribute(Gathering):
         }
         return total, rows
 
+    def alone(self, function):
+        # A strategy cannot be left, but other threads do not know it.
+        with ThreadPoolExecutor(1) as executor:
+            return executor.submit(function).result()
+
     def local(self, variable):
         return self.strategy.experimental_local_results(variable)[0]
+
+    def apply(self, optimizer, gradients, variables):
+        number = self.strategy.num_replicas_in_sync
+
+        def on_device():
+            # Keras sums the gradients of replicas here, whether they need it or not.
+            optimizer.apply([gradient / number for gradient in gradients], variables)
+
+        self.strategy.run(on_device)
 
     def run(self, function):
         self.strategy.run(function)
