@@ -252,9 +252,15 @@ def test_start_and_finish_leave_time_between():
         collector.exploration = {"curiosity": np.zeros(4, np.float32)}
         collector.reset(range(4))
         collector.start()
+        with pytest.raises(RuntimeError, match="in turn"):
+            collector.start()
         # What is written now is for the next rollout.
         collector.actor.program.weights[0][:] = np.nan
+        with pytest.raises(RuntimeError, match="before `start`"):
+            envs.foreach(lambda env: env.length)
         assert np.isfinite(collector.finish().extras["scores"]).all()
+        with pytest.raises(RuntimeError, match="in turn"):
+            collector.finish()
 
 
 def test_rollouts_are_new_arrays():
@@ -384,6 +390,8 @@ def test_workers_are_light():
         ({"num_workers": True}, ValueError, "num_workers"),
         ({"num_workers": 1, "worker_mode": "play"}, ValueError, "'act'"),
         ({"num_workers": 1, "env_timeout": 0}, ValueError, "env_timeout"),
+        ({"num_workers": 1, "num_envs": 0}, ValueError, "`num_envs` must be"),
+        ({"num_workers": 1, "num_envs": 2.0}, ValueError, "`num_envs` must be"),
         ({"worker_mode": "act"}, ValueError, "num_workers=0"),
         ({"env_timeout": 5}, ValueError, "num_workers=0"),
     ],

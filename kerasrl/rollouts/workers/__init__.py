@@ -10,12 +10,12 @@ from kerasrl.rollouts.workers.collector import WorkerCollector
 from kerasrl.rollouts.workers.environments import WorkerEnvironments
 from kerasrl.rollouts.workers.local import LocalWorkers
 from kerasrl.rollouts.workers.modes import (
-    MODES,
     get_workers,
     make_collector,
     make_environments,
 )
 from kerasrl.rollouts.workers.pool import WorkerPool
+from kerasrl.rollouts.workers.settings import MODES, check_settings
 
 __all__ = [
     "MODES",
@@ -24,6 +24,7 @@ __all__ = [
     "WorkerCollector",
     "WorkerEnvironments",
     "WorkerPool",
+    "check_settings",
     "get_workers",
     "make_collector",
     "make_environments",

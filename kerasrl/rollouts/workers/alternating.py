@@ -80,7 +80,6 @@ class AlternatingCollector(RecordedCollector):
                 )
             )
         self._executor = ThreadPoolExecutor(2, "kerasrl-half")
-        self._running = None
 
     def reset(self, seeds=None):
         """Starts new episodes in all environments; see `Collector.reset`."""
@@ -98,7 +97,7 @@ class AlternatingCollector(RecordedCollector):
 
     def start(self):
         """Has both halves begin a rollout; call `finish` for it."""
-        self._require_reset()
+        self._check_order(starts=True)
         keys = "all" if self.listener is not None else self.info_keys or None
         self._running = []
         for own, keeper, half in zip(
@@ -116,6 +115,7 @@ class AlternatingCollector(RecordedCollector):
         Returns:
             A `kerasrl.rollouts.Rollout` of new arrays.
         """
+        self._check_order(starts=False)
         running, self._running = self._running, None
         # Both are waited for, also if one fails: their workers must be at rest.
         errors = [future.exception() for future in running]

@@ -73,7 +73,6 @@ class WorkerCollector(RecordedCollector):
         self._fragments = None
         self._signature = None
         self._generations = [None] * self.pool.num_workers
-        self._running = None
 
     def reset(self, seeds=None):
         """Starts new episodes in all environments; see `Collector.reset`."""
@@ -89,7 +88,7 @@ class WorkerCollector(RecordedCollector):
 
         Weights and `exploration` are taken as they are now.
         """
-        self._require_reset()
+        self._check_order(starts=True)
         self._share_fragments()
         copy_into(self._weights.tree, self.actor.program.weights)
         pool, lost = self.pool, {}
@@ -101,9 +100,10 @@ class WorkerCollector(RecordedCollector):
                 continue
             try:
                 pool.signal(worker, channel.COLLECT)
-            except WorkerLost as reason:
-                lost[worker] = reason
+            except WorkerLost as error:
+                lost[worker] = error
         self._running = lost
+        pool.busy = True
 
     def finish(self):
         """Waits for the workers.
@@ -111,7 +111,9 @@ class WorkerCollector(RecordedCollector):
         Returns:
             A `kerasrl.rollouts.Rollout` of new arrays.
         """
+        self._check_order(starts=False)
         pool, lost = self.pool, self._running
+        pool.busy, self._running = False, None
         parts, infos, errors = {}, {}, []
         for worker in range(pool.num_workers):
             if worker in lost:
@@ -120,11 +122,10 @@ class WorkerCollector(RecordedCollector):
                 infos[worker] = pool.receive(worker)
                 parts[worker] = read_fragment(self._fragments[worker].tree)
                 pool.note_success(worker)
-            except WorkerLost as reason:
-                lost[worker] = reason
+            except WorkerLost as error:
+                lost[worker] = error
             except Exception as error:
                 errors.append(error)
-        self._running = None
         if errors:
             raise errors[0]
         restarted = {}

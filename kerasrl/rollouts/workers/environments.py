@@ -106,16 +106,16 @@ class WorkerEnvironments(Environments):
                 continue
             try:
                 pool.signal(worker, channel.STEP)
-            except WorkerLost as reason:
-                lost[worker] = reason
+            except WorkerLost as error:
+                lost[worker] = error
         errors = []
         for worker in self.workers:
             if worker not in lost:
                 try:
                     pool.receive(worker)
                     pool.note_success(worker)
-                except WorkerLost as reason:
-                    lost[worker] = reason
+                except WorkerLost as error:
+                    lost[worker] = error
                 except Exception as error:
                     errors.append(error)
         if errors:

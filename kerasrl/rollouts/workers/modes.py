@@ -6,11 +6,7 @@ from kerasrl.rollouts.workers.alternating import AlternatingCollector
 from kerasrl.rollouts.workers.collector import WorkerCollector
 from kerasrl.rollouts.workers.environments import WorkerEnvironments
 from kerasrl.rollouts.workers.local import LocalWorkers
-
-#: - `"act"`: each worker acts for its own environments and sends whole rollouts.
-#: - `"step"`: workers step environments, the learner acts for all of them at once.
-#: - `"alternate"`: so too, but for one half while the other half is stepped.
-MODES = ("act", "step", "alternate")
+from kerasrl.rollouts.workers.settings import check_settings
 
 
 def make_environments(
@@ -41,22 +37,8 @@ def make_environments(
     envs = make_environments("CartPole-v1", num_envs=8, num_workers=2)
     ```
     """
-    if isinstance(num_workers, bool) or not isinstance(num_workers, int):
-        raise ValueError(
-            f"`num_workers` must be an integer. Received: {num_workers!r}."
-        )
-    if worker_mode not in (None, *MODES):
-        raise ValueError(
-            f"Unknown worker_mode. Received: {worker_mode!r}. Expected one of: "
-            f"{', '.join(map(repr, MODES))}, or None."
-        )
+    check_settings(num_envs, num_workers, worker_mode, env_timeout)
     if num_workers == 0:
-        for name, value in (("worker_mode", worker_mode), ("env_timeout", env_timeout)):
-            if value is not None:
-                raise ValueError(
-                    f"{name}={value!r} is for worker processes. Received: "
-                    "num_workers=0. Give a number of workers, or leave it out."
-                )
         return make_envs(env, num_envs, env_config)
     return WorkerEnvironments(
         env, num_envs, env_config, num_workers, env_timeout, worker_mode

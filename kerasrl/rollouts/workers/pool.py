@@ -1,47 +1,32 @@
 """Starting worker processes, talking to them, and replacing those that fail."""
 
-import contextlib
 import itertools
-import os
-import pickle
 import signal
-import socket
-import subprocess
-import sys
 import time
 import warnings
 import weakref
 
-import gymnasium
 import numpy as np
 
-from kerasrl.envs.make import DEFAULT_NUM_ENVS
-from kerasrl.envs.registration import WorkerShare, get_creator
+from kerasrl.envs.registration import WorkerShare
 from kerasrl.rollouts.workers import channel, stacks
-from kerasrl.rollouts.workers.channel import Channel, Disconnected
+from kerasrl.rollouts.workers.channel import Disconnected
+from kerasrl.rollouts.workers.launching import (
+    WorkerProcess,
+    check_env,
+    close_all,
+    raise_remote,
+    setup_message,
+)
+from kerasrl.rollouts.workers.settings import check_settings
 from kerasrl.rollouts.workers.shared_arrays import SharedArrays
 
-_MODULE = "kerasrl.rollouts.workers.process"
 #: A worker that is lost this often, and never did anything between, stays lost.
 _MAX_LOSSES = 3
-_CLOSING_SECONDS = 2.0
-#: One thread each: several workers would fight for the processors.
-_SINGLE_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class WorkerLost(Exception):
     """A worker ended, or hangs, and cannot answer."""
-
-
-class RemoteTraceback(Exception):
-    """The traceback of an exception in another process, shown as its cause."""
-
-    def __init__(self, text):
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self):
-        return f'\n"""\n{self.text}"""'
 
 
 class WorkerPool:
@@ -81,23 +66,27 @@ class WorkerPool:
     def __init__(
         self, env, num_workers, num_envs=None, env_config=None, env_timeout=None
     ):
-        if num_envs is None:
-            num_envs = max(DEFAULT_NUM_ENVS, num_workers)
-        _check_arguments(env, num_workers, num_envs, env_timeout)
+        check_env(env)
+        self.num_envs = check_settings(num_envs, num_workers, None, env_timeout)
+        if num_workers < 1:
+            raise ValueError("A pool has one worker or more. Received: num_workers=0.")
+        stacks.register()
         self.num_workers = num_workers
-        self.num_envs = num_envs
         self.env_timeout = env_timeout
-        bounds = np.linspace(0, num_envs, num_workers + 1).round().astype(int).tolist()
+        bounds = np.linspace(0, self.num_envs, num_workers + 1).round().astype(int)
+        bounds = bounds.tolist()
         self.slices = [slice(*pair) for pair in itertools.pairwise(bounds)]
-        self._setup = _setup_message(env, env_config)
+        #: Whether workers are at work and cannot be asked for anything else.
+        self.busy = False
+        self._setup = setup_message(env, env_config)
         self._remembered = {}
         # Rows of a cache line: one worker's writing does not slow the others down.
         self._heartbeats = SharedArrays.like(np.zeros((num_workers, 8), np.int64))
         self._workers = []
-        self._finalizer = weakref.finalize(self, _close, self._workers)
+        self._finalizer = weakref.finalize(self, close_all, self._workers)
         try:
             for index in range(num_workers):
-                self._workers.append(_WorkerProcess(index))
+                self._workers.append(WorkerProcess(index))
                 self._send_setup(index)
             self.descriptions = [
                 self._setup_reply(index) for index in range(num_workers)
@@ -185,6 +174,11 @@ class WorkerPool:
 
     def send(self, index, message, descriptor=None):
         """Sends a request; raises `WorkerLost`, as do all methods below."""
+        if self.busy:
+            raise RuntimeError(
+                "Workers are collecting: ask them for something else before `start` or "
+                "after `finish`."
+            )
         try:
             self._workers[index].channel.send(message, descriptor=descriptor)
         except ConnectionError:
@@ -225,7 +219,7 @@ class WorkerPool:
         except Disconnected:
             raise WorkerLost(self._explain(index)) from None
         if kind == channel.FAILURE:
-            _raise_remote(index, worker.process.pid, value)
+            raise_remote(index, worker.process.pid, value)
         return value
 
     def replace(self, index, reason):
@@ -253,7 +247,7 @@ class WorkerPool:
             RuntimeWarning,
             stacklevel=2,
         )
-        self._workers[index] = _WorkerProcess(index, old.generation + 1, losses)
+        self._workers[index] = WorkerProcess(index, old.generation + 1, losses)
         try:
             self._send_setup(index)
             self._setup_reply(index)
@@ -337,107 +331,3 @@ class WorkerPool:
             f"Worker {index + 1} (process {worker.process.pid}) ended with exit code "
             f"{code}{name}."
         )
-
-
-class _WorkerProcess:
-    """A process and the learner's end of the socket to it."""
-
-    def __init__(self, index, generation=0, losses=0):
-        self.index = index
-        self.generation = generation
-        #: How often in a row the worker was lost before it did anything.
-        self.losses = losses
-        ours, theirs = socket.socketpair()
-        environment = {**os.environ, **dict.fromkeys(_SINGLE_THREADS, "1")}
-        # Until the process knows the learner's `sys.path`, to find this very package.
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env=environment,
-                # Ctrl-C is for the learner, which then closes its workers.
-                start_new_session=True,
-            )
-        self.channel = Channel(ours)
-
-    def kill(self, grace=0.0):
-        """Makes sure that the process has ended."""
-        try:
-            self.process.wait(grace)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.channel.close()
-
-
-def _close(workers):
-    """Ends processes, gently at first. Also runs when the interpreter exits."""
-    for worker in workers:
-        with contextlib.suppress(OSError):
-            worker.channel.send(("close",))
-    deadline = time.monotonic() + _CLOSING_SECONDS
-    for worker in workers:
-        worker.kill(max(0.0, deadline - time.monotonic()))
-
-
-def _check_arguments(env, num_workers, num_envs, env_timeout):
-    for name, value in (("num_workers", num_workers), ("num_envs", num_envs)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"`{name}` must be a positive integer. Received: {value!r}."
-            )
-    if num_envs < num_workers:
-        raise ValueError(
-            "Every worker needs an environment. Received: num_envs="
-            f"{num_envs}, num_workers={num_workers}. `num_envs` counts those of all "
-            "workers."
-        )
-    if env_timeout is not None and not env_timeout > 0:
-        raise ValueError(
-            f"`env_timeout` must be positive seconds or None. Received: {env_timeout}."
-        )
-    if not isinstance(env, str) and not callable(env):
-        raise TypeError(
-            "Worker processes make their own environments: `env` must be a name, a "
-            f"gymnasium id or a factory. Received: {env!r}. Pass `lambda: MyEnv()`, or "
-            "num_workers=0."
-        )
-
-
-def _setup_message(env, env_config):
-    """All that a fresh process has to know to make the same environments."""
-    creator = get_creator(env) if isinstance(env, str) else None
-    # Those that gymnasium registers itself are there already.
-    specs = {
-        name: spec
-        for name, spec in gymnasium.registry.items()
-        if not str(spec.entry_point).startswith("gymnasium.")
-    }
-    if isinstance(env, str):
-        specs = {name: spec for name, spec in specs.items() if name == env}
-    sent = {}
-    for name, spec in specs.items():
-        # Others may not be meant for workers at all.
-        with contextlib.suppress(TypeError):
-            sent[name] = channel.dumps(spec)
-    return {
-        "path": list(sys.path),
-        # Read once the path is set, because it may need modules from there.
-        "env": channel.dumps((env, creator, env_config)),
-        "specs": sent,
-    }
-
-
-def _raise_remote(index, pid, failure):
-    """Raises in this process what was raised in a worker."""
-    place = f"In worker {index + 1} (process {pid})."
-    try:
-        error = pickle.loads(failure["error"])
-    except Exception:
-        error = None
-    if not isinstance(error, BaseException):
-        error = RuntimeError(failure["summary"])
-    error.add_note(place)
-    raise error from RemoteTraceback(failure["traceback"])

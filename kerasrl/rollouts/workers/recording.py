@@ -16,6 +16,8 @@ class RecordedCollector(Collector):
     too late to change the environments in the middle of a rollout.
     """
 
+    _running = None
+
     def start(self):
         """Begins a rollout, for `finish`; what happens between them is free time."""
         raise NotImplementedError
@@ -36,9 +38,11 @@ class RecordedCollector(Collector):
         self._statistics = EpisodeStatistics(envs.num_envs)
         self._tracker = None
 
-    def _require_reset(self):
+    def _check_order(self, starts):
         if self._observations is None:
             raise RuntimeError("Call `reset` before the first `collect`.")
+        if starts is not (self._running is None):
+            raise RuntimeError("Call `start`, then `finish`, and so on in turn.")
 
     def _record(self, rollout, infos, restarted):
         """Does what depends on the whole rollout.

@@ -1,0 +1,121 @@
+"""Starting one worker process, and what it is told and answers at first."""
+
+import contextlib
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import time
+
+import gymnasium
+
+from kerasrl.envs.registration import get_creator
+from kerasrl.rollouts.workers import channel
+from kerasrl.rollouts.workers.channel import Channel
+
+_MODULE = "kerasrl.rollouts.workers.process"
+_CLOSING_SECONDS = 2.0
+#: One thread each: several workers would fight for the processors.
+_SINGLE_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an exception in another process, shown as its cause."""
+
+    def __init__(self, text):
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self):
+        return f'\n"""\n{self.text}"""'
+
+
+class WorkerProcess:
+    """A process and the learner's end of the socket to it."""
+
+    def __init__(self, index, generation=0, losses=0):
+        self.index = index
+        self.generation = generation
+        #: How often in a row the worker was lost before it did anything.
+        self.losses = losses
+        ours, theirs = socket.socketpair()
+        environment = {**os.environ, **dict.fromkeys(_SINGLE_THREADS, "1")}
+        # Until the process knows the learner's `sys.path`, to find this very package.
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                # Ctrl-C is for the learner, which then closes its workers.
+                start_new_session=True,
+            )
+        self.channel = Channel(ours)
+
+    def kill(self, grace=0.0):
+        """Makes sure that the process has ended."""
+        try:
+            self.process.wait(grace)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.channel.close()
+
+
+def close_all(workers):
+    """Ends processes, gently at first. Also runs when the interpreter exits."""
+    for worker in workers:
+        with contextlib.suppress(OSError):
+            worker.channel.send(("close",))
+    deadline = time.monotonic() + _CLOSING_SECONDS
+    for worker in workers:
+        worker.kill(max(0.0, deadline - time.monotonic()))
+
+
+def check_env(env):
+    """Refuses environments that exist already."""
+    if not isinstance(env, str) and not callable(env):
+        raise TypeError(
+            "Worker processes make their own environments: `env` must be a name, a "
+            f"gymnasium id or a factory. Received: {env!r}. Pass `lambda: MyEnv()`, or "
+            "num_workers=0."
+        )
+
+
+def setup_message(env, env_config):
+    """All that a fresh process has to know to make the same environments."""
+    creator = get_creator(env) if isinstance(env, str) else None
+    # Those that gymnasium registers itself are there already.
+    specs = {
+        name: spec
+        for name, spec in gymnasium.registry.items()
+        if not str(spec.entry_point).startswith("gymnasium.")
+    }
+    if isinstance(env, str):
+        specs = {name: spec for name, spec in specs.items() if name == env}
+    sent = {}
+    for name, spec in specs.items():
+        # Others may not be meant for workers at all.
+        with contextlib.suppress(TypeError):
+            sent[name] = channel.dumps(spec)
+    return {
+        "path": list(sys.path),
+        # Read once the path is set, because it may need modules from there.
+        "env": channel.dumps((env, creator, env_config)),
+        "specs": sent,
+    }
+
+
+def raise_remote(index, pid, failure):
+    """Raises in this process what was raised in a worker."""
+    place = f"In worker {index + 1} (process {pid})."
+    try:
+        error = pickle.loads(failure["error"])
+    except Exception:
+        error = None
+    if not isinstance(error, BaseException):
+        error = RuntimeError(failure["summary"])
+    error.add_note(place)
+    raise error from RemoteTraceback(failure["traceback"])
