@@ -221,6 +221,11 @@ def main() -> None:
 )
 @click.option("--seed", type=int, help="Seed of weights, environments and exploration.")
 @click.option("--num-envs", type=click.IntRange(min=1), help="Environments at once.")
+@click.option(
+    "--num-workers",
+    type=click.IntRange(min=0),
+    help="Processes that the environments are spread over. Default 0: this one.",
+)
 @click.option("--env-config", metavar="JSON", help="Arguments of the environment.")
 @click.option(
     "--checkpoint-freq",
@@ -266,7 +271,7 @@ def train_command(**options: Any) -> None:
     config = dict(experiment.get("config") or {})
     config.update(parse_json("--config", options["config"]))
     config.update(parse_assignments(options["assignments"]))
-    for name in ("seed", "num_envs"):
+    for name in ("seed", "num_envs", "num_workers"):
         if options[name] is not None:
             config[name] = options[name]
     if options["env_config"] is not None:
@@ -317,7 +322,9 @@ def train_agent(
 ) -> None:
     import kerasrl.callbacks as callbacks
     from kerasrl.callbacks.run_logger import new_run_directory
+    from kerasrl.rollouts.workers import stacks
 
+    stacks.register()
     stop_on = [callbacks.StopOn(stop)] if stop else []
     every = first_given(
         options["checkpoint_freq"], experiment.get("checkpoint_freq"), 10
@@ -450,9 +457,12 @@ def choose_directory(
 
 
 def check_env_name(env: Any, fit: dict[str, Any]) -> str:
-    """Make the environment once: an unknown one ends the command before it starts."""
+    """Make the environment once: a bad choice ends the command before it starts."""
     from kerasrl.envs import make_envs
+    from kerasrl.rollouts.workers import check_settings
 
+    names = ("num_envs", "num_workers", "worker_mode", "env_timeout")
+    check_settings(**{name: fit[name] for name in names if name in fit})
     make_envs(env, num_envs=1, env_config=fit.get("env_config")).close()
     return str(env)
 
@@ -718,6 +728,28 @@ def write_steps(path: str, steps: list[dict[str, Any]]) -> None:
             allow_pickle=False,
             **{name: np.stack(values) for name, values in columns.items()},
         )
+
+
+# stack ------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("pid", type=int)
+def stack(pid: int) -> None:
+    """Print what process PID, which trains, and its workers are doing.
+
+    Each of them writes the stacks of its threads, innermost call first. It goes on
+    undisturbed, even if it hangs.
+    """
+    from kerasrl.rollouts.workers import stacks
+
+    for each in (pid, *stacks.workers_of(pid)):
+        text = stacks.read(each)
+        if text is None:
+            refuse(
+                f"Process {each} does not train with kerasrl here, or not as this user."
+            )
+        click.echo(f"{'Learner' if each == pid else 'Worker'}, process {each}:\n{text}")
 
 
 # list -------------------------------------------------------------------------

@@ -53,7 +53,14 @@ RLLIB_STOP = {
     "training_iteration": "epochs",
 }
 #: Settings that are arguments of `fit` rather than of the agent.
-FIT = ("num_envs", "env_config", "steps_per_epoch")
+FIT = (
+    "num_envs",
+    "env_config",
+    "steps_per_epoch",
+    "num_workers",
+    "worker_mode",
+    "env_timeout",
+)
 #: What an experiment in a YAML file may say.
 EXPERIMENT = (
     "run",
@@ -195,7 +202,13 @@ def from_rllib(config: dict[str, Any], arguments: Iterable[str]) -> dict[str, An
         dict of hyperparameters.
     """
     translated: dict[str, Any] = {}
-    num_envs = config.get("num_envs", config.get("num_envs_per_worker", 8))
+    num_workers = config.get("num_workers") or 0
+    if isinstance(num_workers, bool) or not isinstance(num_workers, int):
+        refuse(f"num_workers must be an integer. Received: {num_workers!r}")
+    # Without any, RLlib's environments are those of the learner.
+    num_shares = max(1, num_workers)
+    num_envs = config.get("num_envs_per_worker", 0) * num_shares
+    num_envs = config.get("num_envs", num_envs or max(8, num_workers))
     is_off_policy = "buffer_size" in arguments
     for key, value in config.items():
         if contains_grid_search(value):
@@ -204,11 +217,10 @@ def from_rllib(config: dict[str, Any], arguments: Iterable[str]) -> dict[str, An
                 "agent."
             )
         if key == "num_workers":
-            if value not in (0, 1, None):
-                refuse(
-                    f"num_workers={value} is not supported: environments run in this "
-                    "process. Use num_envs."
-                )
+            if value:
+                translated[key] = value
+        elif key == "num_envs_per_worker":
+            translated[key] = value * num_shares
         elif key == "framework":
             if value not in ("tf", "tf2", "tfe"):
                 refuse(f"framework must be tf, tf2 or tfe. Received: {value!r}")

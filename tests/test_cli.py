@@ -12,6 +12,7 @@ from kerasrl import experiment
 from kerasrl.agents import A2C, PG, PPO
 from kerasrl.callbacks import run_logger
 from kerasrl.cli import main
+from kerasrl.rollouts.workers import WorkerEnvironments
 
 SMALL = [
     *("--set", "rollout_length=16", "--set", "num_epochs=1"),
@@ -106,7 +107,11 @@ def trained(tmp_path_factory):
         (["train", "PPO", "CartPole-v1", "--import", "nowhere"], "cannot be imported"),
         (["train", "--resume", "nowhere/checkpoint-3"], "no checkpoint at"),
         (["rollout", "nowhere/checkpoint-3"], "no checkpoint at"),
-        (["train", "PPO", "CartPole-v1", "--config", '{"num_workers": 4}'], "num_envs"),
+        (
+            ["train", "PPO", "CartPole-v1", "--num-workers", "3", "--num-envs", "2"],
+            "Every worker needs an environment",
+        ),
+        (["train", "PPO", "CartPole-v1", "--set", "num_workers=a"], "an integer"),
         (["train", "PPO", "CartPole-v1", "--config", '{"framework": "torch"}'], "tf2"),
         (
             ["train", "PPO", "CartPole-v1", "--config", '{"train_batch_size": 1001}'],
@@ -166,7 +171,26 @@ def test_a_failing_environment(tmp_path, monkeypatch):
     assert result.exit_code == 1 and "Traceback" in result.output
 
 
+def test_stack_shows_learner_and_workers():
+    with WorkerEnvironments("CartPole-v1", num_envs=2, num_workers=2) as envs:
+        result = kerasrl("stack", str(os.getpid()))
+        pids = envs.pool.pids
+    assert result.exit_code == 0, result.output
+    for name in (f"Learner, process {os.getpid()}", *(f"process {p}:" for p in pids)):
+        assert name in result.output
+    assert "test_stack_shows_learner_and_workers" in result.output
+    assert result.output.count("in serve") == 2
+    assert "does not train" in error("stack", "1")
+
+
 # Settings ---------------------------------------------------------------------
+
+
+def test_workers_as_in_rllib():
+    config = {"num_workers": 2, "num_envs_per_worker": 3, "train_batch_size": 60}
+    settings = experiment.split_config(config, PPO)
+    assert settings.fit == {"num_workers": 2, "num_envs": 6}
+    assert settings.agent == {"rollout_length": 10}
 
 
 def test_rllib_spellings():
