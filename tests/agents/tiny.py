@@ -1,0 +1,91 @@
+"""Agents of every family, small enough to train in a second."""
+
+import pathlib
+
+from by_definition import BOX
+
+import kerasrl
+from kerasrl import testing
+
+ROOT = pathlib.Path(__file__).parents[2]
+_SMALL = {"hidden_units": (8,)}
+_REPLAY = {"learning_starts": 60, "batch_size": 8, "buffer_size": 500}
+
+
+def _on_policy(agent_class, **defaults):
+    return lambda policy=None, **kw: agent_class(
+        policy={"normalize_observations": True, **(policy or {})}, **{**defaults, **kw}
+    )
+
+
+def _recurrent(agent_class, **defaults):
+    policy = {"cell": "lstm", "cell_units": 8, "previous_inputs": True}
+    return lambda **kw: agent_class(policy=policy, **{**defaults, **kw})
+
+
+def _replay(agent_class, policy=None, **defaults):
+    made = {**_SMALL, **(policy or {})}
+
+    def make(policy=None, **kw):
+        return agent_class(
+            policy={**made, **(policy or {})}, **{**_REPLAY, **defaults, **kw}
+        )
+
+    return make
+
+
+_PPO = {"rollout_length": 16, "num_epochs": 2, "minibatch_size": 32}
+_SEQUENCES = {"burn_in": 2, "sequence_length": 6, "period": 4, "n_step": 2}
+
+ON_POLICY = {
+    "PG": _on_policy(kerasrl.PG, rollout_length=16),
+    "A2C": _on_policy(kerasrl.A2C),
+    "PPO": _on_policy(kerasrl.PPO, **_PPO),
+    "PG_recurrent": _recurrent(kerasrl.PG, rollout_length=16),
+    "A2C_recurrent": _recurrent(kerasrl.A2C),
+    "PPO_recurrent": _recurrent(kerasrl.PPO, **_PPO),
+}
+OFF_POLICY = {
+    "SimpleQ": _replay(kerasrl.SimpleQ),
+    "DQN": _replay(kerasrl.DQN, updates_per_call=4, target_update_interval=40),
+    "Rainbow": _replay(
+        kerasrl.DQN.rainbow, v_min=0.0, v_max=50.0, num_atoms=5, updates_per_call=4
+    ),
+    "R2D2": _replay(
+        kerasrl.R2D2,
+        {"cell_units": 4, "previous_inputs": True},
+        target_update_interval=40,
+        **_SEQUENCES,
+    ),
+    "DDPG": _replay(kerasrl.DDPG, noise="ornstein_uhlenbeck"),
+    "TD3": _replay(kerasrl.TD3),
+    "SAC": _replay(kerasrl.SAC),
+    "SAC_discrete": _replay(kerasrl.SAC),
+}
+AGENTS = {**ON_POLICY, **OFF_POLICY}
+CONTINUOUS = ("DDPG", "TD3", "SAC")
+
+
+def env_of(name):
+    """Id of an environment whose actions an agent can take."""
+    return "Pendulum-v1" if name in CONTINUOUS else "CartPole-v1"
+
+
+def make(name, seed=7, jit_compile=False, **arguments):
+    """An agent by its name, compiled without XLA, which takes seconds."""
+    agent = AGENTS[name](seed=seed, **arguments)
+    agent.compile(jit_compile=jit_compile)
+    return agent
+
+
+def hostile_env(name):
+    """A function that makes `RandomEndsEnv`, with actions that an agent can take."""
+    if name not in CONTINUOUS:
+        return testing.RandomEndsEnv
+
+    def make_env():
+        env = testing.RandomEndsEnv()
+        env.action_space = BOX
+        return env
+
+    return make_env
