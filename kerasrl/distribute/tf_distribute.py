@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from kerasrl.distribute.gathering import Gathering
 
+_SMALLEST_TABLE = 256
+
 
 class TfDistribute(Gathering):
     """Replicas of a `tf.distribute.Strategy`.
@@ -44,6 +46,7 @@ class TfDistribute(Gathering):
                 "tf.distribute.MirroredStrategy or MultiWorkerMirroredStrategy."
             )
         self.strategy = strategy
+        self._compiled_sums = {}
         resolver = strategy.cluster_resolver
         if resolver is not None and isinstance(strategy, kinds[1]):
             cluster = resolver.cluster_spec().as_dict()
@@ -67,7 +70,7 @@ class TfDistribute(Gathering):
         if self.num_ranks == 1:
             return tf.identity(x)
         values = self.strategy.run(
-            lambda: x if self._local_index() == 0 else tf.zeros_like(x)
+            lambda: tf.where(self._local_index() == 0, x, tf.zeros_like(x))
         )
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
 
@@ -75,9 +78,12 @@ class TfDistribute(Gathering):
         count = self._check_divisible(batch)
 
         def on_part():
-            start = self._local_index() * count
-            part = tf.nest.map_structure(lambda x: x[start : start + count], batch)
-            return function(part)
+            index = self._local_index()
+            return function(
+                tf.nest.map_structure(
+                    lambda x: tf.reshape(x, (-1, count, *x.shape[1:]))[index], batch
+                )
+            )
 
         vectors, rows = self.strategy.run(on_part)
         total = self.strategy.reduce(tf.distribute.ReduceOp.SUM, vectors, axis=None)
@@ -111,15 +117,23 @@ class TfDistribute(Gathering):
         array = np.atleast_1d(array)
         if self.num_ranks == 1:
             return [array]
-        sizes = self._gather_rows(np.array([len(array)]))
-        return np.split(self._gather_rows(array), np.cumsum(sizes)[:-1])
+        sizes = self._table(np.array([len(array)]), 1)[:, 0]
+        # Few different widths, because each is compiled.
+        width = max(_SMALLEST_TABLE, 1 << int(max(sizes)).bit_length())
+        rows = self._table(array, width)
+        return [row[:size] for row, size in zip(rows, sizes, strict=True)]
 
-    def _gather_rows(self, array):
-        def own():
-            return tf.constant(array if self._local_index() == 0 else array[:0])
-
+    def _table(self, array, width):
+        """The arrays of all ranks, `[num_ranks, width]`, filled up with zeros."""
+        own = np.zeros((self.num_ranks, width), array.dtype)
+        own[self.rank, : len(array)] = array
+        key = (width, own.dtype)
         with self.strategy.scope():
-            return self.strategy.gather(self.strategy.run(own), axis=0).numpy()
+            if key not in self._compiled_sums:
+                function = tf.function(self.sum, autograph=False)
+                spec = tf.TensorSpec(own.shape, own.dtype)
+                self._compiled_sums[key] = function.get_concrete_function(spec)
+            return self._compiled_sums[key](tf.constant(own)).numpy()
 
     def _local_index(self):
         context = tf.distribute.get_replica_context()
