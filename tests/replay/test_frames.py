@@ -7,6 +7,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import FrameStackObservation
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from replay_helpers import ACTIONS, KINDS, one_env_rollout
 from replay_reference import (
     World,
     frame_observer,
@@ -14,7 +15,6 @@ from replay_reference import (
     number_observer,
     surviving_steps,
 )
-from test_replay_buffer import ACTIONS, KINDS, one_env_rollout
 
 from kerasrl.replay import PrioritizedReplayBuffer, ReplayBuffer
 

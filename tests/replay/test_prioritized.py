@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from gymnasium import spaces
-from test_replay_buffer import every_sample, number_buffer, one_env_rollout
+from replay_helpers import every_sample, number_buffer, one_env_rollout
 
 from kerasrl.replay import PrioritizedReplayBuffer, SequenceReplayBuffer
 

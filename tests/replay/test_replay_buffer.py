@@ -8,66 +8,18 @@ import pytest
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from replay_reference import (
-    World,
-    n_step_transitions,
-    number_observer,
-    surviving_steps,
+from replay_helpers import (
+    ACTIONS,
+    KINDS,
+    NUMBERS,
+    every_sample,
+    make_world,
+    number_buffer,
+    one_env_rollout,
 )
+from replay_reference import World, n_step_transitions, surviving_steps
 
 from kerasrl.replay import PrioritizedReplayBuffer, ReplayBuffer
-from kerasrl.rollouts import Rollout
-
-NUMBERS = spaces.Box(-np.inf, np.inf, (2,))
-ACTIONS = spaces.Discrete(10**9)
-KINDS = [ReplayBuffer, PrioritizedReplayBuffer]
-
-
-def make_world(rng, num_envs, **kwargs):
-    observers = [number_observer(env) for env in range(num_envs)]
-    return World(rng, num_envs, observers, **kwargs)
-
-
-def one_env_rollout(rewards, terminated=(), truncated=(), first=0):
-    """Steps of one environment whose observations are running numbers."""
-    length = len(rewards)
-    flags = {name: np.zeros((length, 1), bool) for name in ("terminated", "truncated")}
-    flags["terminated"][list(terminated)] = True
-    flags["truncated"][list(truncated)] = True
-    ended = flags["terminated"] | flags["truncated"]
-    starts = np.concatenate([[[first == 0]], ended[:-1]])
-    numbers = np.arange(first, first + length + 1, dtype=np.float32)[:, None, None]
-    final = None
-    if ended.any():
-        time = np.flatnonzero(ended)
-        # Half a number beyond: nothing else looks like a final observation.
-        final = {"time": time, "env": 0 * time, "observations": numbers[time, 0] + 0.5}
-    return Rollout(
-        observations=numbers[:-1],
-        actions=np.zeros((length, 1), np.int64),
-        rewards=np.asarray(rewards, np.float32)[:, None],
-        valid=np.ones((length, 1), bool),
-        episode_starts=starts,
-        previous_actions=np.zeros((length, 1), np.int64),
-        previous_rewards=np.zeros((length, 1), np.float32),
-        next_inputs={"observations": numbers[-1]},
-        final=final,
-        **flags,
-    )
-
-
-def number_buffer(capacity, kind=ReplayBuffer, **kwargs):
-    box = spaces.Box(-np.inf, np.inf, (1,))
-    return kind(capacity, box, spaces.Discrete(2), **kwargs)
-
-
-def every_sample(buffer, rng=None):
-    """Each transition once, in the order of observations (of `one_env_rollout`)."""
-    rng = rng or np.random.default_rng(0)
-    batch = buffer.sample(40 * len(buffer) + 100, rng=rng)
-    _, first = np.unique(batch["observations"].reshape(-1), return_index=True)
-    assert len(first) == len(buffer)
-    return optree.tree_map(lambda leaf: leaf[first], batch)
 
 
 @settings(max_examples=60, deadline=None)
@@ -335,72 +287,3 @@ def test_nested_spaces_keep_their_dtypes():
                 leaf,
                 step.observation[name],
             )
-
-
-class TestRefusals:
-    def test_other_number_of_environments(self):
-        world = make_world(np.random.default_rng(0), 3)
-        buffer = ReplayBuffer(60, NUMBERS, ACTIONS, 2)
-        with pytest.raises(ValueError, match="made for 2 environments"):
-            buffer.add(world.collect(4))
-
-    def test_missing_final_observations(self):
-        rollout = one_env_rollout([1.0, 2.0, 3.0], [0], [2])
-        for final in (
-            None,
-            {key: value[1:] for key, value in rollout.final.items()},
-        ):
-            with pytest.raises(ValueError, match="final='ended'"):
-                number_buffer(9).add(dataclasses.replace(rollout, final=final))
-
-    def test_slices(self):
-        with pytest.raises(ValueError, match="whole\\s+rollouts"):
-            number_buffer(9).add(one_env_rollout([1.0, 2.0])[:1])
-
-    @pytest.mark.parametrize(
-        "change",
-        [
-            {"observations": np.zeros((2, 1, 2), np.float32)},
-            {"observations": np.zeros((2, 1, 1), complex)},
-            {"observations": {"a": np.zeros((2, 1, 1), np.float32)}},
-            {"actions": np.zeros((2, 1), np.float32)},
-            {"rewards": np.zeros((2,), np.float32)},
-            {"valid": np.ones((2, 2), bool)},
-        ],
-    )
-    def test_rollouts_that_do_not_fit(self, change):
-        rollout = dataclasses.replace(one_env_rollout([1.0, 2.0]), **change)
-        with pytest.raises(ValueError, match="Received"):
-            number_buffer(9).add(rollout)
-
-    @pytest.mark.parametrize(
-        ("arguments", "match"),
-        [
-            ({"capacity": 0}, "capacity"),
-            ({"capacity": 2.5}, "capacity"),
-            ({"capacity": 2}, "too small"),
-            ({"capacity": 5, "n_step": 5}, "too small"),
-            ({"capacity": 9, "num_envs": 0}, "num_envs"),
-            ({"capacity": 9, "n_step": 0}, "n_step"),
-            ({"capacity": 9, "gamma": 1.5}, "gamma"),
-            ({"capacity": 9, "frame_stack": 2}, "frame_stack"),
-            ({"capacity": 9, "frame_axis": 1}, "frame_axis"),
-        ],
-    )
-    def test_arguments(self, arguments, match):
-        with pytest.raises(ValueError, match=match):
-            number_buffer(**arguments)
-
-    def test_samples(self):
-        buffer = number_buffer(9)
-        with pytest.raises(ValueError, match="nothing to sample"):
-            buffer.sample(3)
-        buffer.add(one_env_rollout([1.0]))
-        for arguments in ((0,), (1.5,), (3, 0)):
-            with pytest.raises(ValueError, match="positive integer"):
-                buffer.sample(*arguments)
-        with pytest.raises(ValueError, match="importance_exponent"):
-            buffer.sample(3, importance_exponent=-1.0)
-        with pytest.raises(ValueError, match="no priorities"):
-            buffer.update_priorities(np.zeros(1, np.int64), np.zeros(1))
-        assert len(buffer.sample(3)["rewards"]) == 3

@@ -8,8 +8,8 @@ import pytest
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from replay_helpers import ACTIONS
 from replay_reference import World, frame_observer
-from test_replay_buffer import ACTIONS
 
 from kerasrl.replay import (
     PrioritizedReplayBuffer,

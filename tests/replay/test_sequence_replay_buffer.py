@@ -3,8 +3,8 @@ import pytest
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from replay_helpers import ACTIONS, NUMBERS, make_world
 from replay_reference import World, frame_observer, stream
-from test_replay_buffer import ACTIONS, NUMBERS, make_world
 
 from kerasrl.replay import SequenceReplayBuffer, sequence_priorities
 
