@@ -64,6 +64,7 @@ _MODULES = (
     "envs",
     "losses",
     "models",
+    "optimizers",
     "replay",
     "rollouts",
     "testing",

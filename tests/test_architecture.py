@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "distributions": {"losses"},
     "models": {"distributions", "losses", "spaces"},
     "envs": {"spaces", "testing"},
-    "replay": {"envs", "rollouts", "spaces"},
+    "replay": {"spaces"},
     "rollouts": {"envs", "replay", "spaces"},
     "distribute": {"losses"},
     "agents": {
@@ -30,6 +30,7 @@ MAY_IMPORT = {
         "envs",
         "losses",
         "models",
+        "optimizers",
         "replay",
         "rollouts",
         "spaces",

@@ -12,6 +12,7 @@ from kerasrl import checkpoint, distribute
 from kerasrl.agents import acting, hooks, plans, ranks, statistics, updates
 from kerasrl.envs import make_envs
 from kerasrl.models import ActorCritic, Policy
+from kerasrl.optimizers import Adam
 from kerasrl.rollouts import RewardScaler, workers
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -134,7 +135,7 @@ class Agent:
 
     def default_optimizer(self):
         """Returns the optimizer used when `compile` is given none."""
-        return keras.optimizers.Adam(3e-4, epsilon=1e-5)
+        return Adam(3e-4, epsilon=1e-5)
 
     def build(self, observation_space, action_space):
         """Creates the weights of the policy and its optimizer.
