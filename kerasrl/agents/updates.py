@@ -44,7 +44,11 @@ def gradient_step(agent, batch, settings, loss=None, variables=None):
     if agent.max_grad_norm is not None:
         scale = agent.max_grad_norm / tf.maximum(norm, agent.max_grad_norm)
         gradients = [gradient * scale for gradient in gradients]
-    agent.replicas.apply(policy.optimizer, gradients, variables)
+    # TensorFlow's optimizer of graphs drops the order of reads before writes: a target
+    # could be computed from weights that were already updated.
+    read = [x for x in (*gradients, *metrics.values()) if tf.is_tensor(x)]
+    with tf.control_dependencies(read):
+        agent.replicas.apply(policy.optimizer, gradients, variables)
     return {**metrics, "gradient_norm": norm}
 
 
