@@ -148,9 +148,10 @@ class OffPolicyAgent(Agent):
         )
 
     def _start_collecting(self, envs, listener):
-        if self.buffer is None:
+        fits = self.buffer is not None and self.buffer.num_envs == envs.num_envs
+        if self.buffer is None or (not fits and len(self.buffer) == 0):
             self.buffer = self.make_buffer(envs.num_envs)
-        elif self.buffer.num_envs != envs.num_envs:
+        elif not fits:
             raise ValueError(
                 f"Received {envs.num_envs} environments, but the replay buffer was "
                 f"filled from {self.buffer.num_envs}. Pass num_envs="
