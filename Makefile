@@ -54,8 +54,9 @@ $(VENV)/.installed-bench: setup.py | $(BIN)/python
 train: $(VENV)/.installed
 	$(BIN)/kerasrl train $(ALGO) $(ENV) --steps $(STEPS) --seed $(SEED)
 
+# One process per core; PYTEST_ARGS="-n 0" for one in all.
 test: check
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)

@@ -17,6 +17,7 @@ VIDEO = ["gymnasium[classic-control]>=1.1", "moviepy>=1.0"]
 NOTEBOOKS = ["jupyter", "nbclient", "ipykernel", "matplotlib"] + VIDEO
 TEST = [
     "pytest>=8",
+    "pytest-xdist>=3",
     "hypothesis>=6",
     "mypy>=1.11",
     # Formatting changes between minor releases: one is agreed on here and in
