@@ -22,6 +22,8 @@ import zlib
 import keras
 import numpy as np
 
+from kerasrl import distribute
+
 SCHEMA = 1
 #: Kinds with which Keras writes plain data.
 _PLAIN_KINDS = {"__tuple__", "__tensor__", "__numpy__", "__slice__", "__ellipsis__"}
@@ -54,7 +56,8 @@ def save(agent, path, include_replay=True):
         include_replay: Whether the arrays of the replay buffer are written.
 
     Returns:
-        The path, a `pathlib.Path`.
+        The path of the file, a `pathlib.Path`. Each rank but the first has one of its
+        own beside it, with its random generators and its part of the replay buffer.
 
     Raises:
         ValueError: The agent has no weights yet, or a part of it has no config.
@@ -63,7 +66,10 @@ def save(agent, path, include_replay=True):
         raise ValueError(
             "The agent has no weights to save yet. Call fit or build first."
         )
-    path = pathlib.Path(path)
+    path, replicas = pathlib.Path(path), agent.replicas
+    if replicas.num_ranks > 1:
+        agent.pool.flush()
+    own_path = _path_of_rank(path, replicas.rank)
     named = variables(agent)
     replay = agent.get_arrays() if include_replay else {}
     config = {
@@ -81,7 +87,7 @@ def save(agent, path, include_replay=True):
     }
     for part in _OBJECTS:
         # What could not be loaded again must not be written either.
-        _refuse_unknown(path, json.loads(_dump(config[part])))
+        _refuse_unknown(own_path, json.loads(_dump(config[part])))
     members = {
         _CONFIG: _dump(config),
         _STATE: _dump(agent.get_state()),
@@ -90,8 +96,13 @@ def save(agent, path, include_replay=True):
         members[_array_name(index)] = keras.ops.convert_to_numpy(variable)
     for index, array in enumerate(replay.values()):
         members[_array_name(index, "replay")] = array
-    write_atomically(path, members)
-    return path
+    if not replicas.is_chief:
+        write_atomically(own_path, members)
+    # Where there is a file of rank 0, there are those of the others.
+    replicas.barrier()
+    if replicas.is_chief:
+        write_atomically(own_path, members)
+    return own_path
 
 
 def load(path, custom_objects=None):
@@ -117,13 +128,18 @@ def load(path, custom_objects=None):
     agent.evaluate("CartPole-v1")
     ```
     """
-    path = pathlib.Path(path)
+    path, rank = pathlib.Path(path), distribute.current().rank
+    # Where there were fewer ranks, the others start from the file of the first.
+    knows_its_rank = rank == 0 or _path_of_rank(path, rank).exists()
+    path = _path_of_rank(path, rank) if knows_its_rank else path
     import kerasrl.agents  # noqa: F401  (registers the built-in classes)
 
     with keras.saving.custom_object_scope(custom_objects or {}):
         config, state, arrays, replay = _read(path)
         try:
-            return _restore(path, config, state, arrays, replay)
+            agent = _restore(path, config, state, arrays, replay)
+            agent.knows_its_rank = knows_its_rank
+            return agent
         except (AttributeError, KeyError, IndexError, TypeError) as error:
             raise ValueError(
                 f"{path} is not a valid checkpoint of this version: "
@@ -368,6 +384,10 @@ def _versions():
         "gymnasium": gymnasium.__version__,
         "numpy": np.__version__,
     }
+
+
+def _path_of_rank(path, rank):
+    return path.with_name(f"{path.name}.rank{rank}") if rank else path
 
 
 def _array_name(index, folder="arrays"):

@@ -59,23 +59,25 @@ class Agent:
         normalize_rewards=False,
         seed=None,
     ):
+        self.replicas = distribute.current()
+        #: Whether random generators are those of this rank already.
+        self.knows_its_rank = False
         self.policy = self.make_policy(policy)
         self.gamma = plans.fraction("gamma", gamma)
         self.max_grad_norm = plans.positive("max_grad_norm", max_grad_norm)
         self.normalize_rewards = normalize_rewards
         self.seed = seed
-        self.replicas = distribute.current()
-        #: Whether random generators are those of this rank already.
-        self.knows_its_rank = False
         self.rng = np.random.default_rng(seed)
-        self.reward_scaler = RewardScaler(gamma) if normalize_rewards else None
+        self.reward_scaler = None
+        if normalize_rewards:
+            self.reward_scaler = RewardScaler(gamma, gather=self.replicas.gather)
         self.env_name = None
         self.env_steps = 0
         self.iterations = 0
         self.progress = 0.0
         self.num_traces = 0
         self.statistics = statistics.EpisodeStatistics()
-        self._pool = ranks.Pool(self)
+        self.pool = ranks.Pool(self)
         self.envs = None
         self.collector = None
         self._fitted_env = None
@@ -299,7 +301,7 @@ class Agent:
                         break
                 else:
                     self._check_finite(batch_logs.get("loss", 0.0))
-            metrics = self._pool.finish_epoch(
+            metrics = self.pool.finish_epoch(
                 {
                     **dict.fromkeys(self.metric_names(), math.nan),
                     **updates.policy_metrics(self.policy),
@@ -317,7 +319,7 @@ class Agent:
                 ),
             }
             callbacks.on_epoch_end(epoch, logs)
-            if self._pool.stops(self.policy.stop_training):
+            if self.pool.stops(self.policy.stop_training):
                 break
         optimizer = self.policy.optimizer
         if getattr(optimizer, "use_ema", False):
@@ -361,7 +363,7 @@ class Agent:
     def finish_collecting(self):
         """Acts as `prepare_collecting` left the actor; see `collect`."""
         rollout = self.collector.collect()
-        self._pool.add(rollout, self.collector.drain_episodes())
+        self.pool.add(rollout, self.collector.drain_episodes())
         return rollout
 
     def metric_names(self):
@@ -610,8 +612,11 @@ class Agent:
             include_replay: Whether the content of a replay buffer is written too.
                 Without, a loaded agent starts with an empty one.
 
+        With several ranks, all of them must call it at the same time: each writes a
+        file of its own, all but the first with `.rank<number>` added to the name.
+
         Returns:
-            The path.
+            The path of the file written.
 
         Example:
 

@@ -27,6 +27,9 @@ class CallbackHooks(keras.callbacks.CallbackList):
                     "kerasrl.callbacks.Callback."
                 )
         verbose = 1 if verbose == "auto" else verbose
+        if not agent.replicas.is_chief:
+            verbose = 0
+            callbacks = [each for each in callbacks if not _is_for_chief(each)]
         for callback in callbacks:
             if hasattr(callback, "set_agent"):
                 callback.set_agent(agent)
@@ -104,3 +107,18 @@ class CallbackHooks(keras.callbacks.CallbackList):
             replaced = callback.on_rollout_end(rollout)
             rollout = rollout if replaced is None else replaced
         return rollout
+
+
+def _is_for_chief(callback):
+    """Whether only one of several ranks may call it: it writes to fixed places."""
+    return getattr(callback, "chief_only", False) or isinstance(callback, _WRITERS)
+
+
+_WRITERS = (
+    keras.callbacks.BackupAndRestore,
+    keras.callbacks.CSVLogger,
+    keras.callbacks.ModelCheckpoint,
+    keras.callbacks.ProgbarLogger,
+    keras.callbacks.RemoteMonitor,
+    keras.callbacks.TensorBoard,
+)

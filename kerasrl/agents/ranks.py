@@ -37,13 +37,21 @@ def synchronize(agent, initial_epoch):
     seeds = [v for v in everything if is_seed(v)]
     weights = [v for v in everything if not is_seed(v)]
     replicas.broadcast(weights)
-    if not agent.knows_its_rank:
-        replicas.broadcast(seeds)
-        for seed in seeds:
-            seed.assign(np.asarray(seed) + replicas.rank * _stride(seed))
-        agent.knows_its_rank = True
-    agent.set_weights(agent.get_weights())
-    return replicas.gather_data(initial_epoch)[0]
+    own_seeds = [np.array(seed) for seed in seeds]
+    replicas.broadcast(seeds)
+    for seed, own in zip(seeds, own_seeds, strict=True):
+        if not agent.knows_its_rank:
+            own = np.asarray(seed) + replicas.rank * _stride(seed)
+        seed.assign(own)
+    agent.knows_its_rank = True
+    states = replicas.gather_data([agent.iterations, agent.env_steps, initial_epoch])
+    if any(state[:2] != states[0][:2] for state in states):
+        raise ValueError(
+            "Ranks go on from different points (iterations, environment steps, epoch): "
+            f"{states}. Load the same checkpoint in all of them; if its files are of "
+            "different times, an earlier one."
+        )
+    return states[0][2]
 
 
 def check_plan(agent, num_envs, plan):
@@ -87,6 +95,10 @@ class Pool:
             [iteration, float(r.episode_return), int(r.length), dict(r.custom_metrics)]
             for r in records
         ]
+
+    def flush(self):
+        """Makes steps and episodes so far those of all ranks, before a checkpoint."""
+        self.finish_epoch({})
 
     def finish_epoch(self, metrics):
         """Makes steps and episodes those of all ranks.

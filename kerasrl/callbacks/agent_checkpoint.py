@@ -110,7 +110,8 @@ class AgentCheckpoint(Callback):
         path = self.directory / BEST
         self.agent.save(path)
         self.best, self.best_path = value, path
-        self._write_best()
+        if self.agent.replicas.is_chief:
+            self._write_best()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._save_numbered()
@@ -132,9 +133,8 @@ class AgentCheckpoint(Callback):
         path = self.directory / f"checkpoint-{int(self.agent.iterations)}"
         if path == self.last_path or not self._is_sound():
             return
-        self.agent.save(path)
+        self._saved.append(self.agent.save(path))
         self.last_path = path
-        self._saved.append(path)
         while self.keep is not None and len(self._saved) > self.keep:
             self._saved.pop(0).unlink(missing_ok=True)
 

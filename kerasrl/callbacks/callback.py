@@ -16,6 +16,9 @@ class Callback(keras.callbacks.Callback):
     The order of hooks in an iteration is `on_train_batch_begin`, then the episode hooks
     while the rollout is collected, `on_rollout_end`, and `on_train_batch_end`.
 
+    Where several ranks learn together, each calls its callbacks. They see the logs of
+    all ranks, so that decisions agree, and the episodes and rollouts of their own.
+
     Episode hooks cost Python time per environment step, so the collector only calls
     them when some callback overrides one of them.
 
@@ -37,6 +40,10 @@ class Callback(keras.callbacks.Callback):
     history.history["pole_angle_mean"]  # also `_min` and `_max`
     ```
     """
+
+    #: Whether only the first of several ranks calls it, because it writes files or
+    #: shows progress.
+    chief_only = False
 
     def __init__(self) -> None:
         super().__init__()

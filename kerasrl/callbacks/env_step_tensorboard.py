@@ -51,6 +51,8 @@ class EnvStepTensorBoard(Callback):
     ```
     """
 
+    chief_only = True
+
     def __init__(
         self,
         directory: str | Path,

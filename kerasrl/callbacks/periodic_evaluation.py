@@ -144,6 +144,8 @@ class PeriodicEvaluation(Callback):
             num_envs=self.num_envs,
             env_config=self.env_config,
         )
+        # Ranks decide by the same numbers.
+        result = self.agent.replicas.gather_data(result)[0]
         self.results.append({"env_steps": int(self.agent.env_steps), **result})
         if result["return_mean"] > self.best:
             self.best = float(result["return_mean"])

@@ -54,6 +54,8 @@ class RunLogger(Callback):
     ```
     """
 
+    chief_only = True
+
     def __init__(
         self,
         directory: str | Path | None = None,

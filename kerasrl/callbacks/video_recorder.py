@@ -39,6 +39,8 @@ class VideoRecorder(Callback):
     ```
     """
 
+    chief_only = True
+
     def __init__(
         self,
         env: Any,

@@ -16,6 +16,8 @@ class RewardScaler:
         gamma: Float, discount factor.
         epsilon: Float added to the variance.
         clip: Float, bound of scaled rewards.
+        gather: `None`, or a function that takes a float64 array and returns the list
+            of those of all processes whose rewards are to have the same scale.
 
     Example:
 
@@ -26,10 +28,11 @@ class RewardScaler:
     ```
     """
 
-    def __init__(self, gamma, epsilon=1e-8, clip=10.0):
+    def __init__(self, gamma, epsilon=1e-8, clip=10.0, gather=None):
         self.gamma = gamma
         self.epsilon = epsilon
         self.clip = clip
+        self.gather = gather
         self.count = 0.0
         self.mean = 0.0
         self.squares = 0.0
@@ -53,7 +56,10 @@ class RewardScaler:
             self._returns = self.gamma * self._returns + rewards
             returns[time] = self._returns
             self._returns[rollout.terminated[time] | rollout.truncated[time]] = 0.0
-        self._merge(returns[rollout.valid])
+        summary = _summarize(returns[rollout.valid])
+        summaries = [summary] if self.gather is None else self.gather(summary)
+        for each in summaries:
+            self._merge(*each.tolist())
         return self.scale(rollout.rewards)
 
     def scale(self, rewards):
@@ -63,15 +69,15 @@ class RewardScaler:
         scaled = rewards / np.sqrt(variance + self.epsilon)
         return np.clip(scaled, -self.clip, self.clip).astype(np.float32)
 
-    def _merge(self, values):
-        if not values.size:
+    def _merge(self, size, mean, squares):
+        if not size:
             return
         # Chan, Golub and LeVeque (1979).
-        count = self.count + values.size
-        delta = values.mean() - self.mean
-        self.squares += values.var() * values.size
-        self.squares += delta**2 * self.count * values.size / count
-        self.mean += delta * values.size / count
+        count = self.count + size
+        delta = mean - self.mean
+        self.squares += squares
+        self.squares += delta**2 * self.count * size / count
+        self.mean += delta * size / count
         self.count = count
 
     def get_state(self):
@@ -83,3 +89,10 @@ class RewardScaler:
         self.count = state["count"]
         self.mean = state["mean"]
         self.squares = state["squares"]
+
+
+def _summarize(values):
+    """Number, mean and sum of squared deviations, float64 `[3]`."""
+    if not values.size:
+        return np.zeros(3)
+    return np.array([values.size, values.mean(), values.var() * values.size])

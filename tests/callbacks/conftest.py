@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kerasrl.callbacks import Callback
+from kerasrl.distribute import Single
 
 
 class ScriptedAgent:
@@ -25,6 +26,7 @@ class ScriptedAgent:
         self.evaluations = []
         self.env_calls = []
         self.saved = []
+        self.replicas = Single()
 
     def get_config(self):
         return {"gamma": self.gamma, "policy": {"hidden_units": [4, 4]}, "seed": 7}
