@@ -47,6 +47,11 @@ $(VENV)/.installed-test: setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
 	@touch $@ $(VENV)/.installed
 
+# Built once for a Python and a TensorFlow, for minutes; then taken from a cache.
+$(VENV)/.installed-horovod: scripts/install_horovod.sh $(VENV)/.installed-test
+	scripts/install_horovod.sh $(BIN)/python
+	@touch $@
+
 $(VENV)/.installed-bench: setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	@touch $@ $(VENV)/.installed
@@ -55,10 +60,10 @@ train: $(VENV)/.installed
 	$(BIN)/kerasrl train $(ALGO) $(ENV) --steps $(STEPS) --seed $(SEED)
 
 # One process per core; PYTEST_ARGS="-n 0" for one in all.
-test: check
+test: check $(VENV)/.installed-horovod
 	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
-test-slow: $(VENV)/.installed-test
+test-slow: $(VENV)/.installed-test $(VENV)/.installed-horovod
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test

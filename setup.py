@@ -14,6 +14,9 @@ BOX2D = ["gymnasium[box2d]>=1.1"]
 MUJOCO = ["gymnasium[mujoco]>=1.1"]
 # Pixels and films of the classic environments.
 VIDEO = ["gymnasium[classic-control]>=1.1", "moviepy>=1.0"]
+# What a Horovod built by scripts/install_horovod.sh needs; pip cannot build Horovod
+# itself beside a current TensorFlow.
+HOROVOD = ["cloudpickle", "psutil", "pyyaml", "packaging"]
 NOTEBOOKS = ["jupyter", "nbclient", "ipykernel", "matplotlib"] + VIDEO
 TEST = [
     "pytest>=8",
@@ -60,6 +63,7 @@ setup(
         "mujoco": MUJOCO,
         "video": VIDEO,
         "bench": ["stable-baselines3>=2.9,<3", "torch>=2.3"],
+        "horovod": HOROVOD,
         "notebooks": NOTEBOOKS,
         "test": TEST,
         "dev": TEST + NOTEBOOKS + ["pre-commit"],

@@ -96,9 +96,7 @@ def algorithms() -> dict[str, type]:
     return {
         name: cls
         for name, cls in classes.items()
-        if inspect.isclass(cls)
-        and issubclass(cls, agents.Agent)
-        and cls not in bases
+        if inspect.isclass(cls) and issubclass(cls, agents.Agent) and cls not in bases
     }
 
 
@@ -236,6 +234,12 @@ def main() -> None:
 @click.option(
     "--resume", metavar="CHECKPOINT", help="Go on from a checkpoint, in its directory."
 )
+@click.option(
+    "--distribute",
+    metavar="ENGINE",
+    help="Learn with several replicas: mirrored (all GPUs), mirrored:N, multiworker "
+    "(as TF_CONFIG says) or horovod (started by horovodrun).",
+)
 @click.option("--eager", is_flag=True, help="Run updates line by line, for debugging.")
 @click.option(
     "--eval-episodes",
@@ -265,6 +269,17 @@ def train(**options: Any) -> None:
 
 
 def train_command(**options: Any) -> None:
+    if options["distribute"] is None:
+        train_once(**options)
+        return
+    from kerasrl.distribute import open_scope
+
+    # Before anything else uses TensorFlow.
+    with open_scope(options["distribute"]):
+        train_once(**options)
+
+
+def train_once(**options: Any) -> None:
     for module in options["modules"]:
         import_module(module)
     experiment = read_experiment(options["file"]) if options["file"] else {}
@@ -330,8 +345,10 @@ def train_agent(
         options["checkpoint_freq"], experiment.get("checkpoint_freq"), 10
     )
     directory = choose_directory(options, experiment)
-    if directory is None:
+    if directory is None and agent.replicas.is_chief:
         directory = new_run_directory(type(agent).__name__, env)
+    # The other ranks use the directory of the first.
+    directory = Path(agent.replicas.gather_data(str(directory))[0])
     checkpoint = callbacks.AgentCheckpoint(directory, every=every)
     bar = [make_progress_bar(steps)] if options["progress"] == "bar" else []
     try:
@@ -354,6 +371,9 @@ def train_agent(
         if checkpoint.last_path is not None:
             click.echo(f"Go on with: kerasrl train --resume {checkpoint.last_path}")
         raise
+    if not agent.replicas.is_chief:
+        agent.replicas.barrier()
+        return
     if stop_on and stop_on[0].reason:
         click.echo(f"Stopped: {stop_on[0].reason}")
     if options["eval_episodes"]:
@@ -367,6 +387,7 @@ def train_agent(
         )
     click.echo(f"Checkpoint: {checkpoint.last_path}")
     click.echo(f"Run directory: {directory}")
+    agent.replicas.barrier()
 
 
 def make_progress_bar(steps: int) -> Any:
@@ -383,6 +404,8 @@ def make_progress_bar(steps: int) -> Any:
     }
 
     class ProgressBar(Callback):
+        chief_only = True
+
         def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
             self.start = self.agent.env_steps
             self.bar = keras.utils.Progbar(

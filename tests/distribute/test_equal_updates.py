@@ -10,24 +10,25 @@ ALGORITHMS = ("PPO", "DQN", "SAC", "R2D2")
 OWN_METRICS = ("explained_variance",)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("single")
-    launching.run("single", SCRIPT, folder)
-    return dict(np.load(folder / "0.npz"))
+# One test for each engine, so that processes are started once.
+@pytest.mark.parametrize("mode", ["mirrored:2", "multiworker", "horovod"])
+def test_parts_update_as_the_whole(mode, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+    launching.run("single", SCRIPT, whole)
+    launching.run(mode, SCRIPT, parts)
+    whole = dict(np.load(whole / "0.npz"))
+    parts = [dict(np.load(file)) for file in sorted(parts.glob("*.npz"))]
+    assert len(parts) == (1 if mode == "mirrored:2" else 2)
+    for name in ALGORITHMS:
+        check_weights_and_metrics(name, whole, parts)
+        check_clipping(name, whole)
+    for name in ALGORITHMS[1:]:
+        check_errors_of_samples(name, whole, parts)
 
 
-@pytest.fixture(scope="module", params=["mirrored:2", "multiworker", "horovod"])
-def parts(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("parts")
-    launching.run(request.param, SCRIPT, folder)
-    files = sorted(folder.glob("*.npz"))
-    assert len(files) == (1 if request.param == "mirrored:2" else 2)
-    return [dict(np.load(file)) for file in files]
-
-
-@pytest.mark.parametrize("name", ALGORITHMS)
-def test_weights_and_metrics_are_those_of_the_whole_batch(name, whole, parts):
+def check_weights_and_metrics(name, whole, parts):
     keys = [key for key in whole if key.startswith(f"{name}/")]
     keys = [key for key in keys if not key.endswith((*OWN_METRICS, "td_errors"))]
     assert len(keys) > 10
@@ -38,14 +39,13 @@ def test_weights_and_metrics_are_those_of_the_whole_batch(name, whole, parts):
             )
 
 
-@pytest.mark.parametrize("name", ["DQN", "SAC", "R2D2"])
-def test_each_rank_keeps_the_errors_of_its_samples(name, whole, parts):
+def check_errors_of_samples(name, whole, parts):
+    """Each rank keeps those of its own samples, which become priorities."""
     errors = np.concatenate([part[f"{name}/td_errors"] for part in parts], axis=1)
     expected = whole[f"{name}/td_errors"]
     np.testing.assert_allclose(errors, expected, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-def test_gradients_were_clipped(name, whole):
+def check_clipping(name, whole):
     assert whole[f"{name}/metrics/gradient_norm"] > 2 * 0.05
     assert whole[f"{name}/metrics/gradient_steps"] == 3

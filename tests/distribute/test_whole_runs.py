@@ -6,11 +6,19 @@ import launching
 import pytest
 
 
-@pytest.fixture(scope="module", params=["horovod", "multiworker"])
-def ranks(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    launching.run(request.param, "whole_runs.py", folder)
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+# One test for each engine, so that processes are started once.
+@pytest.mark.parametrize("mode", ["horovod", "multiworker"])
+def test_two_ranks(mode, tmp_path):
+    launching.run(mode, "whole_runs.py", tmp_path)
+    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    for name in ("ppo", "sac"):
+        check_ranks_agree(*(rank[name] for rank in ranks))
+        for rank in ranks:
+            check_same_seed_repeats(rank[name])
+            check_checkpoint_goes_on(rank[name])
+    check_steps_and_episodes(*(rank["ppo"] for rank in ranks))
+    for rank in ranks:
+        check_stopped_together_and_wrote_once(rank["callbacks"])
 
 
 def same(first, second):
@@ -18,43 +26,35 @@ def same(first, second):
     return json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
 
 
-@pytest.mark.parametrize("name", ["ppo", "sac"])
-def test_ranks_have_weights_and_logs_in_common(name, ranks):
-    first, second = (rank[name] for rank in ranks)
+def check_ranks_agree(first, second):
     assert first["common"] == second["common"]
     assert same(first["logs"], second["logs"])
     # Their environments, noise and replay are their own.
     assert first["own"] != second["own"]
 
 
-@pytest.mark.parametrize("name", ["ppo", "sac"])
-def test_the_same_seed_repeats_all_of_every_rank(name, ranks):
-    for rank in ranks:
-        assert rank[name]["again"] == rank[name]["own"]
-        assert same(rank[name]["again_logs"], rank[name]["logs"])
-        assert rank[name]["other"] != rank[name]["common"]
+def check_same_seed_repeats(rank):
+    assert rank["again"] == rank["own"]
+    assert same(rank["again_logs"], rank["logs"])
+    assert rank["other"] != rank["common"]
 
 
-@pytest.mark.parametrize("name", ["ppo", "sac"])
-def test_a_checkpoint_goes_on_exactly_in_every_rank(name, ranks):
-    for rank in ranks:
-        assert rank[name]["loaded"] == rank[name]["more"]
-        assert same(rank[name]["loaded_logs"], rank[name]["more_logs"])
+def check_checkpoint_goes_on(rank):
+    assert rank["loaded"] == rank["more"]
+    assert same(rank["loaded_logs"], rank["more_logs"])
 
 
-def test_steps_and_episodes_are_those_of_all_ranks(ranks):
-    assert ranks[0]["ppo"]["env_steps"] == 512
+def check_steps_and_episodes(first, second):
+    assert first["env_steps"] == 512
     # 512 steps in episodes of about 20.
-    assert 12 < ranks[0]["ppo"]["episodes"] < 50
-    assert ranks[0]["ppo"]["episodes"] == ranks[1]["ppo"]["episodes"]
+    assert 12 < first["episodes"] < 50
+    assert first["episodes"] == second["episodes"]
 
 
-def test_ranks_stop_together_and_write_once(ranks):
-    for rank in ranks:
-        assert rank["callbacks"]["epochs"] == [0, 1]
-        files = rank["callbacks"]["files"]
-        assert rank["callbacks"]["rows"] == 2
-        # One numbered checkpoint is kept, with its part of the second rank.
-        numbered = [f for f in files if f.startswith("checkpoint-") and f[11].isdigit()]
-        assert len(numbered) == 2
-        assert numbered[1] == f"{numbered[0]}.rank1"
+def check_stopped_together_and_wrote_once(callbacks):
+    assert callbacks["epochs"] == [0, 1]
+    assert callbacks["rows"] == 2
+    # One numbered checkpoint is kept, with its part of the second rank.
+    files = [f for f in callbacks["files"] if f.startswith("checkpoint-")]
+    numbered = [f for f in files if f[11].isdigit()]
+    assert numbered == [numbered[0], f"{numbered[0]}.rank1"]
