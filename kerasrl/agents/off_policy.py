@@ -68,6 +68,9 @@ class OffPolicyAgent(Agent):
 
     scheduled: tuple[str, ...] = ()
 
+    #: Whether the algorithm learns from sequences, and so can have recurrent policies.
+    learns_sequences = False
+
     def __init__(
         self,
         policy=None,
@@ -117,8 +120,23 @@ class OffPolicyAgent(Agent):
 
     # Set-up ---------------------------------------------------------------------
 
+    def compile(self, *args, metrics=None, **kwargs):
+        if metrics:
+            raise ValueError(
+                f"Received metrics={metrics!r}. {type(self).__name__} has no one value "
+                "to compare with a target: return what you want to see from the "
+                "policy's custom_metrics, or look at the logged td_error."
+            )
+        super().compile(*args, **kwargs)
+
     def build(self, observation_space, action_space):
         super().build(observation_space, action_space)
+        if self.policy.is_recurrent and not self.learns_sequences:
+            raise ValueError(
+                f"{type(self).__name__} learns from single steps, and the policy has "
+                "recurrent state. Leave its cell out, or use kerasrl.R2D2, which "
+                "learns from sequences."
+            )
         if self.target is None:
             self.target = TargetNetwork(self.policy, self.target_sources())
 

@@ -57,6 +57,8 @@ class R2D2(OffPolicyAgent):
     policy_base: type = QFunction
     default_policy: type = QNetwork
 
+    learns_sequences = True
+
     def __init__(
         self,
         policy=None,
