@@ -98,6 +98,7 @@ class Walk(gymnasium.Env):
         return self.observe(), {"episode": self.episodes}
 
     def step(self, action):
+        time.sleep(self.context.get("nap", 0.0))
         self.time += 1
         end = self.time >= self.length
         terminated = end and self.episodes % 3 == 0
@@ -470,7 +471,8 @@ def test_a_killed_worker_loses_its_fragment_and_nothing_else(moment):
         plain.reset(range(5))
         expected = [plain.collect() for _ in range(3)]
     listener = Listener()
-    envs, collector = begun("act", listener=listener)
+    # Slow enough to be hit while it acts.
+    envs, collector = begun("act", listener=listener, config={"nap": 0.05})
     buffer = ReplayBuffer(100, envs.observation_space, envs.action_space, 5)
     with envs:
         envs.call("set_phase", 4)

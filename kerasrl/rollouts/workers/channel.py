@@ -1,12 +1,13 @@
-"""What the learner and a worker say to each other over their socket.
+"""What the learner and a worker say to each other.
 
 Most of it is single bytes. Messages, for everything that happens rarely, are pickled:
-they are read by the very process that wrote them or by its own child, through a
-socket that has no name and that nobody else holds. Nothing is ever unpickled from a
-file or from the network.
+they are read by the process that started the writer, or that the writer started,
+through a socket that has no name and that nobody else holds. Nothing is ever unpickled
+from a file or from the network.
 """
 
 import pickle
+import select
 import socket
 import struct
 
@@ -26,21 +27,30 @@ class Disconnected(Exception):
 
 
 class Channel:
-    """One end of the socket between the learner and a worker.
+    """One end of the connection between the learner and a worker.
+
+    Signals go through a pair of pipes, which take half the time of a socket.
 
     Args:
-        connection: A connected Unix `socket.socket`. Belongs to this object.
+        connection: A connected Unix `socket.socket`, for messages.
+        reading, writing: Integers, file descriptors of pipes. All belong to this
+            object.
     """
 
-    def __init__(self, connection):
+    def __init__(self, connection, reading, writing):
         self._socket = connection
+        self._reading = open(reading, "rb", buffering=0)
+        self._writing = open(writing, "wb", buffering=0)
+        self._poll = select.poll()
+        self._poll.register(reading, select.POLLIN)
         #: Sends a single byte.
-        self.signal = connection.send
+        self.signal = self._writing.write
 
     def send(self, value, kind=MESSAGE, descriptor=None):
         """Sends a message, and after it a file descriptor if there is one."""
         payload = dumps(value)
-        self._socket.sendall(kind + _LENGTH.pack(len(payload)) + payload)
+        self.signal(kind)
+        self._socket.sendall(_LENGTH.pack(len(payload)) + payload)
         if descriptor is not None:
             socket.send_fds(self._socket, [b"F"], [descriptor])
 
@@ -56,18 +66,9 @@ class Channel:
         Raises:
             TimeoutError: Nothing came in time.
         """
-        if timeout is None:
-            try:
-                return self._socket.recv(1)
-            except ConnectionError:
-                return b""
-        self._socket.settimeout(timeout)
-        try:
-            return self._socket.recv(1)
-        except ConnectionError:
-            return b""
-        finally:
-            self._socket.settimeout(None)
+        if timeout is not None and not self._poll.poll(1000.0 * timeout):
+            raise TimeoutError
+        return self._reading.read(1)
 
     def receive_message(self):
         """Reads the message whose kind has just been read.
@@ -86,7 +87,9 @@ class Channel:
         return descriptors[0]
 
     def close(self):
-        self._socket.close()
+        """Closes all; the other side notices."""
+        for each in (self._socket, self._reading, self._writing):
+            each.close()
 
     def _read(self, length):
         buffer = bytearray(length)

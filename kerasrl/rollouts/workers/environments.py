@@ -95,13 +95,13 @@ class WorkerEnvironments(Environments):
             out = self._empty_observations()
         if self._shared is None or self._generations is None:
             self._share()
-        exchange, pool = self._shared.tree, self.pool
-        own = slice(self._first, self._first + self.num_envs)
-        copy_into(take(exchange["actions"], own), actions)
+        exchange, pool = self._exchange, self.pool
+        generations = pool.generations
+        copy_into(exchange["actions"], actions)
         self._num_steps += 1
         lost = {}
         for worker, generation in zip(self.workers, self._generations, strict=True):
-            if pool.generations[worker] != generation:
+            if generations[worker] != generation:
                 lost[worker] = None
                 continue
             try:
@@ -122,16 +122,17 @@ class WorkerEnvironments(Environments):
             raise errors[0]
         for worker, reason in lost.items():
             self._replace(worker, reason)
-        copy_into(out, take(exchange["observations"], own))
-        return self._gather(take(exchange, own), out)
+        copy_into(out, exchange["observations"])
+        return self._gather(exchange, out)
 
     def foreach(self, function):
         return sum(self._request("foreach_env", function), [])
 
     def call(self, name, *args, **kwargs):
+        results = sum(self._request("call", name, args, kwargs), [])
         # For workers that replace others: curricula tell their phase only once.
         self.pool.remember(("call", name), "call", name, args, kwargs)
-        return sum(self._request("call", name, args, kwargs), [])
+        return results
 
     def set_attr(self, name, value):
         self._request("set_attr", name, value)
@@ -183,6 +184,8 @@ class WorkerEnvironments(Environments):
                     "ended": flags,
                 }
             )
+        own = slice(self._first, self._first + self.num_envs)
+        self._exchange = take(self._shared.tree, own)
         generations = []
         for worker in self.workers:
             self._share_with(worker)

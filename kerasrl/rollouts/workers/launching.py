@@ -32,7 +32,7 @@ class RemoteTraceback(Exception):
 
 
 class WorkerProcess:
-    """A process and the learner's end of the socket to it."""
+    """A process and the learner's end of the connection to it."""
 
     def __init__(self, index, generation=0, losses=0):
         self.index = index
@@ -40,19 +40,26 @@ class WorkerProcess:
         #: How often in a row the worker was lost before it did anything.
         self.losses = losses
         ours, theirs = socket.socketpair()
+        pipes = os.pipe(), os.pipe()
+        given = [theirs.fileno(), pipes[0][0], pipes[1][1]]
         environment = {**os.environ, **dict.fromkeys(_SINGLE_THREADS, "1")}
         # Until the process knows the learner's `sys.path`, to find this very package.
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-        with theirs:
+        self.channel = Channel(ours, pipes[1][0], pipes[0][1])
+        try:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-P", "-m", _MODULE, *map(str, given)],
+                pass_fds=given,
                 stdin=subprocess.DEVNULL,
                 env=environment,
                 # Ctrl-C is for the learner, which then closes its workers.
                 start_new_session=True,
             )
-        self.channel = Channel(ours)
+        finally:
+            # Only the worker holds them now, so we notice when it ends.
+            theirs.close()
+            for descriptor in given[1:]:
+                os.close(descriptor)
 
     def kill(self, grace=0.0):
         """Makes sure that the process has ended."""
@@ -67,7 +74,7 @@ class WorkerProcess:
 def close_all(workers):
     """Ends processes, gently at first. Also runs when the interpreter exits."""
     for worker in workers:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             worker.channel.send(("close",))
     deadline = time.monotonic() + _CLOSING_SECONDS
     for worker in workers:

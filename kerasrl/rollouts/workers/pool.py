@@ -181,14 +181,14 @@ class WorkerPool:
             )
         try:
             self._workers[index].channel.send(message, descriptor=descriptor)
-        except ConnectionError:
+        except (ConnectionError, ValueError):  # Closed by them, or by us.
             raise WorkerLost(self._explain(index)) from None
 
     def signal(self, index, kind):
         """Sends a single byte."""
         try:
             self._workers[index].channel.signal(kind)
-        except ConnectionError:
+        except (ConnectionError, ValueError):  # Closed by them, or by us.
             raise WorkerLost(self._explain(index)) from None
 
     def receive(self, index, watched=True):

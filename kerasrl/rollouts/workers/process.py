@@ -1,6 +1,6 @@
-"""The program of a worker process: `python -m kerasrl.rollouts.workers.process FD`.
+"""The program of a worker process, run with `python -m` and three file descriptors.
 
-It serves requests on the socket FD until the learner is gone. It imports neither
+It serves requests until the learner is gone. It imports neither
 TensorFlow nor Keras.
 """
 
@@ -32,16 +32,17 @@ from kerasrl.rollouts.workers.shared_arrays import SharedArrays, copy_into
 _PR_SET_PDEATHSIG = 1
 
 
-def main(descriptor):
-    """Serves the learner at the other end of a socket.
+def main(connection, reading, writing):
+    """Serves the learner at the other end.
 
     Args:
-        descriptor: Integer, file descriptor of the socket.
+        connection, reading, writing: Integers, file descriptors as for `Channel`.
     """
     _die_with_learner()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stacks.register()
-    server = WorkerServer(Channel(socket.socket(fileno=descriptor)))
+    connection = socket.socket(fileno=connection)
+    server = WorkerServer(Channel(connection, reading, writing))
     # The learner may go away in the middle of a message.
     with contextlib.suppress(Disconnected, ConnectionError):
         server.serve()
@@ -272,4 +273,4 @@ def _die_with_learner():
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))
