@@ -27,11 +27,70 @@ OBSERVATIONS = {
         }
     ),
 }
+REPLAY = {"learning_starts": 0, "batch_size": 4, "buffer_size": 200}
+SEQUENCES = {"burn_in": 1, "sequence_length": 4, "period": 2, "train_every": 4}
 AGENTS = {
     "PG": lambda **kw: kerasrl.PG(rollout_length=8, **kw),
     "A2C": lambda **kw: kerasrl.A2C(**kw),
     "PPO": lambda **kw: kerasrl.PPO(rollout_length=8, num_epochs=1, **kw),
+    "SimpleQ": lambda **kw: kerasrl.SimpleQ(**REPLAY, **kw),
+    "DQN": lambda **kw: kerasrl.DQN(**REPLAY, **kw),
+    "R2D2": lambda **kw: kerasrl.R2D2(**REPLAY, **SEQUENCES, **kw),
+    "DDPG": lambda **kw: kerasrl.DDPG(**REPLAY, **kw),
+    "TD3": lambda **kw: kerasrl.TD3(**REPLAY, **kw),
+    "SAC": lambda **kw: kerasrl.SAC(**REPLAY, **kw),
 }
+POLICIES = {
+    "DDPG": kerasrl.models.DeterministicActorCritic,
+    "TD3": kerasrl.models.DeterministicActorCritic,
+    "SAC": kerasrl.models.SoftActorCritic,
+    **dict.fromkeys(("PG", "A2C", "PPO"), kerasrl.models.ActorCritic),
+    **dict.fromkeys(("SimpleQ", "DQN", "R2D2"), kerasrl.models.QNetwork),
+}
+
+
+def read_matrix():
+    """The table of the README: a dict from rows to agents to whether they can."""
+    lines = re.search(
+        r"^\| \| PG.+?\n\n", README.read_text(), re.MULTILINE | re.DOTALL
+    ).group(0)
+    header, _, *rows = [
+        [cell.strip() for cell in line.strip("| ").split(" | ")]
+        for line in lines.strip().splitlines()
+    ]
+    # The corner is empty, so the header is one cell shorter.
+    return {
+        row: dict(zip(header, [cell == "yes" for cell in cells], strict=True))
+        for row, *cells in rows
+    }
+
+
+MATRIX = read_matrix()
+ACTION_ROWS = {
+    "Discrete": "`Discrete` actions",
+    "MultiDiscrete": "`MultiDiscrete` and `MultiBinary` actions",
+    "MultiBinary": "`MultiDiscrete` and `MultiBinary` actions",
+    "Box": "`Box` actions",
+}
+RECURRENT = "Recurrent policies (LSTM, GRU)"
+
+
+def policy_of(name, cell="gru"):
+    """Arguments of a small policy, with a cell if the agent can have one."""
+    arguments = {"hidden_units": (4,)}
+    if MATRIX[RECURRENT][name]:
+        arguments.update(cell=cell, cell_units=4)
+    return arguments
+
+
+def fit(agent, action, observation="Box"):
+    agent.compile(jit_compile=False)
+
+    def make():
+        return AnySpaces(OBSERVATIONS[observation], ACTIONS[action])
+
+    history = agent.fit(make, steps=48, num_envs=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all() and history["gradient_norm"][0] > 0.0
 
 
 class AnySpaces(gymnasium.Env):
@@ -60,41 +119,147 @@ class AnySpaces(gymnasium.Env):
 @pytest.mark.parametrize("cell", [None, "gru"])
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("observation", OBSERVATIONS)
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", ["PG", "A2C", "PPO"])
 def test_spaces_and_recurrence(name, observation, action, cell):
-    agent = AGENTS[name](policy={"cell": cell, "cell_units": 4, "hidden_units": (4,)})
-    agent.compile(jit_compile=False)
+    assert MATRIX[ACTION_ROWS[action]][name] and MATRIX[RECURRENT][name]
+    fit(AGENTS[name](policy=policy_of(name, cell)), action, observation)
 
-    def make():
-        return AnySpaces(OBSERVATIONS[observation], ACTIONS[action])
 
-    history = agent.fit(make, steps=32, num_envs=2, verbose=0).history
-    assert np.isfinite(history["loss"]).all() and history["gradient_norm"][0] > 0.0
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("name", [n for n in AGENTS if n not in ("PG", "A2C", "PPO")])
+def test_actions(name, action):
+    agent = AGENTS[name](policy=policy_of(name))
+    if MATRIX[ACTION_ROWS[action]][name]:
+        fit(agent, action, "Dict")
+        return
+    with pytest.raises(TypeError, match="kerasrl") as raised:
+        fit(agent, action)
+    assert str(ACTIONS[action]) in str(raised.value)
+
+
+@pytest.mark.parametrize("name", [n for n in AGENTS if not MATRIX[RECURRENT][n]])
+def test_recurrent_policies_are_refused(name):
+    """Those that learn from single steps, which do not hold what came before."""
+    with pytest.raises((TypeError, ValueError), match="cell|R2D2"):
+        fit(AGENTS[name](policy={"cell": "gru"}), action_of(name))
+
+    class Recurrent(POLICIES[name]):
+        def get_initial_state(self, batch_size):
+            return keras.ops.zeros((batch_size, 1))
+
+        def call(self, inputs, state=None, training=False):
+            return {**super().call(inputs, None, training), "state": state + 1.0}
+
+    with pytest.raises(ValueError, match="R2D2"):
+        fit(AGENTS[name](policy=Recurrent()), action_of(name))
+
+
+def action_of(name):
+    return "Discrete" if MATRIX[ACTION_ROWS["Discrete"]][name] else "Box"
 
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_custom_loss_and_metrics(name):
-    class Frozen(kerasrl.models.ActorCritic):
+    class Frozen(POLICIES[name]):
         """Throws the algorithm's loss away: no weight may move."""
+
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.tracker = keras.metrics.Mean(name="mean_of_squares")
 
         def custom_loss(self, loss, batch):
             self.seen = sorted(batch)
+            self.tracker.update_state([1.0, 4.0, 9.0])
             return 0.0 * loss
 
         def custom_metrics(self, batch):
             return {"seven": keras.ops.convert_to_tensor(7.0)}
 
-    agent = AGENTS[name](policy=Frozen())
-    env = gymnasium.make("CartPole-v1")
-    agent.build(env.observation_space, env.action_space)
+    agent = AGENTS[name](policy=Frozen(**policy_of(name)))
+    agent.compile(jit_compile=False)
+    spaces_of = (OBSERVATIONS["Box"], ACTIONS[action_of(name)])
+    agent.build(*spaces_of)
     before = agent.get_weights()
-    history = agent.fit("CartPole-v1", steps=64, num_envs=4, verbose=0).history
+    history = agent.fit(
+        lambda: AnySpaces(*spaces_of), steps=64, num_envs=4, verbose=0
+    ).history
     assert history["seven"] == [7.0]
-    assert {"observations", "actions", "advantages", "outputs"} <= set(
-        agent.policy.seen
-    )
+    np.testing.assert_allclose(history["mean_of_squares"], 14 / 3, rtol=1e-6)
+    assert {"observations", "actions", "outputs", "mask"} <= set(agent.policy.seen)
+    assert "advantages" in agent.policy.seen or hasattr(agent, "buffer")
     for old, new in zip(before, agent.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("name", ["DQN", "R2D2", "SAC"])
+def test_custom_losses_train_the_policy(name):
+    """The gradient of what `custom_loss` returns is the one that is applied."""
+
+    class Pulled(POLICIES[name]):
+        def custom_loss(self, loss, batch):
+            squares = [keras.ops.sum(w**2) for w in self.trainable_variables]
+            return 0.0 * loss + 0.5 * sum(squares)
+
+    agent = AGENTS[name](policy=Pulled(**policy_of(name)))
+    agent.compile(keras.optimizers.SGD(1.0), jit_compile=False)
+    make = lambda: AnySpaces(OBSERVATIONS["Box"], ACTIONS["Discrete"])  # noqa: E731
+    agent.fit(make, steps=64, num_envs=2, verbose=0)
+    for variable in agent.policy.trainable_variables:
+        np.testing.assert_array_equal(variable, 0.0)
+
+
+@pytest.mark.parametrize("name", ["DQN", "SAC", "TD3"])
+def test_regularizers_join_the_loss_of_off_policy_agents(name):
+    losses = []
+    for regularizer in (None, keras.regularizers.L2(10.0)):
+        trunk = keras.Sequential(
+            [
+                keras.layers.Dense(
+                    4,
+                    kernel_initializer=keras.initializers.GlorotUniform(seed=0),
+                    kernel_regularizer=regularizer,
+                )
+            ]
+        )
+        agent = AGENTS[name](policy=trunk, seed=0)
+        agent.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+        env = AnySpaces(OBSERVATIONS["Box"], ACTIONS[action_of(name)])
+        history = agent.fit(env, steps=16, verbose=0).history
+        losses.append(history["loss"][-1])
+    assert losses[1] > losses[0] + 1.0
+
+
+@pytest.mark.parametrize("name", [n for n in AGENTS if n not in ("PG", "A2C", "PPO")])
+def test_wrong_kind_of_policy_is_refused_by_the_name_of_the_right_one(name):
+    base = "ActionValuePolicy" if name in ("DDPG", "TD3", "SAC") else "QFunction"
+    for policy in ("mlp", kerasrl.models.ActorCritic(), 3):
+        with pytest.raises(TypeError, match=f"kerasrl.models.{base}"):
+            AGENTS[name](policy=policy)
+
+
+@pytest.mark.parametrize(
+    "options, network",
+    [
+        ({"dueling": True}, {}),
+        ({"noisy": True}, {}),
+        ({"num_quantiles": 5}, {}),
+        ({"num_atoms": 5, "v_min": 0.0, "v_max": 1.0}, {}),
+        (
+            {"num_atoms": 5, "v_min": 0.0, "v_max": 1.0},
+            {"num_atoms": 5, "v_min": 0.0, "v_max": 2.0},
+        ),
+    ],
+)
+def test_options_that_contradict_a_given_network_are_refused(options, network):
+    network = kerasrl.models.QNetwork(**network)
+    with pytest.raises(ValueError, match="Received .* with a policy whose"):
+        kerasrl.DQN(policy=network, **options)
+
+
+def test_options_that_agree_with_a_given_network_are_accepted():
+    network = kerasrl.models.QNetwork(dueling=True)
+    assert kerasrl.DQN(policy=network, dueling=True).policy is network
+    assert kerasrl.DQN(policy={"dueling": True}).policy.dueling
 
 
 def test_regularizers_join_the_loss():
@@ -110,14 +275,16 @@ def test_regularizers_join_the_loss():
 
 
 @pytest.mark.parametrize("mode", ["SAME_STEP", "NEXT_STEP", "DISABLED"])
-def test_vector_envs_train(mode):
+@pytest.mark.parametrize("name", ["A2C", "DQN"])
+def test_vector_envs_train(name, mode):
     envs = gymnasium.make_vec(
         "CartPole-v1",
         num_envs=3,
         vectorization_mode="sync",
         vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode[mode]},
     )
-    agent = kerasrl.A2C(seed=0)
+    agent = AGENTS[name](policy={"hidden_units": (4,)}, seed=0)
+    agent.compile(jit_compile=False)
     history = agent.fit(envs, steps=600, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     assert agent.episodes > 10
@@ -125,5 +292,9 @@ def test_vector_envs_train(mode):
 
 
 def test_the_matrix_names_the_agents():
-    header = re.search(r"^\| \| (.+) \|$", README.read_text(), re.MULTILINE).group(1)
-    assert header.split(" | ") == list(AGENTS)
+    for row, cells in MATRIX.items():
+        assert list(cells) == list(AGENTS), row
+    # Rows that hold for all of them.
+    for row in MATRIX:
+        if "actions" not in row and row != RECURRENT:
+            assert all(MATRIX[row].values()), row
