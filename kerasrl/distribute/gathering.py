@@ -132,4 +132,8 @@ _LOST = (
 
 
 def _short(error):
-    return " ".join(str(error).split())[:300]
+    """What an error says besides where in which graph it happened."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    noise = ("Detected at", "File ", "Graph execution", "[[{{")
+    lines = [line for line in lines if line and not line.startswith(noise)]
+    return " ".join(lines)[-300:]
