@@ -466,13 +466,13 @@ def begun(
 @pytest.mark.parametrize("moment", ["before", "during"])
 def test_a_killed_worker_loses_its_fragment_and_nothing_else(moment):
     with make_envs(Walk, num_envs=5) as envs:
-        plain = Collector(envs, Actor(), 4, generators(5), all_finals=True)
+        plain = Collector(envs, Actor(), 5, generators(5), all_finals=True)
         plain.exploration = {"curiosity": np.zeros(5, np.float32)}
         plain.reset(range(5))
         expected = [plain.collect() for _ in range(3)]
     listener = Listener()
     # Slow enough to be hit while it acts.
-    envs, collector = begun("act", listener=listener, config={"nap": 0.05})
+    envs, collector = begun("act", length=5, listener=listener, config={"nap": 0.05})
     buffer = ReplayBuffer(100, envs.observation_space, envs.action_space, 5)
     with envs:
         envs.call("set_phase", 4)
@@ -498,7 +498,7 @@ def test_a_killed_worker_loses_its_fragment_and_nothing_else(moment):
     assert_equal(first, expected[0])
     for rollout, other in zip((second, third), expected[1:], strict=True):
         assert_equal(rollout[:, own].map(np.array), other[:, own].map(np.array))
-    assert second.num_steps == 8 and not second.valid[:, lost].any()
+    assert second.num_steps == 10 and not second.valid[:, lost].any()
     assert second.truncated[:, lost].all() and not second.terminated[:, lost].any()
     assert second.final is None or (second.final["env"] < 2).all()
     for name in ("vector", "flags"):
@@ -512,7 +512,7 @@ def test_a_killed_worker_loses_its_fragment_and_nothing_else(moment):
     assert third.valid.all()
     for rollout in (first, second, third):
         buffer.add(rollout)
-    assert len(buffer) == 20 + 8 + 20
+    assert len(buffer) == 25 + 10 + 25
     # An episode that was cut off is in no statistics, and the next one starts at zero.
     records = [record for record in collector.drain_episodes()]
     assert all(record.length == LENGTHS[record.env_index] for record in records)

@@ -30,9 +30,7 @@ def take(tree, index):
 
 
 class FragmentCollector(Collector):
-    """A collector inside a worker."""
-
-    fragment = None
+    """A collector inside a worker, whose learner wants to see what it sees."""
 
     @property
     def observations(self):

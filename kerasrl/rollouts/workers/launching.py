@@ -34,8 +34,7 @@ class RemoteTraceback(Exception):
 class WorkerProcess:
     """A process and the learner's end of the connection to it."""
 
-    def __init__(self, index, generation=0, losses=0):
-        self.index = index
+    def __init__(self, generation=0, losses=0):
         self.generation = generation
         #: How often in a row the worker was lost before it did anything.
         self.losses = losses

@@ -86,7 +86,7 @@ class WorkerPool:
         self._finalizer = weakref.finalize(self, close_all, self._workers)
         try:
             for index in range(num_workers):
-                self._workers.append(WorkerProcess(index))
+                self._workers.append(WorkerProcess())
                 self._send_setup(index)
             self.descriptions = [
                 self._setup_reply(index) for index in range(num_workers)
@@ -247,7 +247,7 @@ class WorkerPool:
             RuntimeWarning,
             stacklevel=2,
         )
-        self._workers[index] = WorkerProcess(index, old.generation + 1, losses)
+        self._workers[index] = WorkerProcess(old.generation + 1, losses)
         try:
             self._send_setup(index)
             self._setup_reply(index)

@@ -172,7 +172,6 @@ class WorkerServer:
         """Takes over the arrays that rollouts are written into."""
         self._fragment = self._attach(layout)
         self._keeper.keys = info_keys
-        self._collector.fragment = self._fragment
         # What exists now stays: the garbage collector need not go through it.
         gc.freeze()
 
