@@ -102,3 +102,111 @@ def test_nested_observations_and_hostile_ends(name, cell):
     agent = AGENTS[name](policy={"cell": cell, "cell_units": 8}, seed=0)
     history = agent.fit(testing.NestedEnv, steps=600, num_envs=3, verbose=0).history
     assert np.isfinite(history["loss"]).all()
+
+
+# Off-policy ---------------------------------------------------------------------------
+
+_REPLAY = {"learning_starts": 100, "batch_size": 32, "seed": 0}
+_VALUES = {
+    "train_every": 2,
+    "updates_per_call": 20,
+    "tau": 0.1,
+    "target_update_interval": 1,
+    "exploration": 0.2,
+}
+_SMALL = {"hidden_units": (16,)}
+_ATOMS = {"num_atoms": 21, "v_min": -1.0, "v_max": 12.0}
+OFF_POLICY = {
+    "SimpleQ": lambda **kw: kerasrl.SimpleQ(policy=_SMALL, **_VALUES, **_REPLAY, **kw),
+    "DQN": lambda **kw: kerasrl.DQN(
+        policy=_SMALL, dueling=True, prioritized=True, **_VALUES, **_REPLAY, **kw
+    ),
+    "C51": lambda **kw: kerasrl.DQN(
+        policy=_SMALL, n_step=2, **_ATOMS, **_VALUES, **_REPLAY, **kw
+    ),
+    "QR-DQN": lambda **kw: kerasrl.DQN(
+        policy=_SMALL, num_quantiles=5, n_step=3, **_VALUES, **_REPLAY, **kw
+    ),
+    "R2D2": lambda **kw: kerasrl.R2D2(
+        policy={**_SMALL, "cell_units": 8},
+        burn_in=2,
+        sequence_length=6,
+        period=4,
+        n_step=2,
+        **{**_VALUES, "train_every": 16},
+        **_REPLAY,
+        **kw,
+    ),
+    "SAC": lambda **kw: kerasrl.SAC(
+        policy=_SMALL,
+        updates_per_call=20,
+        train_every=2,
+        tau=0.1,
+        temperature=0.02,
+        adjust_temperature=False,
+        **_REPLAY,
+        **kw,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OFF_POLICY)
+def test_two_rounds_by_values(name):
+    """The tempting first choice is wrong, and values say by how much."""
+    agent = OFF_POLICY[name](gamma=0.9)
+    assert train(agent, testing.TwoRoundEnv, 3_000, 1e-2, num_envs=4) == 3.0
+
+
+@pytest.mark.parametrize("name", OFF_POLICY)
+def test_time_limits_bootstrap_from_replay(name):
+    """Reward 1 for ever is worth 1 / (1 - gamma), however short the time limit."""
+    gamma = 0.8
+    agent = OFF_POLICY[name](gamma=gamma)
+    train(agent, lambda: testing.ConstantRewardEnv(3), 3_000, 1e-2, num_envs=4)
+    inputs = agent.policy.example_inputs(1)
+    if name == "SAC":
+        value = np.min(agent.policy.q_values(inputs["observations"]), axis=0).max()
+        tolerance = 0.5  # The entropy of its choices is worth something too.
+    else:
+        outputs = agent.policy(inputs, state=agent.policy.get_initial_state(1))
+        value = np.max(outputs["q_values"])
+        tolerance = 0.4
+    if agent.__class__ is kerasrl.R2D2:
+        value = kerasrl.losses.unrescale(value)
+    assert abs(value - 1 / (1 - gamma)) < tolerance
+
+
+def test_values_without_bootstrap_are_wrong():
+    """Shows that the test above can fail: truncation treated as termination."""
+
+    class Wrong(kerasrl.SimpleQ):
+        def sample(self, num_batches):
+            batches = super().sample(num_batches)
+            batches["discounts"][batches["truncated"]] = 0.0
+            return batches
+
+    agent = Wrong(policy=_SMALL, gamma=0.8, **_VALUES, **_REPLAY)
+    train(agent, lambda: testing.ConstantRewardEnv(3), 3_000, 1e-2, num_envs=4)
+    value = np.max(agent.policy(agent.policy.example_inputs(1))["q_values"])
+    assert value < 3.5
+
+
+def test_r2d2_remembers():
+    agent = OFF_POLICY["R2D2"](gamma=0.9)
+    # The cue is two steps back when the action counts.
+    assert train(agent, lambda: testing.MemoryEnv(1), 8_000, 1e-2, num_envs=4) > 0.9
+
+
+@pytest.mark.parametrize("agent_class", [kerasrl.DDPG, kerasrl.TD3, kerasrl.SAC])
+def test_continuous_identity_from_replay(agent_class):
+    agent = agent_class(
+        policy={"hidden_units": (32,)},
+        gamma=0.3,
+        train_every=2,
+        updates_per_call=20,
+        tau=0.05,
+        **_REPLAY,
+    )
+    result = train(agent, testing.ContinuousIdentityEnv, 2_400, 1e-2, num_envs=4)
+    # Blind play gets at best -10 / 3.
+    assert result > -0.7

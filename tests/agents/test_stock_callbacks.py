@@ -74,14 +74,29 @@ def check(name, path, agent, history, output):
         logs = json.loads((path / "3.json").read_text())
         assert logs["env_steps"] == 256
     elif name == "ProgbarLogger":
-        assert "Epoch 4/4" in output and "policy_loss" in output
+        assert "Epoch 4/4" in output and "gradient_norm" in output
     if name != "EarlyStopping":
         assert epochs == 4
 
 
+def ppo():
+    return kerasrl.PPO(rollout_length=16, num_epochs=1, minibatch_size=64, seed=1)
+
+
+def dqn():
+    return kerasrl.DQN(
+        policy={"hidden_units": (8,)},
+        learning_starts=0,
+        batch_size=8,
+        updates_per_call=16,
+        seed=1,
+    )
+
+
+@pytest.mark.parametrize("make", [ppo, dqn])
 @pytest.mark.parametrize("name", CALLBACKS)
-def test_stock_callback(name, tmp_path, capsys):
-    agent = kerasrl.PPO(rollout_length=16, num_epochs=1, minibatch_size=64, seed=1)
+def test_stock_callback(name, make, tmp_path, capsys):
+    agent = make()
     agent.compile(
         keras.optimizers.Adam(1e-2, use_ema=name == "SwapEMAWeights"),
         jit_compile=False,
