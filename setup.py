@@ -51,6 +51,8 @@ setup(
         "gymnasium>=1.1",
         "numpy",
         "tensorboard",
+        # For workers; gymnasium needs it as well.
+        "cloudpickle",
         # Three small ones that replace code of our own: the command line, its
         # YAML files, and trees of arrays where TensorFlow is not imported.
         "click>=8.1",
