@@ -48,21 +48,22 @@ import platform
 import sys
 import sysconfig
 
-def version(*names):
+def version(*names, with_name=False):
     for name in names:
         try:
-            return importlib.metadata.version(name)
+            found = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            pass
+            continue
+        return f"{name}-{found}" if with_name else found
     return ""
 
 spec = importlib.util.find_spec("tensorflow")
 folder = pathlib.Path(spec.origin).parent if spec and spec.origin else ""
 names = ["tensorflow", "tensorflow-cpu", "tf-nightly", "tf-nightly-cpu"]
-tensorflow = version(*names)
+tensorflow = version(*names, with_name=True)
 if folder and not tensorflow:
     found = importlib.metadata.packages_distributions().get("tensorflow", [])
-    tensorflow = version(*found)
+    tensorflow = version(*found, with_name=True)
 header = pathlib.Path(sysconfig.get_paths()["include"]) / "Python.h"
 print(f"cp{sys.version_info.major}{sys.version_info.minor}")
 print(f"{platform.system()}_{platform.machine()}".lower())
@@ -85,12 +86,12 @@ PY
 # The key changes with whatever would make another wheel: this script, and options.
 options=$(env | LC_ALL=C sort | grep '^HOROVOD_' || true)
 hash=$( (cat "${BASH_SOURCE[0]}"; echo "$options") | cksum | cut -d' ' -f1)
-KEY="horovod-$VERSION-$TAG-tensorflow-$TENSORFLOW-$PLATFORM-$hash"
+KEY="horovod-$VERSION-$TAG-$TENSORFLOW-$PLATFORM-$hash"
 STAMP="$PREFIX/.$KEY"
 WHEELS="$CACHE/$KEY"
 
 if [ "$INSTALLED" = "$VERSION" ] && [ -e "$STAMP" ]; then
-  say "Horovod $VERSION is installed for $TAG and TensorFlow $TENSORFLOW."
+  say "Horovod $VERSION is installed for $TAG and $TENSORFLOW."
   exit 0
 fi
 
@@ -137,7 +138,7 @@ build() {
   tar -xzf "$work/horovod-$VERSION.tar.gz" -C "$work"
   patch_sources "$work/horovod-$VERSION"
 
-  say "building Horovod $VERSION for $TAG and TensorFlow $TENSORFLOW: some minutes"
+  say "building Horovod $VERSION for $TAG and $TENSORFLOW: some minutes"
   CPLUS_INCLUDE_PATH="$TENSORFLOW_DIR/include/external/highwayhash:${CPLUS_INCLUDE_PATH:-}" \
     CMAKE_POLICY_VERSION_MINIMUM=3.5 \
     MAKEFLAGS="${MAKEFLAGS:--j$(getconf _NPROCESSORS_ONLN)}" \
@@ -234,4 +235,4 @@ fi
 verify "$work"
 rm -f "$PREFIX"/.horovod-*
 touch "$STAMP"
-say "Horovod $VERSION works for $TAG and TensorFlow $TENSORFLOW."
+say "Horovod $VERSION works for $TAG and $TENSORFLOW."
