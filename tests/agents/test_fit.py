@@ -44,59 +44,6 @@ def assert_same_weights(first, second):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("name", AGENTS)
-def test_same_seed_gives_same_weights(name, body):
-    agents = [make(name, body, seed) for seed in (3, 3, 4)]
-    for agent in agents:
-        agent.fit("CartPole-v1", steps=600, num_envs=4, verbose=0)
-    assert_same_weights(agents[0], agents[1])
-    different = [
-        not np.array_equal(a, b)
-        for a, b in zip(agents[0].get_weights(), agents[2].get_weights(), strict=True)
-    ]
-    assert any(different)
-
-
-@pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("name", AGENTS)
-def test_save_and_load_between_fits_changes_nothing(name, body, tmp_path):
-    # XLA, which takes long to compile, for one of them.
-    jit_compile = "auto" if name == "PPO" else False
-    straight, resumed = (
-        make(name, body, jit_compile=jit_compile, normalize_rewards=True)
-        for _ in range(2)
-    )
-    for agent in (straight, resumed):
-        agent.fit("CartPole-v1", steps=300, num_envs=2, verbose=0)
-    resumed.save(tmp_path / "agent.kerasrl")
-    loaded = kerasrl.load(tmp_path / "agent.kerasrl")
-    assert_same_weights(straight, loaded)
-    straight_logs = straight.fit("CartPole-v1", steps=300, num_envs=2, verbose=0)
-    loaded_logs = loaded.fit("CartPole-v1", steps=300, num_envs=2, verbose=0)
-    assert_same_weights(straight, loaded)
-    for a, b in zip(
-        straight.policy.optimizer.variables,
-        loaded.policy.optimizer.variables,
-        strict=True,
-    ):
-        np.testing.assert_array_equal(a, b)
-    for key, values in straight_logs.history.items():
-        if key != "steps_per_second":
-            np.testing.assert_array_equal(values, loaded_logs.history[key], err_msg=key)
-    assert loaded.env_steps == straight.env_steps >= 600
-    assert loaded.episodes == straight.episodes > 0
-
-
-@pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("name", AGENTS)
-def test_a_run_traces_once(name, body):
-    agent = make(name, body, jit_compile="auto")
-    agent.fit(lambda: testing.RandomEndsEnv(), steps=2_000, num_envs=4, verbose=0)
-    assert agent.num_traces == 1
-    assert agent.iterations > 10
-
-
 def test_steps_are_rounded_up_to_whole_iterations():
     agent = make("PPO")
     history = agent.fit("CartPole-v1", steps=100, num_envs=4, verbose=0).history
