@@ -112,7 +112,7 @@ class Agent:
                 without if XLA cannot compile the policy.
             run_eagerly: Whether updates run line by line, for debugging.
             metrics: List of Keras metrics of the predicted values against the value
-                targets, such as `["mae"]`.
+                targets, such as `["mae"]`. For on-policy algorithms only.
 
         Example:
 

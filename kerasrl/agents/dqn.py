@@ -37,7 +37,8 @@ class DQN(OffPolicyAgent):
             environment (see `kerasrl.agents.epsilon_ladder`). Default: 0 with noisy
             layers, else falling from 1 to 0.05 over 10,000 steps.
         huber_delta: Float or `None`, size of the error beyond which the loss grows
-            linearly; `None` for the squared error.
+            linearly; `None` for the squared error, which quantiles cannot have. C51,
+            which compares distributions, does not use it.
         learning_starts, train_every, updates_per_call, tau, target_update_interval,
             **kwargs: As for `kerasrl.OffPolicyAgent`.
 
@@ -96,6 +97,11 @@ class DQN(OffPolicyAgent):
             exploration = 0.0 if noisy else schedule
         self.exploration = plans.rates("exploration", exploration)
         self.huber_delta = plans.positive("huber_delta", huber_delta)
+        if self.huber_delta is None and num_quantiles is not None:
+            raise ValueError(
+                "Received huber_delta=None with num_quantiles. Quantile regression has "
+                "no squared error: give a positive number."
+            )
 
     @classmethod
     def rainbow(cls, v_min=-10.0, v_max=10.0, **kwargs):
@@ -222,6 +228,7 @@ class DQN(OffPolicyAgent):
             ops.broadcast_to(batch["discounts"][:, None], ops.shape(quantiles)),
             losses.select_actions(next_outputs["quantiles"], next_actions, -2),
         )
+        # A network that was given may have quantiles too.
         kappa = 1.0 if self.huber_delta is None else self.huber_delta
         loss, metrics = losses.quantile_huber_loss(
             quantiles, targets, kappa=kappa, weights=batch["weights"]

@@ -60,6 +60,11 @@ class SAC(OffPolicyAgent):
         **kwargs,
     ):
         super().__init__(policy, batch_size=batch_size, **kwargs)
+        if temperature is None:
+            raise ValueError(
+                "Received temperature=None. Expected a positive number, the first "
+                "temperature; adjust_temperature says whether it stays."
+            )
         self.temperature = plans.positive("temperature", temperature)
         self.adjust_temperature = adjust_temperature
         self.target_entropy = target_entropy
