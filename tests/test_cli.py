@@ -179,7 +179,8 @@ def test_stack_shows_learner_and_workers():
     for name in (f"Learner, process {os.getpid()}", *(f"process {p}:" for p in pids)):
         assert name in result.output
     assert "test_stack_shows_learner_and_workers" in result.output
-    assert result.output.count("in serve") == 2
+    # At least: a learner that another test started would be shown with its workers.
+    assert result.output.count("in serve") >= 2
     assert "does not train" in error("stack", "1")
 
 

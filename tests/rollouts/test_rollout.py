@@ -91,6 +91,8 @@ def test_statistics_equal_a_loop():
             steps += valid[time].sum()
             for env in range(3):
                 if not valid[time, env]:
+                    # A filler in the middle of an episode: the rest of it is lost.
+                    sums[env] = lengths[env] = 0
                     continue
                 sums[env] += rewards[time, env]
                 lengths[env] += 1

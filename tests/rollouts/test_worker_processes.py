@@ -643,6 +643,8 @@ def test_no_process_and_no_memory_outlives_the_learner(sent):
         stderr=subprocess.DEVNULL,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        # A shell lets what it starts in the background ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     learner.stdin.write(SCRIPT)
     learner.stdin.close()
