@@ -120,6 +120,7 @@ def find_algorithm(name: str) -> type:
 
 
 def import_module(name: str) -> Any:
+    """A module by its name; refused with the reason if it cannot be imported."""
     # As `python -m` does: modules of the working directory can be imported.
     if "" not in sys.path:
         sys.path.insert(0, "")
@@ -130,6 +131,7 @@ def import_module(name: str) -> Any:
 
 
 def load_agent(path: str) -> Any:
+    """The agent of a checkpoint; for a directory, names the checkpoints in it."""
     if not Path(path).is_file():
         hint = ""
         if Path(path).is_dir():
@@ -142,6 +144,7 @@ def load_agent(path: str) -> Any:
 
 
 def check_algorithm(checkpoint: str, agent: Any, run_name: str | None) -> None:
+    """Refuse a checkpoint of another algorithm than the one named."""
     if run_name is not None and find_algorithm(run_name) is not type(agent):
         refuse(
             f"{checkpoint} is a checkpoint of {type(agent).__name__}, not of "
@@ -159,6 +162,7 @@ def run_params(checkpoint: str) -> dict[str, Any]:
 
 
 def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: options of every command."""
     for option in (
         click.option(
             "-v",
@@ -269,6 +273,7 @@ def train(**options: Any) -> None:
 
 
 def train_command(**options: Any) -> None:
+    """Train in the scope of the replicas that were asked for."""
     if options["distribute"] is None:
         train_once(**options)
         return
@@ -280,6 +285,7 @@ def train_command(**options: Any) -> None:
 
 
 def train_once(**options: Any) -> None:
+    """Put together what files and options say, make or load the agent, train it."""
     for module in options["modules"]:
         import_module(module)
     experiment = read_experiment(options["file"]) if options["file"] else {}
@@ -335,6 +341,7 @@ def train_agent(
     options: dict[str, Any],
     experiment: dict[str, Any],
 ) -> None:
+    """Run `fit` with the callbacks of a run directory, then evaluate."""
     import kerasrl.callbacks as callbacks
     from kerasrl.callbacks.run_logger import new_run_directory
     from kerasrl.rollouts.workers import stacks
@@ -446,10 +453,12 @@ def choose(
 
 
 def first_given(*values: Any) -> Any:
+    """The first that is not `None`."""
     return next((value for value in values if value is not None), None)
 
 
 def choose_steps(steps: int | None, stop: dict[str, Any]) -> int:
+    """Environment steps to train for, from what was asked and when to stop."""
     if steps is not None:
         return steps
     if not stop:
@@ -534,6 +543,7 @@ def make_optimizer(agent: Any, settings: Settings, resumed: bool) -> Any:
 
 
 def show_evaluation(result: dict[str, float]) -> None:
+    """Print the outcome of an evaluation on one line."""
     click.echo(
         f"Evaluation over {int(result['episodes'])} episodes: "
         f"return {result['return_mean']:.1f} +- {result['return_std']:.1f}, "
@@ -545,6 +555,7 @@ def show_evaluation(result: dict[str, float]) -> None:
 
 
 def checkpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: arguments of the commands that take a checkpoint."""
     for option in (
         common_options,
         click.option("--seed", type=int, help="Seed of the episodes."),

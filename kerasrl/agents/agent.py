@@ -1,15 +1,12 @@
 """The base class of all agents: the public interface and the training loop."""
 
 import inspect
-import math
-import time
 
 import gymnasium
-import keras
 import numpy as np
 
 from kerasrl import checkpoint, distribute
-from kerasrl.agents import acting, hooks, plans, ranks, statistics, updates
+from kerasrl.agents import acting, hooks, loop, plans, ranks, statistics, updates
 from kerasrl.envs import make_envs
 from kerasrl.models import ActorCritic, Policy
 from kerasrl.optimizers import Adam
@@ -263,69 +260,11 @@ class Agent:
                 ranks.check_plan(self, envs.num_envs, plan)
                 ranks.separate(self)
                 env_seeds = self._start_collecting(envs, callbacks.episode_listener)
-                self._loop(plan, callbacks, initial_epoch, env_seeds)
+                loop.run(self, plan, callbacks, initial_epoch, env_seeds)
         finally:
             self.envs = self.collector = self._fitted_env = None
             envs.close()
         return self.policy.history
-
-    def _loop(self, plan, callbacks, initial_epoch, env_seeds):
-        self.policy.stop_training = False
-        self.policy._initial_epoch = None
-        callbacks.on_train_begin()
-        # After the callbacks, which may have set up the environments.
-        self.collector.reset(env_seeds)
-        # `keras.callbacks.BackupAndRestore` says here where to go on.
-        initial_epoch = getattr(self.policy, "_initial_epoch", None) or initial_epoch
-        initial_epoch = ranks.synchronize(self, initial_epoch)
-        logs = {}
-        for epoch in range(initial_epoch, plan.epochs):
-            self.policy.reset_metrics()
-            self.statistics.start_epoch()
-            self._new_weights = None
-            callbacks.on_epoch_begin(epoch)
-            start_time, start_steps = time.perf_counter(), self.env_steps
-            mean = statistics.Mean()
-            for iteration in range(plan.iterations(epoch)):
-                self.progress = plan.progress(epoch, iteration)
-                callbacks.on_train_batch_begin(iteration)
-                batch_logs = self.train_iteration(callbacks.on_rollout_end)
-                mean.add(batch_logs)
-                callbacks.on_train_batch_end(iteration, batch_logs)
-                if callbacks.see_batches:
-                    # Somebody may have changed the weights since the update.
-                    self._new_weights = None
-                if self.policy.stop_training:
-                    # Ranks end together, at the end of an epoch.
-                    if self.replicas.num_ranks == 1:
-                        break
-                else:
-                    self._check_finite(batch_logs.get("loss", 0.0))
-            metrics = self.pool.finish_epoch(
-                {
-                    **dict.fromkeys(self.metric_names(), math.nan),
-                    **updates.policy_metrics(self.policy),
-                    **mean.result(),
-                }
-            )
-            seconds = time.perf_counter() - start_time
-            logs = {
-                **metrics,
-                **self.statistics.logs(),
-                "env_steps": self.env_steps,
-                "steps_per_second": (self.env_steps - start_steps) / seconds,
-                "learning_rate": float(
-                    keras.ops.convert_to_numpy(self.policy.optimizer.learning_rate)
-                ),
-            }
-            callbacks.on_epoch_end(epoch, logs)
-            if self.pool.stops(self.policy.stop_training):
-                break
-        optimizer = self.policy.optimizer
-        if getattr(optimizer, "use_ema", False):
-            # As Keras's own fit ends: the averages become the weights.
-            optimizer.finalize_variable_values(self.policy.trainable_weights)
-        callbacks.on_train_end(logs)
 
     def iteration_length(self, num_envs):
         """Returns how many steps an iteration takes in each of `num_envs`."""
@@ -382,15 +321,6 @@ class Agent:
         # A subclass that goes on to change weights must have them read again.
         ours = type(self).train_iteration.__module__.startswith("kerasrl.agents.")
         self._new_weights = self._compiled_update.new_weights() if ours else None
-
-    def _check_finite(self, loss):
-        if not np.isfinite(loss):
-            raise FloatingPointError(
-                f"The loss became {loss} in iteration {self.iterations}, after "
-                f"{self.env_steps} environment steps. Lower the learning rate, check "
-                "the scale of rewards and observations, or train from the last "
-                "checkpoint. (Add keras.callbacks.TerminateOnNaN to stop instead.)"
-            )
 
     # Acting ---------------------------------------------------------------------
 

@@ -24,6 +24,11 @@ class CompiledUpdate:
         self.agent = agent
         self.function = function
         self.jit_compile = agent.jit_compile
+        if self.jit_compile is True and not agent.replicas.compiles:
+            raise ValueError(
+                "Received jit_compile=True with several replicas. XLA cannot compile "
+                'what they exchange: leave it at "auto", or pass False.'
+            )
         if self.jit_compile == "auto":
             # XLA takes long to compile loops over time, and then gains nothing.
             # Nor can it compile what replicas exchange.

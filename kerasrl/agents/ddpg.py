@@ -83,7 +83,7 @@ class DDPG(OffPolicyAgent):
         critic_loss, metrics, errors = losses.critics_loss(
             values, targets, batch["weights"]
         )
-        with frozen(policy.critic_variables()):
+        with frozen(policy):
             own_values = policy.q_values(batch["observations"], policy.mode(outputs))
         policy_loss, _ = losses.deterministic_policy_gradient(own_values[0])
         return critic_loss + policy_loss, {

@@ -4,8 +4,7 @@ import keras
 from keras import ops
 
 from kerasrl import losses
-from kerasrl.agents import acting, plans
-from kerasrl.agents.exploration import epsilon_greedy
+from kerasrl.agents import exploration, plans
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import NoiseScope, QFunction, QNetwork
 
@@ -163,19 +162,10 @@ class DQN(OffPolicyAgent):
         return keras.optimizers.Adam(5e-4)
 
     def exploration_inputs(self, num_envs):
-        epsilon = plans.current_rates(self, "exploration", num_envs)
-        if self.env_steps < self.learning_starts:
-            epsilon[:] = 1.0
-        return {"epsilon": epsilon}
+        return exploration.epsilon_inputs(self, num_envs)
 
     def act(self, inputs, deterministic):
-        with NoiseScope(enabled=not deterministic):
-            outputs = acting.call_policy(self.policy, inputs)
-        if deterministic:
-            actions = self.policy.mode(outputs)
-        else:
-            actions = epsilon_greedy(outputs["q_values"], inputs["epsilon"])
-        return {"actions": actions, "state": outputs.get("state", ())}
+        return exploration.act_epsilon_greedy(self, inputs, deterministic)
 
     def loss(self, batch, outputs, settings):
         next_inputs = {"observations": batch["next_observations"]}

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from kerasrl.agents import acting, plans
+from kerasrl.models import NoiseScope
 
 NOISES = ("gaussian", "ornstein_uhlenbeck")
 
@@ -32,6 +33,46 @@ def epsilon_greedy(q_values, epsilon, seed=None):
     choices = ops.minimum(ops.floor(draws[:, 1] * num_actions), num_actions - 1)
     greedy = ops.cast(ops.argmax(q_values, axis=-1), "int32")
     return ops.where(draws[:, 0] < epsilon, ops.cast(choices, "int32"), greedy)
+
+
+def act_epsilon_greedy(agent, inputs, deterministic):
+    """Acts by a `kerasrl.models.QFunction`, at times randomly unless told otherwise.
+
+    Args:
+        agent: An agent with such a policy.
+        inputs: Dict as for the policy's `call`, with `"state"`, and for stochastic
+            acting what `epsilon_inputs` returned.
+        deterministic: Whether neither random actions nor noisy layers explore.
+
+    Returns:
+        Dict of `"actions"`, int32 `[N]`, and the new `"state"`.
+    """
+    with NoiseScope(enabled=not deterministic):
+        outputs = acting.call_policy(agent.policy, inputs)
+    if deterministic:
+        actions = agent.policy.mode(outputs)
+    else:
+        actions = epsilon_greedy(outputs["q_values"], inputs["epsilon"])
+    return {"actions": actions, "state": outputs.get("state", ())}
+
+
+def epsilon_inputs(agent, num_envs):
+    """Returns the present inputs of `act_epsilon_greedy`.
+
+    Args:
+        agent: An `OffPolicyAgent` with an `exploration`; `None` is `epsilon_ladder`.
+        num_envs: Integer `B`.
+
+    Returns:
+        Dict of `"epsilon"`, float32 `[B]`; 1 until learning starts.
+    """
+    if agent.exploration is None:
+        epsilon = np.array(epsilon_ladder(num_envs), np.float32)
+    else:
+        epsilon = plans.current_rates(agent, "exploration", num_envs)
+    if agent.env_steps < agent.learning_starts:
+        epsilon = np.ones_like(epsilon)
+    return {"epsilon": epsilon}
 
 
 def epsilon_ladder(num_envs, base=0.4, exponent=7.0):

@@ -355,9 +355,20 @@ class OffPolicyAgent(Agent):
             Dict of bool arrays `[K]`, entries of the `settings` of each step. Here
             `"update_target"`, whether the target network follows after it.
         """
-        env_steps = np.array([numbers, numbers + 1]) * self.train_every
+        return {"update_target": self.target_due(numbers, numbers + 1)}
+
+    def target_due(self, before, after):
+        """Whether an interval of the target network ended between gradient steps.
+
+        Args:
+            before, after: Integer arrays `[K]`, numbers of gradient steps.
+
+        Returns:
+            Bool array `[K]`.
+        """
+        env_steps = np.array([before, after]) * self.train_every
         before, after = env_steps // self.gradient_steps // self.target_update_interval
-        return {"update_target": after > before}
+        return after > before
 
     @property
     def _normalizes(self):

@@ -1,12 +1,10 @@
 """Recurrent experience replay in distributed reinforcement learning."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from kerasrl import losses
-from kerasrl.agents import acting, plans, updates
-from kerasrl.agents.exploration import epsilon_greedy, epsilon_ladder
+from kerasrl.agents import acting, exploration, plans, updates
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import QFunction, QNetwork
 from kerasrl.replay import SequenceReplayBuffer
@@ -142,21 +140,10 @@ class R2D2(OffPolicyAgent):
         return max(1, round(steps / self.train_every))
 
     def exploration_inputs(self, num_envs):
-        if self.exploration is None:
-            epsilon = np.array(epsilon_ladder(num_envs), np.float32)
-        else:
-            epsilon = plans.current_rates(self, "exploration", num_envs)
-        if self.env_steps < self.learning_starts:
-            epsilon[:] = 1.0
-        return {"epsilon": epsilon}
+        return exploration.epsilon_inputs(self, num_envs)
 
     def act(self, inputs, deterministic):
-        outputs = acting.call_policy(self.policy, inputs)
-        if deterministic:
-            actions = self.policy.mode(outputs)
-        else:
-            actions = epsilon_greedy(outputs["q_values"], inputs["epsilon"])
-        return {"actions": actions, "state": outputs["state"]}
+        return exploration.act_epsilon_greedy(self, inputs, deterministic)
 
     def update(self, batch, settings):
         with self.target.scope():

@@ -166,7 +166,7 @@ class SAC(OffPolicyAgent):
         taken = policy.normalize_actions(batch["actions"])
         values = policy.q_values(observations, taken, training=True)
         actions, log_probs = distribution.sample_and_log_prob(seed)
-        with frozen(policy.critic_variables()):
+        with frozen(policy):
             own_values = ops.min(policy.q_values(observations, actions), axis=0)
         policy_loss = losses.soft_policy_loss(own_values, log_probs, temperature)
         return next_values, values, policy_loss, -log_probs

@@ -2,8 +2,7 @@
 
 import keras
 
-from kerasrl.agents import acting, plans
-from kerasrl.agents.exploration import epsilon_greedy
+from kerasrl.agents import exploration, plans
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.losses import q_learning_targets, select_actions, td_errors, td_loss
 from kerasrl.models import QFunction, QNetwork
@@ -59,18 +58,10 @@ class SimpleQ(OffPolicyAgent):
         return keras.optimizers.Adam(1e-3)
 
     def exploration_inputs(self, num_envs):
-        epsilon = plans.current_rates(self, "exploration", num_envs)
-        if self.env_steps < self.learning_starts:
-            epsilon[:] = 1.0
-        return {"epsilon": epsilon}
+        return exploration.epsilon_inputs(self, num_envs)
 
     def act(self, inputs, deterministic):
-        outputs = acting.call_policy(self.policy, inputs)
-        if deterministic:
-            actions = self.policy.mode(outputs)
-        else:
-            actions = epsilon_greedy(outputs["q_values"], inputs["epsilon"])
-        return {"actions": actions, "state": outputs.get("state", ())}
+        return exploration.act_epsilon_greedy(self, inputs, deterministic)
 
     def loss(self, batch, outputs, settings):
         with self.target.scope():

@@ -32,23 +32,12 @@ class TargetNetwork:
             keras.Variable(variable, trainable=False, name=f"target_{variable.name}")
             for variable in self.sources
         ]
-        # Keras keeps the state of random generators as integers among the variables, of
-        # a type that depends on the backend.
-        self._seeds = [v for v in policy.variables if v.dtype in ("int64", "uint32")]
+        self.policy = policy
 
-    @contextlib.contextmanager
     def scope(self):
         """Within it, the variables followed have the values of the copies."""
-        values = [
-            (s, v.value) for s, v in zip(self.sources, self.variables, strict=True)
-        ]
-        with keras.StatelessScope(values) as scope:
-            yield
-        # Random generators move on, else the next draw would repeat these.
-        for seed in self._seeds:
-            moved = scope.get_current_value(seed)
-            if moved is not None:
-                seed.assign(moved)
+        pairs = zip(self.sources, self.variables, strict=True)
+        return replaced(self.policy, [(s, v.value) for s, v in pairs])
 
     def follow(self, tau):
         """Moves the copies towards the variables by a share `tau`, 1 to equal them."""
@@ -56,17 +45,37 @@ class TargetNetwork:
             variable.assign((1.0 - tau) * variable.value + tau * source.value)
 
 
-def frozen(variables):
-    """Returns a scope in which no gradient reaches some variables.
+def frozen(policy):
+    """Returns a scope in which no gradient reaches the critics of a policy.
 
     Args:
-        variables: List of variables.
+        policy: A `kerasrl.models.ActionValuePolicy`.
 
     Example:
 
     ```python
-    with frozen(policy.critic_variables()):
+    with frozen(policy):
         policy_loss = -keras.ops.mean(policy.q_values(observations, actions))
     ```
     """
-    return keras.StatelessScope([(v, tf.stop_gradient(v.value)) for v in variables])
+    variables = policy.critic_variables()
+    return replaced(policy, [(v, tf.stop_gradient(v.value)) for v in variables])
+
+
+@contextlib.contextmanager
+def replaced(policy, values):
+    """Within it, variables of a policy have other values.
+
+    Args:
+        policy: A `kerasrl.models.Policy` with weights.
+        values: List of pairs of a variable and a tensor.
+    """
+    with keras.StatelessScope(values) as scope:
+        yield
+    # Random generators move on, else the next draw would repeat these. Keras keeps
+    # their state as integers, of a type that depends on the backend.
+    for variable in policy.variables:
+        if variable.dtype in ("int64", "uint32"):
+            moved = scope.get_current_value(variable)
+            if moved is not None:
+                variable.assign(moved)

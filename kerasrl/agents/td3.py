@@ -83,11 +83,13 @@ class TD3(OffPolicyAgent):
         return exploration.act_with_noise(self, inputs, deterministic)
 
     def due(self, numbers):
-        update_policy = (numbers + 1) % self.policy_delay == 0
-        update_target = super().due(numbers)["update_target"]
+        after = numbers + 1
+        update_policy = after % self.policy_delay == 0
+        # What came due in between waits for the policy.
+        target_due = self.target_due(after - self.policy_delay, after)
         return {
             "update_policy": update_policy,
-            "update_target": update_target & update_policy,
+            "update_target": target_due & update_policy,
         }
 
     def update(self, batch, settings):
@@ -132,7 +134,7 @@ class TD3(OffPolicyAgent):
     def loss(self, batch, outputs, settings):
         policy = self.policy
         critic_loss, metrics = self.critic_loss(batch, outputs, settings)
-        with frozen(policy.critic_variables()):
+        with frozen(policy):
             values = policy.q_values(batch["observations"], policy.mode(outputs))
         policy_loss, _ = losses.deterministic_policy_gradient(values[0])
         return critic_loss + policy_loss, {**metrics, "policy_loss": policy_loss}

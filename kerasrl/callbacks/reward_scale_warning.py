@@ -97,24 +97,24 @@ class RewardScaleWarning(Callback):
     def _judge(self) -> None:
         clip = getattr(self.agent, "value_clip", None)
         if clip is not None and self.scale > self.value_clip_ratio * clip:
-            warn(
+            _warn(
                 f"Returns are of the order of {self.scale:.3g}, but value_clip={clip} "
                 "lets a value change by no more than that per update. Raise "
                 "value_clip, set it to None, or set normalize_rewards=True."
             )
         elif self.scale > self.high:
-            warn(
+            _warn(
                 f"Returns are of the order of {self.scale:.3g}: the value loss will "
                 f"drown the policy loss (expected at most {self.high:g}). Scale the "
                 "rewards (normalize_rewards=True does), or lower value_coef."
             )
         elif 0 < self.scale < self.low:
-            warn(
+            _warn(
                 f"Returns are of the order of {self.scale:.3g}: the value function "
                 f"will hardly learn (expected at least {self.low:g}). Scale the "
                 "rewards."
             )
 
 
-def warn(message: str) -> None:
+def _warn(message: str) -> None:
     warnings.warn(message, UserWarning, stacklevel=2)

@@ -58,7 +58,7 @@ class Distribution:
         Returns:
             Int.
         """
-        raise NotImplementedError
+        raise NotImplementedError("Distributions must define parameters_size.")
 
     def sample(self, seed=None):
         """Draws one action from each distribution.
@@ -69,7 +69,7 @@ class Distribution:
         Returns:
             Actions `[..., *shape]`.
         """
-        raise NotImplementedError
+        raise self._missing("sample")
 
     def mode(self):
         """Most probable action.
@@ -77,7 +77,7 @@ class Distribution:
         Returns:
             Actions `[..., *shape]`.
         """
-        raise NotImplementedError
+        raise self._missing("mode")
 
     def log_prob(self, actions):
         """Logarithm of the probability (or density) of actions.
@@ -91,7 +91,7 @@ class Distribution:
         Raises:
             ValueError: The shape is another one; nothing is broadcast.
         """
-        raise NotImplementedError
+        raise self._missing("log_prob")
 
     def entropy(self):
         """Entropy (differential, if the actions are continuous).
@@ -99,7 +99,7 @@ class Distribution:
         Returns:
             Float32 `[...]`, in nats.
         """
-        raise NotImplementedError
+        raise self._missing("entropy")
 
     def kl(self, other):
         """Kullback-Leibler divergence KL(self || other), exact.
@@ -114,7 +114,10 @@ class Distribution:
             TypeError: `other` is of another class.
             ValueError: The shapes differ.
         """
-        raise NotImplementedError
+        raise self._missing("kl")
+
+    def _missing(self, method):
+        return NotImplementedError(f"{type(self).__name__} must define {method}.")
 
     def _check_kl(self, other):
         if type(other) is not type(self):

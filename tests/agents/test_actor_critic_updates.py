@@ -187,6 +187,13 @@ def test_td3_smooths_the_next_action_within_its_bounds():
     assert (at_lower | at_upper).all() and at_lower.any() and at_upper.any()
 
 
+def test_td3_postpones_the_target_to_the_next_update_of_the_policy():
+    """Due after steps 5 and 10 of 12, when the policy moves after 3, 6, 9 and 12."""
+    agent = kerasrl.TD3(policy_delay=3, train_every=1, target_update_interval=5)
+    due = agent.due(np.arange(12))
+    assert np.flatnonzero(due["update_target"]).tolist() == [5, 11]
+
+
 def test_td3_policy_and_target_stand_still_between_their_updates():
     """In a run: of 12 gradient steps the policy takes 4, and the target follows 4."""
     agent = kerasrl.TD3(

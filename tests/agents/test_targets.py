@@ -75,7 +75,7 @@ def test_frozen_variables_pass_gradients_on_but_get_none():
     policy.build_for(OBSERVATIONS, BOX)
     with tf.GradientTape() as tape:
         actions = policy.mode(policy({"observations": X}))
-        with frozen(policy.critic_variables()):
+        with frozen(policy):
             loss = tf.reduce_sum(policy.q_values(X, actions))
     gradients = tape.gradient(loss, [v.value for v in policy.trainable_variables])
     assert all(np.any(g) for g in gradients[:4])

@@ -1,0 +1,90 @@
+"""The training loop around the iterations of an agent."""
+
+import math
+import time
+
+import keras
+import numpy as np
+
+from kerasrl.agents import ranks, statistics, updates
+
+
+def run(agent, plan, callbacks, initial_epoch, env_seeds):
+    """Trains an agent whose collector is ready, epoch by epoch, as Keras does.
+
+    Args:
+        agent: The `Agent`.
+        plan: The `Plan` of the run.
+        callbacks: `CallbackHooks`.
+        initial_epoch: Integer, epoch at which to start.
+        env_seeds: List of integers, seeds of the environments.
+
+    Raises:
+        FloatingPointError: The loss became NaN or infinite.
+    """
+    agent.policy.stop_training = False
+    agent.policy._initial_epoch = None
+    callbacks.on_train_begin()
+    # After the callbacks, which may have set up the environments.
+    agent.collector.reset(env_seeds)
+    # `keras.callbacks.BackupAndRestore` says here where to go on.
+    initial_epoch = getattr(agent.policy, "_initial_epoch", None) or initial_epoch
+    initial_epoch = ranks.synchronize(agent, initial_epoch)
+    logs = {}
+    for epoch in range(initial_epoch, plan.epochs):
+        agent.policy.reset_metrics()
+        agent.statistics.start_epoch()
+        agent._new_weights = None
+        callbacks.on_epoch_begin(epoch)
+        start_time, start_steps = time.perf_counter(), agent.env_steps
+        mean = statistics.Mean()
+        for iteration in range(plan.iterations(epoch)):
+            agent.progress = plan.progress(epoch, iteration)
+            callbacks.on_train_batch_begin(iteration)
+            batch_logs = agent.train_iteration(callbacks.on_rollout_end)
+            mean.add(batch_logs)
+            callbacks.on_train_batch_end(iteration, batch_logs)
+            if callbacks.see_batches:
+                # Somebody may have changed the weights since the update.
+                agent._new_weights = None
+            if agent.policy.stop_training:
+                # Ranks end together, at the end of an epoch.
+                if agent.replicas.num_ranks == 1:
+                    break
+            else:
+                _check_finite(agent, batch_logs.get("loss", 0.0))
+        metrics = agent.pool.finish_epoch(
+            {
+                **dict.fromkeys(agent.metric_names(), math.nan),
+                **updates.policy_metrics(agent.policy),
+                **mean.result(),
+            }
+        )
+        seconds = time.perf_counter() - start_time
+        logs = {
+            **metrics,
+            **agent.statistics.logs(),
+            "env_steps": agent.env_steps,
+            "steps_per_second": (agent.env_steps - start_steps) / seconds,
+            "learning_rate": float(
+                keras.ops.convert_to_numpy(agent.policy.optimizer.learning_rate)
+            ),
+        }
+        callbacks.on_epoch_end(epoch, logs)
+        if agent.pool.stops(agent.policy.stop_training):
+            break
+    optimizer = agent.policy.optimizer
+    if getattr(optimizer, "use_ema", False):
+        # As Keras's own fit ends: the averages become the weights.
+        optimizer.finalize_variable_values(agent.policy.trainable_weights)
+    callbacks.on_train_end(logs)
+
+
+def _check_finite(agent, loss):
+    if not np.isfinite(loss):
+        raise FloatingPointError(
+            f"The loss became {loss} in iteration {agent.iterations}, after "
+            f"{agent.env_steps} environment steps. Lower the learning rate, check "
+            "the scale of rewards and observations, or train from the last "
+            "checkpoint. (Add keras.callbacks.TerminateOnNaN to stop instead.)"
+        )
