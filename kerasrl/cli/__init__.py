@@ -1,0 +1,22 @@
+"""The `kerasrl` command.
+
+TensorFlow is imported only by the commands that need it, once its messages have been
+silenced; `kerasrl --help` answers at once.
+"""
+
+import click
+
+from kerasrl.cli.checkpoints import evaluate, rollout
+from kerasrl.cli.common import Group
+from kerasrl.cli.inspection import list_command, stack
+from kerasrl.cli.training import train
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="kerasrl", prog_name="kerasrl")
+def main() -> None:
+    """Deep reinforcement learning in Keras 3."""
+
+
+for command in (train, evaluate, rollout, list_command, stack):
+    main.add_command(command)

@@ -1,0 +1,5 @@
+"""`python -m kerasrl.cli`."""
+
+from kerasrl.cli import main
+
+main()

@@ -1,0 +1,168 @@
+"""What the commands share: errors, modules, algorithms, checkpoints, options."""
+
+import importlib
+import inspect
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kerasrl.experiment import first_line, refuse, unknown
+
+
+class BadInput(click.ClickException):
+    """Something the user can mend."""
+
+    exit_code = 2
+
+
+class FailedRun(click.ClickException):
+    """Anything else that ended a command."""
+
+    exit_code = 1
+
+
+class Group(click.Group):
+    """A group that names the nearest command when it does not know one."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None:
+            if not args[0].startswith("-"):
+                names = self.list_commands(ctx)
+                refuse(unknown("command", args[0], names))
+        return super().resolve_command(ctx, args)
+
+
+def quiet_tensorflow(verbosity: int) -> None:
+    """Silence TensorFlow; must run before its first import."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if verbosity == 0:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def run(command: Callable[[], None], verbosity: int) -> None:
+    """Run a command's body; an error becomes one line, a traceback only with -vv."""
+    try:
+        command()
+    except (click.ClickException, click.Abort, click.exceptions.Exit):
+        raise
+    except Exception as error:
+        if verbosity >= 2:
+            traceback.print_exc()
+        # Bad input is the user's to mend; anything else is a failed run.
+        bad_input = isinstance(error, ValueError | TypeError | ImportError | OSError)
+        message = first_line(error)
+        if not bad_input:
+            message = f"{type(error).__name__}: {message}"
+        if verbosity < 2:
+            message += " (-vv shows where)"
+        raise (BadInput if bad_input else FailedRun)(message) from error
+
+
+def algorithms() -> dict[str, type]:
+    """The agents by name."""
+    agents = importlib.import_module("kerasrl.agents")
+    classes = {name: getattr(agents, name) for name in agents.__all__}
+    bases = (agents.Agent, agents.OnPolicyAgent, agents.OffPolicyAgent)
+    return {
+        name: cls
+        for name, cls in classes.items()
+        if inspect.isclass(cls) and issubclass(cls, agents.Agent) and cls not in bases
+    }
+
+
+def find_algorithm(name: str) -> type:
+    """The agent class of a name, or of `module:Class`."""
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        try:
+            found = getattr(import_module(module), attribute)
+        except AttributeError:
+            refuse(f"The module {module!r} has no {attribute!r}.")
+        agent = importlib.import_module("kerasrl.agents").Agent
+        if not (inspect.isclass(found) and issubclass(found, agent)):
+            refuse(f"{name} is not a subclass of kerasrl.Agent.")
+        return found
+    known = algorithms()
+    by_lower = {each.lower(): cls for each, cls in known.items()}
+    if name.lower() not in by_lower:
+        refuse(unknown("algorithm", name, known))
+    return by_lower[name.lower()]
+
+
+def import_module(name: str) -> Any:
+    """A module by its name; refused with the reason if it cannot be imported."""
+    # As `python -m` does: modules of the working directory can be imported.
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        refuse(f"The module {name!r} cannot be imported: {first_line(error)}")
+
+
+def load_agent(path: str) -> Any:
+    """The agent of a checkpoint; for a directory, names the checkpoints in it."""
+    if not Path(path).is_file():
+        hint = ""
+        if Path(path).is_dir():
+            found = sorted(each.name for each in Path(path).glob("checkpoint-*"))
+            found = [each for each in found if not each.endswith(".json")]
+            if found:
+                hint = f" It is a directory with {', '.join(found)}: name one of them."
+        refuse(f"There is no checkpoint at {path}.{hint}")
+    return importlib.import_module("kerasrl.checkpoint").load(path)
+
+
+def check_algorithm(checkpoint: str, agent: Any, run_name: str | None) -> None:
+    """Refuse a checkpoint of another algorithm than the one named."""
+    if run_name is not None and find_algorithm(run_name) is not type(agent):
+        refuse(
+            f"{checkpoint} is a checkpoint of {type(agent).__name__}, not of "
+            f"{run_name}."
+        )
+
+
+def run_params(checkpoint: str) -> dict[str, Any]:
+    """What `params.json` beside a checkpoint says about `fit`; empty without one."""
+    try:
+        text = (Path(checkpoint).parent / "params.json").read_text(encoding="utf-8")
+        return dict(json.loads(text).get("settings") or {})
+    except (OSError, ValueError):
+        return {}
+
+
+def show_evaluation(result: dict[str, float]) -> None:
+    """Print the outcome of an evaluation on one line."""
+    click.echo(
+        f"Evaluation over {int(result['episodes'])} episodes: "
+        f"return {result['return_mean']:.1f} +- {result['return_std']:.1f}, "
+        f"length {result['length_mean']:.1f}"
+    )
+
+
+def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: options of every command."""
+    for option in (
+        click.option(
+            "-v",
+            "--verbose",
+            "verbosity",
+            count=True,
+            help="Show TensorFlow's messages; -vv also shows tracebacks.",
+        ),
+        click.option(
+            "--import",
+            "modules",
+            multiple=True,
+            metavar="MODULE",
+            help="Import a module first, one that registers environments. Repeatable.",
+        ),
+    ):
+        function = option(function)
+    return function

@@ -1,0 +1,79 @@
+"""`kerasrl list` and `kerasrl stack`."""
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from kerasrl.cli.common import (
+    algorithms,
+    common_options,
+    import_module,
+    quiet_tensorflow,
+    run,
+)
+from kerasrl.experiment import refuse
+
+
+@click.command("list")
+@click.argument(
+    "what", required=False, type=click.Choice(["algorithms", "environments"])
+)
+@common_options
+def list_command(what: str | None, verbosity: int, modules: Iterable[str]) -> None:
+    """List the algorithms and the environments that are known by name."""
+    quiet_tensorflow(verbosity)
+
+    def show() -> None:
+        for module in modules:
+            import_module(module)
+        if what != "environments":
+            show_algorithms()
+        if what != "algorithms":
+            show_environments()
+
+    run(show, verbosity)
+
+
+def show_algorithms() -> None:
+    click.echo("Algorithms:")
+    for name, cls in sorted(algorithms().items()):
+        click.echo(f"  {name:<12} {(inspect.getdoc(cls) or '').splitlines()[0]}")
+
+
+def show_environments() -> None:
+    import gymnasium
+
+    from kerasrl.envs.registration import registered_envs
+
+    click.echo("Environments registered with kerasrl:")
+    for name in registered_envs():
+        click.echo(f"  {name}")
+    click.echo("Environments registered with gymnasium (latest versions):")
+    latest: dict[tuple[str | None, str], Any] = {}
+    for spec in gymnasium.registry.values():
+        key = (spec.namespace, spec.name)
+        if key not in latest or (spec.version or 0) >= (latest[key].version or 0):
+            latest[key] = spec
+    for spec in sorted(latest.values(), key=lambda each: each.id):
+        click.echo(f"  {spec.id}")
+
+
+@click.command()
+@click.argument("pid", type=int)
+def stack(pid: int) -> None:
+    """Print what process PID, which trains, and its workers are doing.
+
+    Each of them writes the stacks of its threads, innermost call first. It goes on
+    undisturbed, even if it hangs.
+    """
+    from kerasrl.rollouts.workers import stacks
+
+    for each in (pid, *stacks.workers_of(pid)):
+        text = stacks.read(each)
+        if text is None:
+            refuse(
+                f"Process {each} does not train with kerasrl here, or not as this user."
+            )
+        click.echo(f"{'Learner' if each == pid else 'Worker'}, process {each}:\n{text}")

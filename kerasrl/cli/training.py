@@ -1,0 +1,339 @@
+"""`kerasrl train`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kerasrl.cli.common import (
+    check_algorithm,
+    common_options,
+    find_algorithm,
+    import_module,
+    load_agent,
+    quiet_tensorflow,
+    run,
+    run_params,
+    show_evaluation,
+)
+from kerasrl.cli.progress import make_progress_bar
+from kerasrl.experiment import (
+    FIT,
+    Settings,
+    constructor_arguments,
+    parse_assignments,
+    parse_json,
+    read_experiment,
+    read_stop,
+    refuse,
+    split_config,
+    unknown,
+)
+
+DEFAULT_STEPS = 100_000
+#: Steps when only `--stop` says when to end.
+UNLIMITED_STEPS = 100_000_000
+
+
+@click.command()
+@click.argument("algorithm", required=False, metavar="[ALGO]")
+@click.argument("environment", required=False, metavar="[ENV]")
+@click.option(
+    "--run", "run_name", metavar="ALGO", help="The same as the argument ALGO."
+)
+@click.option("--env", "env_name", metavar="ENV", help="The same as the argument ENV.")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    help=f"Environment steps. Default: {DEFAULT_STEPS:,}; with --stop, no limit.",
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A hyperparameter, such as gamma=0.98, learning_rate=1e-3, num_envs=16, "
+    "policy.hidden_units=[32,32] or optimizer.epsilon=1e-7. Repeatable.",
+)
+@click.option("--config", metavar="JSON", help="Hyperparameters as a JSON object.")
+@click.option(
+    "--stop",
+    metavar="JSON",
+    help="Stop criteria, such as '{\"episode_return_mean\": 475}'.",
+)
+@click.option(
+    "-f", "--file", metavar="FILE.yaml", help="An experiment in RLlib's YAML layout."
+)
+@click.option("--seed", type=int, help="Seed of weights, environments and exploration.")
+@click.option("--num-envs", type=click.IntRange(min=1), help="Environments at once.")
+@click.option(
+    "--num-workers",
+    type=click.IntRange(min=0),
+    help="Processes that the environments are spread over. Default 0: this one.",
+)
+@click.option("--env-config", metavar="JSON", help="Arguments of the environment.")
+@click.option(
+    "--checkpoint-freq",
+    type=click.IntRange(min=0),
+    help="Iterations between checkpoints. Default 10; 0 keeps the best and the last.",
+)
+@click.option("--logdir", metavar="DIR", help="Directory of the run.")
+@click.option(
+    "--resume", metavar="CHECKPOINT", help="Go on from a checkpoint, in its directory."
+)
+@click.option(
+    "--distribute",
+    metavar="ENGINE",
+    help="Learn with several replicas: mirrored (all GPUs), mirrored:N, multiworker "
+    "(as TF_CONFIG says) or horovod (started by horovodrun).",
+)
+@click.option("--eager", is_flag=True, help="Run updates line by line, for debugging.")
+@click.option(
+    "--eval-episodes",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="Episodes of the evaluation at the end.",
+)
+@click.option(
+    "--progress",
+    type=click.Choice(["bar", "lines", "none"]),
+    default="bar",
+    show_default=True,
+    help="How to show progress.",
+)
+@common_options
+def train(**options: Any) -> None:
+    """Train ALGO on ENV, then evaluate it.
+
+    \b
+    kerasrl train PPO CartPole-v1 --steps 100000 --set gamma=0.98
+    kerasrl train --run PPO --env CartPole-v1 --config '{"lr": 0.001}'
+    kerasrl train -f experiment.yaml
+    """
+    quiet_tensorflow(options["verbosity"])
+    run(lambda: train_command(**options), options["verbosity"])
+
+
+def train_command(**options: Any) -> None:
+    """Train in the scope of the replicas that were asked for."""
+    if options["distribute"] is None:
+        train_once(**options)
+        return
+    from kerasrl.distribute import open_scope
+
+    # Before anything else uses TensorFlow.
+    with open_scope(options["distribute"]):
+        train_once(**options)
+
+
+def train_once(**options: Any) -> None:
+    """Put together what files and options say, make or load the agent, train it."""
+    for module in options["modules"]:
+        import_module(module)
+    experiment = read_experiment(options["file"]) if options["file"] else {}
+    config = dict(experiment.get("config") or {})
+    config.update(parse_json("--config", options["config"]))
+    config.update(parse_assignments(options["assignments"]))
+    for name in ("seed", "num_envs", "num_workers"):
+        if options[name] is not None:
+            config[name] = options[name]
+    if options["env_config"] is not None:
+        config["env_config"] = parse_json("--env-config", options["env_config"])
+    run_name = choose(
+        "ALGO", options["algorithm"], options["run_name"], experiment.get("run")
+    )
+    env = choose("ENV", options["environment"], options["env_name"], None)
+    env = env or config.pop("env", None) or experiment.get("env")
+    config.pop("env", None)
+    stop = read_stop(
+        parse_json("--stop", options["stop"]) or experiment.get("stop") or {}
+    )
+
+    if options["resume"]:
+        agent, settings = resumed_agent(options["resume"], run_name, config)
+        settings.fit = {**run_params(options["resume"]), **settings.fit}
+        env = env or agent.env_name
+    else:
+        if run_name is None:
+            refuse(
+                "Which algorithm? `kerasrl train ALGO ENV`; `kerasrl list` names them."
+            )
+        agent_class = find_algorithm(run_name)
+        settings = split_config(config, agent_class)
+        agent = agent_class(**settings.agent)
+    if env is None:
+        refuse(
+            "Which environment? `kerasrl train ALGO ENV`; `kerasrl list` names some."
+        )
+    env = check_env_name(env, settings.fit)
+    agent.compile(
+        optimizer=make_optimizer(agent, settings, resumed=bool(options["resume"])),
+        run_eagerly=options["eager"],
+    )
+    steps = choose_steps(options["steps"] or experiment.get("steps"), stop)
+    train_agent(agent, env, steps, stop, settings, options, experiment)
+
+
+def train_agent(
+    agent: Any,
+    env: str,
+    steps: int,
+    stop: dict[str, Any],
+    settings: Settings,
+    options: dict[str, Any],
+    experiment: dict[str, Any],
+) -> None:
+    """Run `fit` with the callbacks of a run directory, then evaluate."""
+    import kerasrl.callbacks as callbacks
+    from kerasrl.callbacks.run_logger import new_run_directory
+    from kerasrl.rollouts.workers import stacks
+
+    stacks.register()
+    stop_on = [callbacks.StopOn(stop)] if stop else []
+    every = first_given(
+        options["checkpoint_freq"], experiment.get("checkpoint_freq"), 10
+    )
+    directory = choose_directory(options, experiment)
+    if directory is None and agent.replicas.is_chief:
+        directory = new_run_directory(type(agent).__name__, env)
+    # The other ranks use the directory of the first.
+    directory = Path(agent.replicas.gather_data(str(directory))[0])
+    checkpoint = callbacks.AgentCheckpoint(directory, every=every)
+    bar = [make_progress_bar(steps)] if options["progress"] == "bar" else []
+    try:
+        agent.fit(
+            env,
+            steps=steps,
+            callbacks=[
+                callbacks.RunLogger(directory, extra={"settings": settings.fit}),
+                callbacks.EnvStepTensorBoard(directory),
+                checkpoint,
+                callbacks.RewardScaleWarning(),
+                *bar,
+                *stop_on,
+            ],
+            verbose=2 if options["progress"] == "lines" else 0,
+            **settings.fit,
+        )
+    except KeyboardInterrupt:
+        click.echo(f"\nInterrupted. Run directory: {directory}")
+        if checkpoint.last_path is not None:
+            click.echo(f"Go on with: kerasrl train --resume {checkpoint.last_path}")
+        raise
+    if not agent.replicas.is_chief:
+        agent.replicas.barrier()
+        return
+    if stop_on and stop_on[0].reason:
+        click.echo(f"Stopped: {stop_on[0].reason}")
+    if options["eval_episodes"]:
+        show_evaluation(
+            agent.evaluate(
+                env,
+                episodes=options["eval_episodes"],
+                env_config=settings.fit.get("env_config"),
+                seed=0,
+            )
+        )
+    click.echo(f"Checkpoint: {checkpoint.last_path}")
+    click.echo(f"Run directory: {directory}")
+    agent.replicas.barrier()
+
+
+def choose(
+    what: str, argument: str | None, option: str | None, file: str | None
+) -> str | None:
+    """The argument, the option, or what the file says; not two that differ."""
+    if argument is not None and option is not None and argument != option:
+        refuse(f"{what} is given twice: {argument!r} and {option!r}.")
+    return first_given(argument, option, file)
+
+
+def first_given(*values: Any) -> Any:
+    """The first that is not `None`."""
+    return next((value for value in values if value is not None), None)
+
+
+def choose_steps(steps: int | None, stop: dict[str, Any]) -> int:
+    """Environment steps to train for, from what was asked and when to stop."""
+    if steps is not None:
+        return steps
+    if not stop:
+        return DEFAULT_STEPS
+    # Counted over the agent's life by the criterion, over this `fit` by the limit.
+    limit = stop.get("env_steps")
+    return int(limit) if isinstance(limit, int | float) else UNLIMITED_STEPS
+
+
+def choose_directory(
+    options: dict[str, Any], experiment: dict[str, Any]
+) -> Path | None:
+    """The directory that was asked for, or None for a new one."""
+    asked = options["logdir"] or experiment.get("local_dir")
+    if asked is None and options["resume"]:
+        parent = Path(options["resume"]).resolve().parent
+        # A checkpoint that was copied elsewhere has no run beside it.
+        return parent if (parent / "params.json").exists() else None
+    if asked is None:
+        return None
+    directory = Path(asked).expanduser()
+    if (directory / "result.json").exists() and not options["resume"]:
+        refuse(
+            f"{directory} holds a run already. Choose another --logdir, or go on with "
+            "--resume CHECKPOINT."
+        )
+    return directory
+
+
+def check_env_name(env: Any, fit: dict[str, Any]) -> str:
+    """Make the environment once: a bad choice ends the command before it starts."""
+    from kerasrl.envs import make_envs
+    from kerasrl.rollouts.workers import check_settings
+
+    names = ("num_envs", "num_workers", "worker_mode", "env_timeout")
+    check_settings(**{name: fit[name] for name in names if name in fit})
+    make_envs(env, num_envs=1, env_config=fit.get("env_config")).close()
+    return str(env)
+
+
+def resumed_agent(
+    checkpoint: str, run_name: str | None, config: dict[str, Any]
+) -> tuple[Any, Settings]:
+    """A loaded agent, and the few settings that may change on the way."""
+    agent = load_agent(checkpoint)
+    check_algorithm(checkpoint, agent, run_name)
+    settings = split_config(config, type(agent))
+    fixed = [*settings.agent, *settings.policy]
+    if settings.optimizer_name or set(settings.optimizer) - {"learning_rate"}:
+        fixed.append("optimizer")
+    if fixed:
+        refuse(
+            f"{', '.join(fixed)} cannot change with --resume: hyperparameters are in "
+            f"the checkpoint. Expected: learning_rate, {', '.join(FIT)}."
+        )
+    return agent, settings
+
+
+def make_optimizer(agent: Any, settings: Settings, resumed: bool) -> Any:
+    """The agent's own kind of optimizer unless another one was named."""
+    import keras
+
+    arguments = dict(settings.optimizer)
+    rate = arguments.get("learning_rate")
+    if isinstance(rate, dict):
+        rate = keras.optimizers.schedules.deserialize(rate)
+        arguments["learning_rate"] = rate
+    if resumed:
+        if rate is not None:
+            agent.policy.optimizer.learning_rate = rate
+        return agent.policy.optimizer
+    if settings.optimizer_name is None:
+        default = agent.default_optimizer()
+        cls, config = type(default), default.get_config()
+    else:
+        cls, config = type(keras.optimizers.get(settings.optimizer_name)), {}
+    known = constructor_arguments(cls)
+    for name in arguments:
+        if name not in known:
+            refuse(unknown(f"{cls.__name__} argument", name, known))
+    return cls.from_config({**config, **arguments})
