@@ -4,7 +4,7 @@
 #   scripts/install_horovod.sh [PYTHON]     default: python3 of the PATH
 #
 # Horovod's last release (0.28.1) does not build beside current TensorFlow as it is:
-# this script applies the two changes it needs. The wheel is kept in
+# this script applies the changes it needs. The wheel is kept in
 # ${KERASRL_CACHE:-${XDG_CACHE_HOME:-~/.cache}/kerasrl}, so that a second environment
 # with the same Python and TensorFlow takes seconds. Called again, it does nothing.
 #
@@ -161,6 +161,16 @@ patch_sources() {
     "script knows: there is no xla_mpi_ops.cc in $lists."
   sed '/xla_mpi_ops.cc/d' "$lists" >"$lists.new"
   mv "$lists.new" "$lists"
+  # Its second connection forgets --network-interface and takes the address of the
+  # host's own name: on Debian 127.0.1.1, where no other host can reach it.
+  local context=$1/horovod/common/gloo/gloo_context.cc
+  local line='global_ctx = global_context.ctx;'
+  grep -q "^  $line" "$context" || fail "The sources of Horovod are not those this" \
+    "script knows: there is no '$line' in $context."
+  sed '/^void GlooContext::InitializeForProcessSet/,/^}/'\
+'s/^  attr device_attr;/  gloo_iface_ = global_context.gloo_iface_;\n&/' \
+    "$context" >"$context.new"
+  mv "$context.new" "$context"
 }
 
 explain() {

@@ -137,6 +137,7 @@ class AgentCheckpoint(Callback):
         self.last_path = path
         while self.keep is not None and len(self._saved) > self.keep:
             self._saved.pop(0).unlink(missing_ok=True)
+        self.agent.replicas.committed()
 
     def _best_record(self) -> Path:
         return self.directory / f"{BEST}.json"

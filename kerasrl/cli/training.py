@@ -87,6 +87,13 @@ UNLIMITED_STEPS = 100_000_000
     help="Learn with several replicas: mirrored (all GPUs), mirrored:N, multiworker "
     "(as TF_CONFIG says) or horovod (started by horovodrun).",
 )
+@click.option(
+    "--elastic",
+    is_flag=True,
+    help="Go on from the last checkpoint in --logdir when the command is started "
+    "again or, under horovodrun --min-np, with the ranks that are left. --steps counts "
+    "the whole run.",
+)
 @click.option("--eager", is_flag=True, help="Run updates line by line, for debugging.")
 @click.option(
     "--eval-episodes",
@@ -117,14 +124,30 @@ def train(**options: Any) -> None:
 
 def train_command(**options: Any) -> None:
     """Train in the scope of the replicas that were asked for."""
+    start = train_elastic if options["elastic"] else train_once
     if options["distribute"] is None:
-        train_once(**options)
+        start(**options)
         return
     from kerasrl.distribute import open_scope
 
     # Before anything else uses TensorFlow.
     with open_scope(options["distribute"]):
-        train_once(**options)
+        start(**options)
+
+
+def train_elastic(**options: Any) -> None:
+    """Train from the last checkpoint of the run, again whenever ranks are lost."""
+    from kerasrl.distribute import run_elastic
+
+    if options["logdir"] is None or options["resume"] is not None:
+        refuse(
+            "--elastic goes on from the last checkpoint in --logdir DIR: give that, "
+            "and not --resume."
+        )
+    run_elastic(
+        lambda checkpoint: train_once(**{**options, "resume": checkpoint}),
+        options["logdir"],
+    )
 
 
 def train_once(**options: Any) -> None:
@@ -151,7 +174,9 @@ def train_once(**options: Any) -> None:
     )
 
     if options["resume"]:
-        agent, settings = resumed_agent(options["resume"], run_name, config)
+        agent, settings = resumed_agent(
+            options["resume"], run_name, config, same_command=options["elastic"]
+        )
         settings.fit = {**run_params(options["resume"]), **settings.fit}
         env = env or agent.env_name
     else:
@@ -172,6 +197,13 @@ def train_once(**options: Any) -> None:
         run_eagerly=options["eager"],
     )
     steps = choose_steps(options["steps"] or experiment.get("steps"), stop)
+    if options["elastic"]:
+        # Those of the run as a whole, of which some are in the checkpoint.
+        steps -= int(agent.env_steps)
+        if steps <= 0:
+            if agent.replicas.is_chief:
+                click.echo(f"All steps are done. Checkpoint: {options['resume']}")
+            return
     train_agent(agent, env, steps, stop, settings, options, experiment)
 
 
@@ -277,7 +309,8 @@ def choose_directory(
     if asked is None:
         return None
     directory = Path(asked).expanduser()
-    if (directory / "result.json").exists() and not options["resume"]:
+    goes_on = options["resume"] or options["elastic"]
+    if (directory / "result.json").exists() and not goes_on:
         refuse(
             f"{directory} holds a run already. Choose another --logdir, or go on with "
             "--resume CHECKPOINT."
@@ -297,12 +330,20 @@ def check_env_name(env: Any, fit: dict[str, Any]) -> str:
 
 
 def resumed_agent(
-    checkpoint: str, run_name: str | None, config: dict[str, Any]
+    checkpoint: str,
+    run_name: str | None,
+    config: dict[str, Any],
+    same_command: bool = False,
 ) -> tuple[Any, Settings]:
     """A loaded agent, and the few settings that may change on the way."""
     agent = load_agent(checkpoint)
     check_algorithm(checkpoint, agent, run_name)
     settings = split_config(config, type(agent))
+    if same_command:
+        # It has made the agent of the checkpoint.
+        kept = Settings()
+        kept.fit = settings.fit
+        return agent, kept
     fixed = [*settings.agent, *settings.policy]
     if settings.optimizer_name or set(settings.optimizer) - {"learning_rate"}:
         fixed.append("optimizer")

@@ -1,5 +1,6 @@
 """Training on several devices, processes and hosts."""
 
+from kerasrl.distribute.elastic import run_elastic
 from kerasrl.distribute.horovod import Horovod
 from kerasrl.distribute.launch import open_scope, scale_learning_rate
 from kerasrl.distribute.replicas import Replicas, Single
@@ -14,5 +15,6 @@ __all__ = [
     "check",
     "current",
     "open_scope",
+    "run_elastic",
     "scale_learning_rate",
 ]

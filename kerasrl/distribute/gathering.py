@@ -10,6 +10,10 @@ from kerasrl.distribute.replicas import Replicas
 from kerasrl.losses import summing_over_replicas
 
 
+class LostRank(ConnectionError):
+    """Another rank ended or cannot be reached."""
+
+
 class Gathering(Replicas):
     """Replicas of an engine that can sum a tensor and gather an array.
 
@@ -111,7 +115,7 @@ class Gathering(Replicas):
         except Exception as error:
             if not self.is_lost(error):
                 raise
-            raise ConnectionError(
+            raise LostRank(
                 f"Rank {self.rank} of {self.num_ranks} lost contact with another rank, "
                 "which ended or cannot be reached; its own message says why. Start all "
                 "ranks again from the last checkpoint (kerasrl train --resume, or "
@@ -136,4 +140,5 @@ def _short(error):
     lines = [line.strip() for line in str(error).splitlines()]
     noise = ("Detected at", "File ", "Graph execution", "[[{{")
     lines = [line for line in lines if line and not line.startswith(noise)]
-    return " ".join(lines)[-300:]
+    text = " ".join(lines)
+    return text if len(text) <= 300 else f"... {text[-300:].partition(' ')[2]}"

@@ -6,7 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrl.distribute import scopes
-from kerasrl.distribute.gathering import Gathering
+from kerasrl.distribute.elastic import Hosts
+from kerasrl.distribute.gathering import Gathering, LostRank
 
 #: Milliseconds between two looks of Horovod at what is to be exchanged. Its own default
 #: is made for large networks, and would be most of the time of a small one's step.
@@ -55,8 +56,13 @@ class Horovod(Gathering):
         gpus = tf.config.list_physical_devices("GPU")
         if gpus:
             tf.config.set_visible_devices(gpus[hvd.local_rank() % len(gpus)], "GPU")
-        self.num_ranks = hvd.size()
-        self.rank = hvd.rank()
+        self._hosts = None
+        self.find_place()
+
+    def find_place(self):
+        """Asks Horovod which of how many ranks this is."""
+        self.num_ranks = self._hvd.size()
+        self.rank = self._hvd.rank()
 
     def __enter__(self):
         scopes.enter(self)
@@ -73,6 +79,27 @@ class Horovod(Gathering):
         sizes = self._hvd.allgather(np.array([len(array)]))
         rows = self._hvd.allgather(array).numpy()
         return np.split(rows, np.cumsum(sizes.numpy())[:-1])
+
+    def survive(self, function):
+        if not os.environ.get("HOROVOD_ELASTIC"):
+            return function()
+        from horovod.common.exceptions import HorovodInternalError
+
+        def attempt(hosts):
+            try:
+                return function()
+            except LostRank as error:
+                raise HorovodInternalError(str(error)) from error
+
+        self._hosts = Hosts(self)
+        try:
+            return self._hvd.elastic.run(attempt)(self._hosts)
+        finally:
+            self._hosts = None
+
+    def committed(self):
+        if self._hosts is not None:
+            self._hosts.check()
 
     def is_lost(self, error):
         if type(error).__name__ == "HorovodInternalError" or super().is_lost(error):

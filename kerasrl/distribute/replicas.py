@@ -118,6 +118,20 @@ class Replicas:
     def barrier(self):
         """Waits until all ranks are here."""
 
+    def survive(self, function):
+        """Calls a function, and again whenever the engine can go on with other ranks.
+
+        Args:
+            function: Takes nothing. Starts from what was last committed.
+
+        Returns:
+            What it returns.
+        """
+        return function()
+
+    def committed(self):
+        """Is told by all ranks at once that what they did is in a checkpoint."""
+
 
 class Single(Replicas):
     """One process with one device: what agents have outside of any context."""
