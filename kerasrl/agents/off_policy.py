@@ -11,7 +11,7 @@ from kerasrl.agents.agent import Agent
 from kerasrl.agents.compiled import CompiledUpdate
 from kerasrl.agents.targets import TargetNetwork
 from kerasrl.models import Policy
-from kerasrl.replay import PrioritizedReplayBuffer, ReplayBuffer
+from kerasrl.replay import PrioritizedReplayBuffer, ReplayBuffer, global_weights
 
 
 class OffPolicyAgent(Agent):
@@ -234,7 +234,12 @@ class OffPolicyAgent(Agent):
         if not self._may_learn():
             return dict
         batches = self.sample(self.num_updates(self.envs.num_envs))
-        indices = batches.pop("indices")
+        indices, probabilities = batches.pop("indices"), batches.pop("probabilities")
+        if self.prioritized and self.replicas.num_ranks > 1:
+            exponent = plans.current(self, "importance_exponent")
+            batches["weights"] = global_weights(
+                probabilities, exponent, self.replicas.gather
+            )
         numbers = np.arange(self.updates, self.updates + len(indices))
         self.updates += len(indices)
         settings, due = self.settings(), self.due(numbers)
@@ -254,6 +259,7 @@ class OffPolicyAgent(Agent):
         batches = self.sample(self.num_updates(self.envs.num_envs))
         self.rng = rng
         numbers = np.arange(len(batches.pop("indices")))
+        del batches["probabilities"]
         return batches, self.settings(), self.due(numbers)
 
     def _may_learn(self):

@@ -111,11 +111,14 @@ class ReplayBuffer(StreamBuffer):
             - `steps`: int32, from 1 to `n_step`.
             - `indices`: int64, for `update_priorities`.
             - `weights`: float32, importance weights.
+            - `probabilities`: float64, with which they were drawn.
 
         Raises:
             ValueError: There is nothing to sample, or an argument is out of range.
         """
-        ids, weights = self._draw(batch_size, num_batches, rng, importance_exponent)
+        ids, weights, probabilities = self._draw(
+            batch_size, num_batches, rng, importance_exponent
+        )
         store = self._store
         env, position = self._starts.locate(ids)
         rows = store.streams.rows(env, position)
@@ -137,6 +140,7 @@ class ReplayBuffer(StreamBuffer):
             "steps": steps.astype(np.int32),
             "indices": ids,
             "weights": weights,
+            "probabilities": probabilities,
         }
 
     def _sum_rewards(self, env, position):

@@ -41,9 +41,11 @@ class UniformSampler:
                 the weight one whatever the exponent.
 
         Returns:
-            Pair of int64 ids and float32 weights, both of that shape.
+            Int64 ids, float32 weights and float64 probabilities, each of that shape.
         """
-        return self._starts.draw(shape, rng), np.ones(shape, np.float32)
+        probabilities = np.full(shape, 1.0 / len(self._starts))
+        ids = self._starts.draw(shape, rng)
+        return ids, np.ones(shape, np.float32), probabilities
 
     def get_state(self):
         """JSON-compatible state: none."""
@@ -152,7 +154,7 @@ class PrioritizedSampler:
             importance_exponent: Float `beta` of the importance weights.
 
         Returns:
-            Pair of int64 ids and float32 weights, both of that shape.
+            Int64 ids, float32 weights and float64 probabilities, each of that shape.
         """
         size = shape[-1]
         total = self._tree.total
@@ -164,10 +166,12 @@ class PrioritizedSampler:
             replaced = rng.random(shape) < uniform
             ids = np.where(replaced, self._starts.draw(shape, rng), ids)
             slots = self._starts.slots_of(ids)[0]
-        relative = self._tree.get(slots) * (len(self._starts) / total)
-        weights = ((1.0 - uniform) * relative + uniform) ** -importance_exponent
+        count = len(self._starts)
+        relative = self._tree.get(slots) * (count / total)
+        relative = (1.0 - uniform) * relative + uniform
+        weights = relative**-importance_exponent
         weights /= weights.max(axis=-1, keepdims=True)
-        return ids, weights.astype(np.float32)
+        return ids, weights.astype(np.float32), relative / count
 
     def get_state(self):
         """JSON-compatible state."""
@@ -205,6 +209,35 @@ class PrioritizedSampler:
         """Restores what `get_state` gave, after `get_arrays` were written to."""
         self._largest = float(state["largest_priority"])
         self._tree.set(np.arange(self._tree.size), self._tree.values)
+
+
+def global_weights(probabilities, importance_exponent, gather):
+    """Computes importance weights of batches that several buffers draw together.
+
+    Of `R` buffers each draws its part of a batch: a transition that buffer `r` draws
+    with the probability `P_r(i)` has `P_r(i) / R` among the `M` of all buffers. Its
+    weight is `(M P_r(i) / R)^-beta`, divided by the largest one of the whole batch,
+    which leaves nothing of `M` and `R`.
+
+    Args:
+        probabilities: float64 `[K, N]`, those of a sample of this buffer.
+        importance_exponent: Float `beta`.
+        gather: Function that takes an array and returns the list of those of all
+            buffers.
+
+    Returns:
+        float32 `[K, N]`.
+
+    Example:
+
+    ```python
+    batch = buffer.sample(64, 8)
+    weights = global_weights(batch["probabilities"], 0.4, replicas.gather)
+    ```
+    """
+    weights = probabilities**-importance_exponent
+    largest = np.max(gather(weights.max(axis=-1)), axis=0)
+    return (weights / largest[:, None]).astype(np.float32)
 
 
 def _check_fraction(name, value):

@@ -172,11 +172,14 @@ class SequenceReplayBuffer(StreamBuffer):
               yet applied.
             - `indices`: int64, for `update_priorities`.
             - `weights`: float32, importance weights.
+            - `probabilities`: float64, with which they were drawn.
 
         Raises:
             ValueError: There is nothing to sample, or an argument is out of range.
         """
-        ids, weights = self._draw(batch_size, num_batches, rng, importance_exponent)
+        ids, weights, probabilities = self._draw(
+            batch_size, num_batches, rng, importance_exponent
+        )
         batch = self._read_sequences(ids.ravel())
         return {
             **optree.tree_map(
@@ -184,6 +187,7 @@ class SequenceReplayBuffer(StreamBuffer):
             ),
             "indices": ids,
             "weights": weights,
+            "probabilities": probabilities,
         }
 
     def _read_sequences(self, ids):

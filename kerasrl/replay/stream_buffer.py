@@ -155,7 +155,7 @@ class StreamBuffer:
         raise NotImplementedError
 
     def _draw(self, batch_size, num_batches, rng, importance_exponent):
-        """Ids and weights, `[N]` or `[K, N]`."""
+        """Ids, weights and probabilities, `[N]` or `[K, N]`."""
         check_positive("batch_size", batch_size)
         shape = (int(batch_size),)
         if num_batches is not None:
