@@ -18,20 +18,31 @@ def run(mode, script, *arguments):
     """Runs a script of this folder under an engine; fails with what it printed.
 
     Args:
-        mode: `"single"`, `"mirrored:2"`, `"multiworker"` or `"horovod"`.
+        mode: `"single"`, `"mirrored:2"`, `"multiworker"`, `"horovod"` or `"elastic"`.
         script: Name of a file of this folder; gets the mode and the arguments.
     """
-    command = [sys.executable, str(HERE / script), mode, *map(str, arguments)]
-    if mode == "horovod":
-        command = [sys.executable, horovodrun(), "-np", "2", *command]
-    environments = [{}]
-    if mode == "multiworker":
-        environments = [{"TF_CONFIG": config} for config in tf_configs(2)]
-    processes = [start(command, environment) for environment in environments]
+    processes = launch(mode, script, *arguments)
     outputs = [finish(process) for process in processes]
     for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, f"{mode}: {command}\n{output[-6000:]}"
+        assert process.returncode == 0, f"{mode}: {process.args}\n{output[-6000:]}"
     return outputs
+
+
+def launch(mode, script, *arguments):
+    """Starts the processes of `run`, or those that start them, and returns them."""
+    command = [sys.executable, str(HERE / script), mode, *map(str, arguments)]
+    if mode == "horovod":
+        return [start([sys.executable, horovodrun(), "-np", "2", *command])]
+    if mode == "elastic":
+        hosts = ["-np", "3", "--min-np", "2", "--host-discovery-script", HERE / "hosts"]
+        hosts = [*map(str, hosts), "--network-interface", "lo"]
+        # One host of three is lost at once, but its neighbours wait for each other.
+        environment = {"HOROVOD_GLOO_TIMEOUT_SECONDS": "15"}
+        return [start([sys.executable, horovodrun(), *hosts, *command], environment)]
+    if mode == "multiworker":
+        configs = tf_configs(2)
+        return [start(command, {"TF_CONFIG": config}) for config in configs]
+    return [start(command)]
 
 
 def horovodrun():
