@@ -274,30 +274,11 @@ def run_experiment(name, arguments):
 # The two libraries --------------------------------------------------------------
 
 
-def train_kerasrl(experiment, steps, seed):
+def make_agent(experiment, steps, seed):
+    """The agent of an experiment, with its optimizer and schedules."""
     import keras
 
     import kerasrl
-
-    class Episodes(kerasrl.callbacks.Callback):
-        """Where on the axis of environment steps each episode ended, and its return."""
-
-        def __init__(self):
-            super().__init__()
-            self.ends = []
-            self.running = None
-
-        def on_rollout_end(self, rollout):
-            length, width = rollout.rewards.shape
-            if self.running is None:
-                self.running = np.zeros(width)
-            start = self.agent.env_steps - length * width
-            ended = rollout.terminated | rollout.truncated
-            for t in range(length):
-                self.running += rollout.rewards[t]
-                for index in np.flatnonzero(ended[t]):
-                    self.ends.append((start + (t + 1) * width, self.running[index]))
-                    self.running[index] = 0.0
 
     settings = dict(experiment.settings)
     if experiment.anneal:
@@ -320,6 +301,33 @@ def train_kerasrl(experiment, steps, seed):
         optimizer = agent.default_optimizer().get_config()
         optimizer["learning_rate"] = rate
         agent.compile(type(agent.default_optimizer()).from_config(optimizer))
+    return agent
+
+
+def train_kerasrl(experiment, steps, seed):
+    import kerasrl
+
+    class Episodes(kerasrl.callbacks.Callback):
+        """Where on the axis of environment steps each episode ended, and its return."""
+
+        def __init__(self):
+            super().__init__()
+            self.ends = []
+            self.running = None
+
+        def on_rollout_end(self, rollout):
+            length, width = rollout.rewards.shape
+            if self.running is None:
+                self.running = np.zeros(width)
+            start = self.agent.env_steps - length * width
+            ended = rollout.terminated | rollout.truncated
+            for t in range(length):
+                self.running += rollout.rewards[t]
+                for index in np.flatnonzero(ended[t]):
+                    self.ends.append((start + (t + 1) * width, self.running[index]))
+                    self.running[index] = 0.0
+
+    agent = make_agent(experiment, steps, seed)
     episodes = Episodes()
     callbacks = [episodes]
     with tempfile.TemporaryDirectory() as directory:

@@ -1,0 +1,101 @@
+"""Killing workers and learners at random moments, and counting what is lost."""
+
+import os
+import random
+import signal
+import threading
+import time
+
+from launch import start
+
+import kerasrl
+from kerasrl.rollouts.workers import stacks
+
+NUM_KILLS = 20
+#: Seconds; iterations are shorter, so kills hit workers in whatever they are doing.
+LONGEST_DELAY = 0.1
+
+
+class Kills(kerasrl.callbacks.Callback):
+    """Kills workers (`kill -9`) at random moments, and looks at what is lost by it.
+
+    Args:
+        steps: Integer, environment steps of the run.
+        seed: Integer.
+    """
+
+    def __init__(self, steps, seed):
+        super().__init__()
+        self.random = random.Random(seed)
+        self.times = sorted(
+            self.random.uniform(0, 0.9 * steps) for _ in range(NUM_KILLS)
+        )
+        self.killed = []
+        self.replaced = self.fragments = self.valid_steps = self.partly_lost = 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        while self.times and self.agent.env_steps >= self.times[0]:
+            self.times.pop(0)
+            delay = self.random.uniform(0.0, LONGEST_DELAY)
+            threading.Timer(delay, self.kill, [self.agent.workers]).start()
+
+    def kill(self, pool):
+        """Kills one of the workers that live."""
+        while True:
+            living = sorted(set(pool.pids) - set(self.killed))
+            if living:
+                self.killed.append(self.random.choice(living))
+                os.kill(self.killed[-1], signal.SIGKILL)
+                return
+            time.sleep(0.01)
+
+    def on_rollout_end(self, rollout):
+        """Counts the parts of workers, which must be lost as a whole or not at all."""
+        pool = self.agent.workers
+        for envs in pool.slices:
+            valid = rollout.valid[:, envs]
+            self.fragments += not valid.any()
+            self.partly_lost += valid.any() and not valid.all()
+        self.valid_steps += int(rollout.valid.sum())
+        self.replaced = sum(pool.generations)
+
+    def found(self):
+        """What happened, for the report."""
+        return {
+            "killed": len(self.killed),
+            "replaced": self.replaced,
+            "fragments_lost": self.fragments,
+            "fragments_partly_lost": int(self.partly_lost),
+            "valid_steps": self.valid_steps,
+        }
+
+
+def kill_learner(command, folder, seed):
+    """Starts a training with workers, and kills it after a checkpoint.
+
+    Args:
+        command: List of strings, what trains and writes checkpoints to `folder`.
+        folder: Path.
+        seed: Integer, of the moment.
+
+    Returns:
+        Dict of what remains: `processes` and `shared_memory`, which should be 0.
+    """
+    before = set(os.listdir("/dev/shm"))
+    learner = start(command)
+    while not list(folder.glob("checkpoint-*")):
+        if learner.poll() is not None:
+            raise RuntimeError(f"{command}\n{learner.communicate()[0][-6000:]}")
+        time.sleep(0.1)
+    time.sleep(random.Random(seed).uniform(0.0, 3.0))
+    workers = stacks.workers_of(learner.pid)
+    if len(workers) != 2:
+        raise RuntimeError(f"Expected 2 workers. Found: {workers}")
+    learner.kill()
+    learner.communicate()
+    time.sleep(1.0)
+    return {
+        "killed": len(workers),
+        "processes_left": sum(os.path.exists(f"/proc/{pid}") for pid in workers),
+        "shared_memory_left": len(set(os.listdir("/dev/shm")) - before),
+    }
