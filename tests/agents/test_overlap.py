@@ -34,6 +34,17 @@ def test_the_outcome_does_not_depend_on_timing(prioritized):
     assert agents[0].updates > 0
 
 
+def test_workers_that_collect_meanwhile_change_nothing():
+    agents = [make(True, prioritized=True) for _ in range(2)]
+    for agent, num_workers in zip(agents, (0, 2), strict=True):
+        agent.fit(
+            "CartPole-v1", steps=200, num_envs=4, num_workers=num_workers, verbose=0
+        )
+    assert same(*agents)
+    assert agents[0].get_state() == agents[1].get_state()
+    assert agents[0].updates > 0
+
+
 def test_an_update_learns_from_the_iterations_before():
     seen = {True: [], False: []}
 
