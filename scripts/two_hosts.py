@@ -30,6 +30,8 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 PORT = 12345
+#: Seconds until ranks must have logged an epoch before the link is cut.
+STARTING = 200
 TRAIN = ["train", "PPO", "CartPole-v1", "--steps", "20000", "--seed", "0"]
 
 #: Runs the command of one rank, and notes when it ended, and how.
@@ -71,7 +73,7 @@ def main():
         since = time.time()
         launch[arguments.engine](network, folder, command(arguments, folder))
         if must_fail:
-            wait_for_an_epoch(folder, since + arguments.limit)
+            wait_for_an_epoch(folder, since + STARTING)
             time.sleep(arguments.cut)
             network.cut()
             since = time.time()
