@@ -84,8 +84,10 @@ class DDPG(OffPolicyAgent):
             values, targets, batch["weights"]
         )
         with frozen(policy):
-            own_values = policy.q_values(batch["observations"], policy.mode(outputs))
-        policy_loss, _ = losses.deterministic_policy_gradient(own_values[0])
+            own_values = policy.first_q_values(
+                batch["observations"], policy.mode(outputs)
+            )
+        policy_loss, _ = losses.deterministic_policy_gradient(own_values)
         return critic_loss + policy_loss, {
             "critic_loss": critic_loss,
             "policy_loss": policy_loss,

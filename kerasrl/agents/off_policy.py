@@ -333,11 +333,8 @@ class OffPolicyAgent(Agent):
         def step(number):
             batch, now = tf.nest.map_structure(lambda x: x[number], (batches, due))
             metrics = self.update(batch, {**settings, **now})
-            tf.cond(
-                now["update_target"],
-                lambda: self.target.follow(self.tau),
-                lambda: None,
-            )
+            # By nothing rather than not at all: a branch copies what it may change.
+            self.target.follow(tf.where(now["update_target"], self.tau, 0.0))
             if "td_errors" in metrics:
                 return metrics, metrics.pop("td_errors")
             if self.prioritized:

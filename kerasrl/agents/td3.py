@@ -135,8 +135,8 @@ class TD3(OffPolicyAgent):
         policy = self.policy
         critic_loss, metrics = self.critic_loss(batch, outputs, settings)
         with frozen(policy):
-            values = policy.q_values(batch["observations"], policy.mode(outputs))
-        policy_loss, _ = losses.deterministic_policy_gradient(values[0])
+            values = policy.first_q_values(batch["observations"], policy.mode(outputs))
+        policy_loss, _ = losses.deterministic_policy_gradient(values)
         return critic_loss + policy_loss, {**metrics, "policy_loss": policy_loss}
 
     def _smooth(self, actions):

@@ -119,6 +119,19 @@ class ActionValuePolicy(Policy):
             "training=False); see the docstring of kerasrl.models.ActionValuePolicy."
         )
 
+    def first_q_values(self, observations, actions):
+        """Values actions by the first critic alone, as the policy of DDPG and TD3 does.
+
+        Override it where that is cheaper than all of `q_values`.
+
+        Args:
+            observations, actions: As for `q_values`.
+
+        Returns:
+            Float32 `[N]`, and `[N, A]` for `Discrete` action spaces.
+        """
+        return self.q_values(observations, actions)[0]
+
     def critic_variables(self):
         """Returns the list of the trainable variables of the critics."""
         raise NotImplementedError(

@@ -72,10 +72,16 @@ class BatchedDense(keras.layers.Layer):
             name="bias", shape=(self.num_members, self.units), initializer="zeros"
         )
 
-    def call(self, inputs):
+    def call(self, inputs, members=None):
+        """Runs the layers.
+
+        Args:
+            inputs: See "Input shape".
+            members: Integer, to run only that many, the first; `None` for all.
+        """
+        kernel, bias = self.kernel[:members], self.bias[:members]
         equation = "ni,cio->cno" if len(inputs.shape) == 2 else "cni,cio->cno"
-        outputs = ops.einsum(equation, inputs, self.kernel)
-        return self.activation(outputs + self.bias[:, None])
+        return self.activation(ops.einsum(equation, inputs, kernel) + bias[:, None])
 
     def compute_output_shape(self, input_shape):
         return (self.num_members, input_shape[-2], self.units)

@@ -97,6 +97,12 @@ class OffPolicyActorCritic(ActionValuePolicy):
         return {"distribution": self.policy_head(self.policy_hidden(features))}
 
     def q_values(self, observations, actions=None, training=False):
+        return self._values(observations, actions, training, None)
+
+    def first_q_values(self, observations, actions):
+        return self._values(observations, actions, False, 1)[0]
+
+    def _values(self, observations, actions, training, members):
         if (actions is None) != self.is_discrete:
             raise TypeError(
                 f"{type(self).__name__}.q_values received actions={actions!r} for the "
@@ -106,11 +112,11 @@ class OffPolicyActorCritic(ActionValuePolicy):
         features = self.encoder(observations)
         features = torso.call_trunk(self.critic_trunk, features, training)
         if self.is_discrete:
-            return self.critics(features)
+            return self.critics(features, members=members)
         actions = ops.cast(actions, "float32")
         actions = ops.reshape(actions, (-1, self.action_size))
         features = ops.concatenate([features, actions], axis=-1)
-        return ops.squeeze(self.critics(features), -1)
+        return ops.squeeze(self.critics(features, members=members), -1)
 
     def critic_variables(self):
         return [
@@ -174,7 +180,7 @@ class Critics(keras.layers.Layer):
         `(batch_size, features)`.
 
     Output shape:
-        `(num_critics, batch_size, size)`, float32.
+        `(num_critics, batch_size, size)`, float32; see `BatchedDense` for `members`.
     """
 
     def __init__(
@@ -206,7 +212,7 @@ class Critics(keras.layers.Layer):
             dtype="float32",
         )
 
-    def call(self, inputs):
+    def call(self, inputs, members=None):
         for layer in self.hidden_layers:
-            inputs = layer(inputs)
-        return self.output_layer(inputs)
+            inputs = layer(inputs, members=members)
+        return self.output_layer(inputs, members=members)

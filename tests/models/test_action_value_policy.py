@@ -131,6 +131,8 @@ def test_critics_equal_separate_dense_networks(name):
     if actions is not None:
         expected = expected[..., 0]
     np.testing.assert_allclose(q_values, expected, atol=1e-5)
+    first = policy.first_q_values(inputs["observations"], actions)
+    np.testing.assert_allclose(first, expected[0], atol=1e-5)
     for critic in range(1, policy.num_critics):
         assert not np.allclose(q_values[critic], q_values[0], atol=1e-4)
 
