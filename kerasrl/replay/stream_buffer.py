@@ -152,7 +152,9 @@ class StreamBuffer:
 
     def _note_starts(self, chunk, placement):
         """Pushes the starts in a chunk that was stored."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} must define _note_starts(chunk, placement)."
+        )
 
     def _draw(self, batch_size, num_batches, rng, importance_exponent):
         """Ids, weights and probabilities, `[N]` or `[K, N]`."""

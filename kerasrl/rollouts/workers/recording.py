@@ -20,11 +20,11 @@ class RecordedCollector(Collector):
 
     def start(self):
         """Begins a rollout, for `finish`; what happens between them is free time."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define start().")
 
     def finish(self):
         """Returns the `Rollout` that `start` began."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define finish().")
 
     def collect(self):
         self.start()
