@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 import time
+from pathlib import Path
 
 from launch import start
 
@@ -14,6 +15,8 @@ from kerasrl.rollouts.workers import stacks
 NUM_KILLS = 20
 #: Seconds; iterations are shorter, so kills hit workers in whatever they are doing.
 LONGEST_DELAY = 0.1
+#: Seconds that workers may take to end after the learner.
+LONGEST_END = 2.0
 
 
 class Kills(kerasrl.callbacks.Callback):
@@ -93,9 +96,20 @@ def kill_learner(command, folder, seed):
         raise RuntimeError(f"Expected 2 workers. Found: {workers}")
     learner.kill()
     learner.communicate()
-    time.sleep(1.0)
+    deadline = time.monotonic() + LONGEST_END
+    while any(map(runs, workers)) and time.monotonic() < deadline:
+        time.sleep(0.01)
     return {
-        "killed": len(workers),
-        "processes_left": sum(os.path.exists(f"/proc/{pid}") for pid in workers),
+        "workers": len(workers),
+        "processes_left": sum(map(runs, workers)),
         "shared_memory_left": len(set(os.listdir("/dev/shm")) - before),
     }
+
+
+def runs(pid):
+    """Whether a process runs; one that only waits to be noticed by init does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
