@@ -28,19 +28,23 @@ def gradient_step(agent, batch, settings, loss=None, variables=None):
     """
     policy = agent.policy
     variables = agent.trainable_variables if variables is None else variables
+    # 1, but in mixed precision: the optimizer divides by it what was multiplied, so
+    # that small gradients are not rounded to zero.
+    loss_scale = policy.optimizer.scale_loss(1.0)
 
     def compute(batch):
         with tf.GradientTape() as tape:
             total, metrics = compute_loss(agent, batch, settings, loss or agent.loss)
+            scaled = total * loss_scale
         gradients = tape.gradient(
-            total,
+            scaled,
             [variable.value for variable in variables],
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
         return gradients, {"loss": total, **metrics}
 
     gradients, metrics = agent.replicas.gradients(compute, batch)
-    norm = tf.linalg.global_norm(gradients)
+    norm = tf.linalg.global_norm(gradients) / loss_scale
     if agent.max_grad_norm is not None:
         scale = agent.max_grad_norm / tf.maximum(norm, agent.max_grad_norm)
         gradients = [gradient * scale for gradient in gradients]

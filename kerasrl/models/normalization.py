@@ -37,8 +37,9 @@ class RunningNormalization(keras.layers.Layer):
     ```
     """
 
-    def __init__(self, clip=10.0, epsilon=1e-8, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, clip=10.0, epsilon=1e-8, dtype="float32", **kwargs):
+        # Not the global policy: halves would round statistics and observations.
+        super().__init__(dtype=dtype, **kwargs)
         self.clip = clip
         self.epsilon = epsilon
 

@@ -183,6 +183,8 @@ def make_cell(name, units, kernel_initializer="orthogonal", seed=None):
         recurrent_initializer=keras.initializers.Orthogonal(
             seed=None if seed is None else seed + 1
         ),
+        # Whatever the global policy: over many steps, a state of halves loses much.
+        dtype="float32",
     )
 
 
@@ -251,7 +253,7 @@ def unroll_cells(cells, features, state, episode_starts):
     for name, cell in cells.items():
         is_lstm = isinstance(cell, keras.layers.LSTMCell)
         outputs[name], last_state[name] = (unroll_lstm if is_lstm else unroll_gru)(
-            cell, features[name], state[name], episode_starts
+            cell, ops.cast(features[name], "float32"), state[name], episode_starts
         )
     return outputs, last_state
 
