@@ -104,7 +104,7 @@ PRESETS = {
         "num_envs": 1,
         "kerasrl": {
             "batch_size": 256,
-            "updates_per_call": 16,
+            "updates_per_call": 32,
             "learning_starts": 500,
         },
         "stable_baselines3": {"batch_size": 256, "learning_starts": 500},
@@ -117,7 +117,7 @@ PRESETS = {
         "num_envs": 1,
         "kerasrl": {
             "batch_size": 256,
-            "updates_per_call": 16,
+            "updates_per_call": 32,
             "learning_starts": 500,
         },
         "stable_baselines3": {
