@@ -134,6 +134,7 @@ EXPERIMENTS = {
         required=0.8,
         num_envs=4,
         learning_rate=1e-3,
+        anneal=True,
         settings={
             "rollout_length": 256,
             "num_epochs": 10,
