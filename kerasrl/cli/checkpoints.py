@@ -80,6 +80,7 @@ def evaluate(verbosity: int, **options: Any) -> None:
 def evaluate_command(
     episodes: int, stochastic: bool, seed: int | None, **options: Any
 ) -> None:
+    """Load the agent of a checkpoint, evaluate it, print the outcome."""
     agent, env, env_config = open_checkpoint(**options)
     show_evaluation(
         agent.evaluate(
@@ -117,6 +118,7 @@ def rollout_command(
     out: str | None,
     **options: Any,
 ) -> None:
+    """Play episodes one after the other; show, film or write them as asked."""
     from kerasrl.callbacks.video_recorder import check_video_dependencies
     from kerasrl.envs import make_envs
 

@@ -37,12 +37,14 @@ def list_command(what: str | None, verbosity: int, modules: Iterable[str]) -> No
 
 
 def show_algorithms() -> None:
+    """Print the agents, with what the first line of each says of it."""
     click.echo("Algorithms:")
     for name, cls in sorted(algorithms().items()):
         click.echo(f"  {name:<12} {(inspect.getdoc(cls) or '').splitlines()[0]}")
 
 
 def show_environments() -> None:
+    """Print the environments known to kerasrl and to gymnasium."""
     import gymnasium
 
     from kerasrl.envs.registration import registered_envs
