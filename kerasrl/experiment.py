@@ -320,6 +320,7 @@ def model_argument(name: str, value: Any) -> dict[str, Any]:
 
 
 def contains_grid_search(value: Any) -> bool:
+    """Whether RLlib's `grid_search` stands anywhere in a tree of dicts and lists."""
     if isinstance(value, dict):
         return "grid_search" in value or any(map(contains_grid_search, value.values()))
     return isinstance(value, list) and any(map(contains_grid_search, value))
@@ -389,4 +390,5 @@ def read_stop(criteria: dict[str, Any]) -> dict[str, Any]:
 
 
 def first_line(error: BaseException) -> str:
+    """The message of an error on one line; its type if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
