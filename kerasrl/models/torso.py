@@ -183,6 +183,7 @@ def make_cell(name, units, kernel_initializer="orthogonal", seed=None):
         recurrent_initializer=keras.initializers.Orthogonal(
             seed=None if seed is None else seed + 1
         ),
+        seed=seed,
         # Whatever the global policy: over many steps, a state of halves loses much.
         dtype="float32",
     )

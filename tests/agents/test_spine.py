@@ -1,6 +1,7 @@
 """What every agent keeps to: seeds, exact resume, one trace a run, bad input."""
 
 import gymnasium
+import keras
 import numpy as np
 import pytest
 import tiny
@@ -19,8 +20,8 @@ def assert_same_weights(first, second):
 
 
 def variables(agent):
-    """Everything that an agent learns: weights, target network, optimizer, own."""
-    every = agent.policy.weights + agent.own_variables
+    """Everything that moves: weights, generators of layers, own, optimizer."""
+    every = agent.policy.variables + agent.own_variables
     return [(v.path, v.numpy()) for v in every + agent.policy.optimizer.variables]
 
 
@@ -69,6 +70,43 @@ def test_save_and_load_between_fits_changes_nothing(name, tmp_path):
             np.testing.assert_array_equal(values, loaded_logs.history[key], err_msg=key)
     assert loaded.env_steps == straight.env_steps >= 2 * steps
     assert loaded.episodes == straight.episodes
+
+
+@pytest.mark.parametrize(
+    ("agent_class", "settings", "env"),
+    [
+        (kerasrl.PPO, {"rollout_length": 32, "num_epochs": 2}, "CartPole-v1"),
+        (kerasrl.DQN, {"learning_starts": 20, "batch_size": 8}, "CartPole-v1"),
+        (kerasrl.SAC, {"learning_starts": 20, "batch_size": 8}, "Pendulum-v1"),
+    ],
+)
+def test_dropout_and_averaged_weights_resume_exactly(
+    agent_class, settings, env, tmp_path
+):
+    """What moves besides weights: generators of layers, averages of the optimizer."""
+
+    def make():
+        keras.utils.set_random_seed(0)
+        trunk = [keras.layers.Dense(16, "tanh"), keras.layers.Dropout(0.3)]
+        agent = agent_class(policy=keras.Sequential(trunk), seed=3, **settings)
+        optimizer = keras.optimizers.Adam(1e-2, use_ema=True, ema_overwrite_frequency=7)
+        agent.compile(optimizer, jit_compile=False)
+        agent.fit(env, steps=128, num_envs=2, verbose=0)
+        return agent
+
+    straight, resumed = make(), make()
+    loaded = kerasrl.load(resumed.save(tmp_path / "agent.kerasrl"))
+    before = variables(straight)
+    for agent in (straight, loaded):
+        agent.fit(env, steps=128, num_envs=2, verbose=0)
+    assert_same_weights(straight, loaded)
+    moved = {
+        path
+        for (path, old), (_, new) in zip(before, variables(straight), strict=True)
+        if not np.array_equal(old, new)
+    }
+    assert any("seed_generator" in path for path in moved)
+    assert any("average" in path for path in moved)
 
 
 @pytest.mark.parametrize("name", tiny.AGENTS)
