@@ -1,12 +1,16 @@
 """Environment steps per second while training, against Stable-Baselines3.
 
-    python benchmarks/throughput.py [--presets ppo a2c] [--rounds 5]
+    python benchmarks/throughput.py [--presets ppo a2c] [--rounds 5] [--cores 1]
 
 The two libraries train the same algorithm on the same environment with the same
 hyperparameters, each in processes of its own, in turn (A B A B ...), so that a machine
 that slows down slows both. A process trains a little first (imports, compilation), then
 the clock runs over one more call of `fit` or `learn`. The table has the median of the
 rounds, and the ratio of the medians.
+
+With `--cores`, both run on that many cores only, which both libraries notice and start
+as many threads. Networks as small as A2C's here gain from one core: handing a share of
+an update to a second one and waiting for it takes longer than doing it.
 
 Each process of kerasrl also reports the seconds from `import kerasrl` to the end of the
 first iteration.
@@ -136,9 +140,12 @@ def main():
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
     parser.add_argument("--steps", type=int, help="other than the preset's")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cores", type=int, help="to run on; all if left out (Linux)")
     parser.add_argument("--output", type=Path, default=RESULTS / "throughput")
     parser.add_argument("--worker", choices=LIBRARIES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.cores is not None:
+        use_cores(arguments.cores)
     if arguments.worker is not None:
         measure = measure_kerasrl if arguments.worker == "kerasrl" else measure_sb3
         print(json.dumps(measure(PRESETS[arguments.presets[0]], arguments)))
@@ -146,10 +153,15 @@ def main():
     path = arguments.output.with_suffix(".json")
     report = json.loads(path.read_text()) if path.exists() else {}
     path.parent.mkdir(parents=True, exist_ok=True)
-    for name in arguments.presets:
-        report[name] = {
+    cores = f" --cores {arguments.cores}" if arguments.cores else ""
+    steps = f" --steps {arguments.steps}" if arguments.steps else ""
+    names = {name: name + cores for name in arguments.presets}
+    for name, entry in names.items():
+        report[entry] = {
             "command": f"python benchmarks/throughput.py --presets {name} "
-            f"--rounds {arguments.rounds}",
+            f"--rounds {arguments.rounds}{steps}{cores}",
+            "preset": name,
+            "cores": arguments.cores or os.cpu_count(),
             "steps": arguments.steps or PRESETS[name]["steps"],
             "machine": describe_machine(),
             "versions": versions(),
@@ -157,7 +169,17 @@ def main():
         }
         path.write_text(json.dumps(report, indent=2) + "\n")
         arguments.output.with_suffix(".md").write_text(markdown(report) + "\n")
-    print(markdown({name: report[name] for name in arguments.presets}))
+    print(markdown({entry: report[entry] for entry in names.values()}))
+
+
+def use_cores(number):
+    """Restricts this process, and those it starts, to its first cores."""
+    if not hasattr(os, "sched_setaffinity"):
+        sys.exit(f"--cores works on Linux only; this is {platform.system()}")
+    available = sorted(os.sched_getaffinity(0))
+    if not 1 <= number <= len(available):
+        sys.exit(f"Received --cores {number}. Expected 1 to {len(available)}.")
+    os.sched_setaffinity(0, available[:number])
 
 
 def run_preset(name, arguments):
@@ -225,12 +247,12 @@ def measure_sb3(preset, arguments):
 
 def markdown(report):
     lines = [
-        "| preset | kerasrl steps/s (least, most) | Stable-Baselines3 steps/s (least, "
-        "most) | ratio of medians | rounds | import to first iteration |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| preset | cores | kerasrl steps/s (least, most) | Stable-Baselines3 steps/s "
+        "(least, most) | ratio of medians | rounds | import to first iteration |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, entry in report.items():
-        measurements, preset = entry["measurements"], PRESETS[name]
+    for entry in report.values():
+        measurements, preset = entry["measurements"], PRESETS[entry["preset"]]
         ours, theirs = (
             [each["steps_per_second"] for each in measurements[library]]
             for library in LIBRARIES
@@ -242,8 +264,8 @@ def markdown(report):
         ratio = statistics.median(ours) / statistics.median(theirs)
         lines.append(
             f"| {preset['algorithm']} on {preset['env']}, {preset['num_envs']} envs, "
-            f"{entry['steps']:,} steps ({settings}) | {spread(ours)} | "
-            f"{spread(theirs)} | {ratio:.2f} | {len(ours)} | "
+            f"{entry['steps']:,} steps ({settings}) | {entry['cores']} | "
+            f"{spread(ours)} | {spread(theirs)} | {ratio:.2f} | {len(ours)} | "
             f"{statistics.median(starts):.1f} s |"
         )
     machines = {
