@@ -17,7 +17,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 MAY_IMPORT = {
     "losses": set(),
     "distributions": {"losses"},
-    "models": {"distributions", "losses", "spaces"},
+    "models": {"checks", "distributions", "losses", "spaces"},
     "envs": {"spaces", "testing"},
     "replay": {"spaces"},
     "rollouts": {"envs", "replay", "spaces"},
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "agents": {
         "callbacks",
         "checkpoint",
+        "checks",
         "distribute",
         "distributions",
         "envs",

@@ -2,6 +2,7 @@
 
 import keras
 
+from kerasrl import checks
 from kerasrl.agents import plans, updates
 from kerasrl.agents.on_policy import OnPolicyAgent
 from kerasrl.losses import (
@@ -61,10 +62,12 @@ class A2C(OnPolicyAgent):
         super().__init__(
             policy, rollout_length, gamma, max_grad_norm, normalize_rewards, seed
         )
-        self.gae_lambda = plans.fraction("gae_lambda", gae_lambda)
-        self.value_coef = plans.positive("value_coef", value_coef, zero=True)
+        self.gae_lambda = checks.fraction("gae_lambda", gae_lambda)
+        self.value_coef = checks.positive("value_coef", value_coef, zero=True)
         self.entropy_coef = plans.schedulable("entropy_coef", entropy_coef)
-        self.normalize_advantages = normalize_advantages
+        self.normalize_advantages = checks.flag(
+            "normalize_advantages", normalize_advantages
+        )
 
     def default_optimizer(self):
         return keras.optimizers.RMSprop(7e-4, rho=0.99, epsilon=1e-5)

@@ -3,9 +3,10 @@
 import inspect
 
 import gymnasium
+import keras
 import numpy as np
 
-from kerasrl import checkpoint, distribute
+from kerasrl import checkpoint, checks, distribute
 from kerasrl.agents import acting, hooks, loop, plans, ranks, statistics, updates
 from kerasrl.envs import make_envs
 from kerasrl.models import ActorCritic, Policy
@@ -60,11 +61,11 @@ class Agent:
         #: Whether random generators are those of this rank already.
         self.knows_its_rank = False
         self.policy = self.make_policy(policy)
-        self.gamma = plans.fraction("gamma", gamma)
-        self.max_grad_norm = plans.positive("max_grad_norm", max_grad_norm)
-        self.normalize_rewards = normalize_rewards
-        self.seed = seed
-        self.rng = np.random.default_rng(seed)
+        self.gamma = checks.fraction("gamma", gamma)
+        self.max_grad_norm = checks.positive("max_grad_norm", max_grad_norm)
+        self.normalize_rewards = checks.flag("normalize_rewards", normalize_rewards)
+        self.seed = checks.seed(seed)
+        self.rng = np.random.default_rng(self.seed)
         self.reward_scaler = None
         if normalize_rewards:
             self.reward_scaler = RewardScaler(gamma, gather=self.replicas.gather)
@@ -122,7 +123,11 @@ class Agent:
                 f"Received jit_compile={jit_compile!r}. Expected True, False or 'auto'."
             )
         self.policy.compile(
-            optimizer=self.default_optimizer() if optimizer is None else optimizer,
+            optimizer=(
+                self.default_optimizer()
+                if optimizer is None
+                else checks.named("optimizer", optimizer, keras.optimizers)
+            ),
             # Weighted, because filler steps of vector environments do not count.
             weighted_metrics=metrics,
             # Keras's own choice is never to use XLA on a CPU: `TrainFunction` decides.
@@ -242,6 +247,10 @@ class Agent:
         history.history["episode_return_mean"][-1]
         ```
         """
+        checks.choice("verbose", verbose, ("auto", 0, 1, 2))
+        initial_epoch = checks.positive_integer(
+            "initial_epoch", initial_epoch, zero=True
+        )
         envs = workers.make_environments(
             env, num_envs, env_config, num_workers, worker_mode, env_timeout
         )
@@ -456,7 +465,7 @@ class Agent:
         agent.evaluate("CartPole-v1", episodes=100)["return_mean"]
         ```
         """
-        episodes = plans.positive_integer("episodes", episodes)
+        episodes = checks.positive_integer("episodes", episodes)
         is_instance = isinstance(env, (gymnasium.Env, gymnasium.vector.VectorEnv))
         if is_instance and env is self._fitted_env:
             raise ValueError(

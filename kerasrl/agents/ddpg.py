@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kerasrl import losses
+from kerasrl import checks, losses
 from kerasrl.agents import exploration, plans
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.agents.targets import frozen
@@ -51,7 +51,7 @@ class DDPG(OffPolicyAgent):
         **kwargs,
     ):
         super().__init__(policy, batch_size=batch_size, **kwargs)
-        self.noise = plans.choice("noise", noise, exploration.NOISES)
+        self.noise = checks.choice("noise", noise, exploration.NOISES)
         self.noise_scale = plans.rates("noise_scale", noise_scale)
 
     def policy_options(self):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kerasrl import losses
+from kerasrl import checks, losses
 from kerasrl.agents import exploration, plans
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import NoiseScope, QFunction, QNetwork
@@ -75,13 +75,13 @@ class DQN(OffPolicyAgent):
         target_update_interval=1_000,
         **kwargs,
     ):
-        self.double = double
-        self.dueling = dueling
+        self.double = checks.flag("double", double)
+        self.dueling = checks.flag("dueling", dueling)
         self.num_atoms = num_atoms
         self.v_min = v_min
         self.v_max = v_max
         self.num_quantiles = num_quantiles
-        self.noisy = noisy
+        self.noisy = checks.flag("noisy", noisy)
         super().__init__(
             policy,
             learning_starts=learning_starts,
@@ -95,7 +95,7 @@ class DQN(OffPolicyAgent):
             schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 10_000, 0.05)
             exploration = 0.0 if noisy else schedule
         self.exploration = plans.rates("exploration", exploration)
-        self.huber_delta = plans.positive("huber_delta", huber_delta)
+        self.huber_delta = checks.positive("huber_delta", huber_delta)
         if self.huber_delta is None and num_quantiles is not None:
             raise ValueError(
                 "Received huber_delta=None with num_quantiles. Quantile regression has "

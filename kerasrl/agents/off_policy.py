@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import tensorflow as tf
 
+from kerasrl import checks
 from kerasrl.agents import plans, updates
 from kerasrl.agents.agent import Agent
 from kerasrl.agents.compiled import CompiledUpdate
@@ -93,7 +94,7 @@ class OffPolicyAgent(Agent):
         seed=None,
     ):
         super().__init__(policy, gamma, max_grad_norm, normalize_rewards, seed)
-        integer = plans.positive_integer
+        integer = checks.positive_integer
         self.n_step = integer("n_step", n_step)
         self.buffer_size = integer("buffer_size", buffer_size)
         self.batch_size = integer("batch_size", batch_size)
@@ -101,16 +102,16 @@ class OffPolicyAgent(Agent):
         self.train_every = integer("train_every", train_every)
         self.gradient_steps = integer("gradient_steps", gradient_steps)
         self.updates_per_call = integer("updates_per_call", updates_per_call)
-        self.tau = plans.fraction("tau", tau)
+        self.tau = checks.fraction("tau", tau)
         self.target_update_interval = integer(
             "target_update_interval", target_update_interval
         )
-        self.prioritized = prioritized
+        self.prioritized = checks.flag("prioritized", prioritized)
         self.importance_exponent = plans.schedulable(
             "importance_exponent", importance_exponent
         )
         self.replay = None if replay is None else dict(replay)
-        self.overlap = overlap
+        self.overlap = checks.flag("overlap", overlap)
         self.buffer = None
         self._executor = None
         self._learns = False

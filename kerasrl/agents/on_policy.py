@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from kerasrl.agents import acting, plans, updates
+from kerasrl import checks
+from kerasrl.agents import acting, updates
 from kerasrl.agents.agent import Agent
 from kerasrl.agents.compiled import CompiledUpdate
 from kerasrl.losses import discounted_returns
@@ -51,7 +52,7 @@ class OnPolicyAgent(Agent):
         seed=None,
     ):
         super().__init__(policy, gamma, max_grad_norm, normalize_rewards, seed)
-        self.rollout_length = plans.positive_integer("rollout_length", rollout_length)
+        self.rollout_length = checks.positive_integer("rollout_length", rollout_length)
 
     def iteration_length(self, num_envs):
         return self.rollout_length

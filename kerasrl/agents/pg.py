@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from kerasrl import checks
 from kerasrl.agents import plans, updates
 from kerasrl.agents.on_policy import OnPolicyAgent
 from kerasrl.losses import (
@@ -62,10 +63,12 @@ class PG(OnPolicyAgent):
         super().__init__(
             policy, rollout_length, gamma, max_grad_norm, normalize_rewards, seed
         )
-        self.baseline = baseline
-        self.value_coef = plans.positive("value_coef", value_coef, zero=True)
+        self.baseline = checks.flag("baseline", baseline)
+        self.value_coef = checks.positive("value_coef", value_coef, zero=True)
         self.entropy_coef = plans.schedulable("entropy_coef", entropy_coef)
-        self.normalize_advantages = normalize_advantages
+        self.normalize_advantages = checks.flag(
+            "normalize_advantages", normalize_advantages
+        )
 
     def default_optimizer(self):
         return keras.optimizers.Adam(3e-3, epsilon=1e-5)

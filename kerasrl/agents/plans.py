@@ -1,12 +1,12 @@
-"""Checks of arguments, schedules, and the plan of epochs of one `fit`."""
+"""Schedules, and the plan of epochs of one `fit`."""
 
 import dataclasses
 import math
-import numbers
 
 import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
+from kerasrl import checks
 from kerasrl.rollouts import build_actor
 
 _DEFAULT_STEPS_PER_EPOCH = 1000
@@ -69,7 +69,7 @@ def plan_epochs(iteration_steps, steps, epochs, steps_per_epoch):
             f"{steps_per_epoch}. Any two of them determine the third: drop one."
         )
     steps, epochs, steps_per_epoch = (
-        None if value is None else positive_integer(name, value)
+        None if value is None else checks.positive_integer(name, value)
         for name, value in (
             ("steps", steps),
             ("epochs", epochs),
@@ -132,47 +132,6 @@ def _compile(schedule):
     return lambda step: float(program({"step": np.array([step])})["value"][0])
 
 
-def positive_integer(name, value, zero=False):
-    """Returns an integer argument, or raises a ValueError unless it is positive.
-
-    With `zero`, 0 is allowed.
-    """
-    # 1e6 is what people write for a million steps.
-    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    is_integer |= isinstance(value, float) and value.is_integer()
-    if not is_integer or value < (0 if zero else 1):
-        expected = "an integer >= 0" if zero else "a positive integer"
-        raise ValueError(f"Received {name}={value!r}. Expected {expected}.")
-    return int(value)
-
-
-def positive(name, value, zero=False):
-    """Returns a number or `None`, or raises a ValueError unless it is positive.
-
-    With `zero`, 0 is allowed and `None` is not.
-    """
-    if value is None and not zero:
-        return None
-    if isinstance(value, numbers.Real) and (value > 0 or (zero and value == 0)):
-        return float(value)
-    expected = "a number >= 0" if zero else "a positive number or None"
-    raise ValueError(f"Received {name}={value!r}. Expected {expected}.")
-
-
-def fraction(name, value):
-    """Returns a float argument, or raises a ValueError unless it lies in [0, 1]."""
-    if not isinstance(value, numbers.Real) or not 0.0 <= value <= 1.0:
-        raise ValueError(f"Received {name}={value!r}. Expected a number in [0, 1].")
-    return float(value)
-
-
-def choice(name, value, choices):
-    """Returns an argument, or raises a ValueError unless it is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"Received {name}={value!r}. Expected one of {choices}.")
-    return value
-
-
 def schedulable(name, value, optional=False):
     """Returns an argument that may be a number, a schedule or a function.
 
@@ -183,7 +142,7 @@ def schedulable(name, value, optional=False):
         return None
     if isinstance(value, LearningRateSchedule) or callable(value):
         return value
-    if isinstance(value, numbers.Real) and value >= 0.0:
+    if checks.is_number(value) and value >= 0.0:
         return float(value)
     raise ValueError(
         f"Received {name}={value!r}. Expected a number >= 0, a "
@@ -199,7 +158,7 @@ def rates(name, value):
         ValueError: It is none of what `schedulable` takes, nor a list of numbers.
     """
     if isinstance(value, (list, tuple)):
-        return [fraction(f"{name}[{index}]", x) for index, x in enumerate(value)]
+        return [checks.fraction(f"{name}[{index}]", x) for index, x in enumerate(value)]
     return schedulable(name, value)
 
 

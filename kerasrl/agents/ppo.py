@@ -2,6 +2,7 @@
 
 import keras
 
+from kerasrl import checks
 from kerasrl.agents import plans, updates
 from kerasrl.agents.on_policy import OnPolicyAgent
 from kerasrl.losses import (
@@ -89,12 +90,12 @@ class PPO(OnPolicyAgent):
         super().__init__(
             policy, rollout_length, gamma, max_grad_norm, normalize_rewards, seed
         )
-        self.num_epochs = plans.positive_integer("num_epochs", num_epochs)
-        self.minibatch_size = plans.positive_integer("minibatch_size", minibatch_size)
-        self.gae_lambda = plans.fraction("gae_lambda", gae_lambda)
+        self.num_epochs = checks.positive_integer("num_epochs", num_epochs)
+        self.minibatch_size = checks.positive_integer("minibatch_size", minibatch_size)
+        self.gae_lambda = checks.fraction("gae_lambda", gae_lambda)
         self.clip_ratio = plans.schedulable("clip_ratio", clip_ratio)
-        self.value_clip = plans.positive("value_clip", value_clip)
-        self.value_coef = plans.positive("value_coef", value_coef, zero=True)
+        self.value_clip = checks.positive("value_clip", value_clip)
+        self.value_coef = checks.positive("value_coef", value_coef, zero=True)
         self.entropy_coef = plans.schedulable("entropy_coef", entropy_coef)
         self.kl_coef = plans.schedulable("kl_coef", kl_coef)
         if callable(kl_coef) and target_kl is not None:
@@ -102,8 +103,10 @@ class PPO(OnPolicyAgent):
                 "Received both a schedule as kl_coef and target_kl, which adapts "
                 "kl_coef. Use one of them."
             )
-        self.target_kl = plans.positive("target_kl", target_kl)
-        self.normalize_advantages = normalize_advantages
+        self.target_kl = checks.positive("target_kl", target_kl)
+        self.normalize_advantages = checks.flag(
+            "normalize_advantages", normalize_advantages
+        )
 
     def targets(self, rollout):
         outputs, next_values = updates.rollout_outputs(self.policy, rollout)

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kerasrl import losses
+from kerasrl import checks, losses
 from kerasrl.agents import acting, exploration, plans, updates
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import QFunction, QNetwork
@@ -87,14 +87,14 @@ class R2D2(OffPolicyAgent):
             importance_exponent=importance_exponent,
             **kwargs,
         )
-        self.burn_in = plans.positive_integer("burn_in", burn_in, zero=True)
-        self.sequence_length = plans.positive_integer(
+        self.burn_in = checks.positive_integer("burn_in", burn_in, zero=True)
+        self.sequence_length = checks.positive_integer(
             "sequence_length", sequence_length
         )
-        self.period = plans.positive_integer("period", period)
-        self.double = double
-        self.rescaling = plans.positive("rescaling", rescaling)
-        self.priority_mixture = plans.fraction("priority_mixture", priority_mixture)
+        self.period = checks.positive_integer("period", period)
+        self.double = checks.flag("double", double)
+        self.rescaling = checks.positive("rescaling", rescaling)
+        self.priority_mixture = checks.fraction("priority_mixture", priority_mixture)
         self.exploration = (
             None if exploration is None else plans.rates("exploration", exploration)
         )

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasrl import losses
-from kerasrl.agents import acting, exploration, plans
+from kerasrl import checks, losses
+from kerasrl.agents import acting, exploration
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.agents.targets import frozen
 from kerasrl.models import ActionValuePolicy, SoftActorCritic
@@ -65,10 +65,10 @@ class SAC(OffPolicyAgent):
                 "Received temperature=None. Expected a positive number, the first "
                 "temperature; adjust_temperature says whether it stays."
             )
-        self.temperature = plans.positive("temperature", temperature)
-        self.adjust_temperature = adjust_temperature
+        self.temperature = checks.positive("temperature", temperature)
+        self.adjust_temperature = checks.flag("adjust_temperature", adjust_temperature)
         self.target_entropy = target_entropy
-        self.entropy_fraction = plans.fraction("entropy_fraction", entropy_fraction)
+        self.entropy_fraction = checks.fraction("entropy_fraction", entropy_fraction)
         self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.log_temperature = keras.Variable(
             np.float32(math.log(self.temperature)),

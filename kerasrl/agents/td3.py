@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from kerasrl import losses
+from kerasrl import checks, losses
 from kerasrl.agents import exploration, plans, updates
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.agents.targets import frozen
@@ -57,13 +57,13 @@ class TD3(OffPolicyAgent):
         **kwargs,
     ):
         super().__init__(policy, batch_size=batch_size, **kwargs)
-        self.noise = plans.choice("noise", noise, exploration.NOISES)
+        self.noise = checks.choice("noise", noise, exploration.NOISES)
         self.noise_scale = plans.rates("noise_scale", noise_scale)
-        self.target_noise = plans.positive("target_noise", target_noise, zero=True)
-        self.target_noise_clip = plans.positive(
+        self.target_noise = checks.positive("target_noise", target_noise, zero=True)
+        self.target_noise_clip = checks.positive(
             "target_noise_clip", target_noise_clip, zero=True
         )
-        self.policy_delay = plans.positive_integer("policy_delay", policy_delay)
+        self.policy_delay = checks.positive_integer("policy_delay", policy_delay)
         self.seed_generator = keras.random.SeedGenerator(self.seed)
 
     def default_optimizer(self):

@@ -4,6 +4,7 @@ import keras
 from gymnasium import spaces as gym_spaces
 from keras import ops
 
+from kerasrl import checks
 from kerasrl.models import torso
 from kerasrl.models.encoder import Encoder
 from kerasrl.models.initializers import make_initializer
@@ -88,18 +89,22 @@ class ActorCritic(Policy):
             # Fails now, with a reason, rather than in the middle of a first fit.
             torso.copy_trunk(trunk, _COPY)
         self.trunk = trunk
-        self.hidden_units = None if hidden_units is None else tuple(hidden_units)
+        self.hidden_units = checks.units("hidden_units", hidden_units, optional=True)
+        # Made where it is used; named now, so that a mistake is found early.
+        checks.named("activation", activation, keras.activations)
         self.activation = activation
-        self.filters = None if filters is None else tuple(map(tuple, filters))
-        self.shared_trunk = shared_trunk
+        self.filters = checks.filters(filters, optional=True)
+        self.shared_trunk = checks.flag("shared_trunk", shared_trunk, optional=True)
         self.cell = cell
-        self.cell_units = cell_units
-        self.previous_inputs = previous_inputs
-        self.normalize_observations = normalize_observations
+        self.cell_units = checks.positive_integer("cell_units", cell_units)
+        self.previous_inputs = checks.flag("previous_inputs", previous_inputs)
+        self.normalize_observations = checks.flag(
+            "normalize_observations", normalize_observations
+        )
         self.log_std = log_std
         self.initial_log_std = initial_log_std
         self.kernel_initializer = kernel_initializer
-        self.seed = seed
+        self.seed = checks.seed(seed)
 
     def setup(self, observation_space, action_space):
         super().setup(observation_space, action_space)

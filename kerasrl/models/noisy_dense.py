@@ -5,6 +5,8 @@ import contextvars
 import keras
 from keras import ops
 
+from kerasrl import checks
+
 _SCOPE = contextvars.ContextVar("noise_scope", default=None)
 
 
@@ -100,7 +102,7 @@ class NoisyDense(keras.layers.Layer):
                 f"Received sigma_zero={sigma_zero}. Expected a number not below zero."
             )
         self.units = units
-        self.activation = keras.activations.get(activation)
+        self.activation = checks.named("activation", activation, keras.activations)
         self.sigma_zero = sigma_zero
         self.seed = seed
         self.seed_generator = _NoiseSeedGenerator(seed)

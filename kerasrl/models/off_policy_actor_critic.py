@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from kerasrl import checks
 from kerasrl.models import torso
 from kerasrl.models.action_value_policy import ActionValuePolicy
 from kerasrl.models.batched_dense import BatchedDense
@@ -38,21 +39,21 @@ class OffPolicyActorCritic(ActionValuePolicy):
         if trunk is not None:
             # Fails now, with a reason, rather than in the middle of a first fit.
             torso.copy_trunk(trunk, _COPY)
-        if num_critics < 1:
-            raise ValueError(
-                f"Received num_critics={num_critics}. Expected at least 1."
-            )
         self.trunk = trunk
-        self.hidden_units = tuple(hidden_units)
-        self.critic_hidden_units = (
-            None if critic_hidden_units is None else tuple(critic_hidden_units)
+        self.hidden_units = checks.units("hidden_units", hidden_units)
+        self.critic_hidden_units = checks.units(
+            "critic_hidden_units", critic_hidden_units, optional=True
         )
+        # Made where it is used; named now, so that a mistake is found early.
+        checks.named("activation", activation, keras.activations)
         self.activation = activation
-        self.filters = None if filters is None else tuple(map(tuple, filters))
-        self.num_critics = num_critics
-        self.normalize_observations = normalize_observations
+        self.filters = checks.filters(filters, optional=True)
+        self.num_critics = checks.positive_integer("num_critics", num_critics)
+        self.normalize_observations = checks.flag(
+            "normalize_observations", normalize_observations
+        )
         self.kernel_initializer = kernel_initializer
-        self.seed = seed
+        self.seed = checks.seed(seed)
 
     def setup(self, observation_space, action_space):
         super().setup(observation_space, action_space)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasrl import checks
 from kerasrl.models import torso
 from kerasrl.models.encoder import Encoder
 from kerasrl.models.initializers import make_initializer
@@ -104,22 +105,26 @@ class QNetwork(QFunction):
         torso.check_cell(cell, previous_inputs)
         _check_returns(num_atoms, v_min, v_max, num_quantiles)
         self.trunk = trunk
-        self.hidden_units = None if hidden_units is None else tuple(hidden_units)
+        self.hidden_units = checks.units("hidden_units", hidden_units, optional=True)
+        # Made where it is used; named now, so that a mistake is found early.
+        checks.named("activation", activation, keras.activations)
         self.activation = activation
-        self.filters = None if filters is None else tuple(map(tuple, filters))
-        self.head_units = None if head_units is None else tuple(head_units)
+        self.filters = checks.filters(filters, optional=True)
+        self.head_units = checks.units("head_units", head_units, optional=True)
         self.cell = cell
-        self.cell_units = cell_units
-        self.previous_inputs = previous_inputs
-        self.normalize_observations = normalize_observations
-        self.dueling = dueling
+        self.cell_units = checks.positive_integer("cell_units", cell_units)
+        self.previous_inputs = checks.flag("previous_inputs", previous_inputs)
+        self.normalize_observations = checks.flag(
+            "normalize_observations", normalize_observations
+        )
+        self.dueling = checks.flag("dueling", dueling)
         self.num_atoms = num_atoms
         self.v_min = v_min
         self.v_max = v_max
         self.num_quantiles = num_quantiles
-        self.noisy = noisy
+        self.noisy = checks.flag("noisy", noisy)
         self.kernel_initializer = kernel_initializer
-        self.seed = seed
+        self.seed = checks.seed(seed)
         if num_atoms > 1:
             self.atoms = np.linspace(v_min, v_max, num_atoms, dtype=np.float32)
 

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from kerasrl import checks
 from kerasrl.models.initializers import make_initializer
 
 
@@ -39,8 +40,8 @@ class MLP(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.hidden_units = tuple(hidden_units)
-        self.activation = keras.activations.get(activation)
+        self.hidden_units = checks.units("hidden_units", hidden_units)
+        self.activation = checks.named("activation", activation, keras.activations)
         self.kernel_initializer = kernel_initializer
         self.seed = seed
         gain = 1.0 if kernel_initializer == "normc" else 2.0**0.5
@@ -127,15 +128,15 @@ class CNN(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.filters = tuple(tuple(spec) for spec in filters)
+        self.filters = checks.filters(filters)
         for spec in self.filters:
             if len(spec) != 3:
                 raise ValueError(
                     f"Received filters={filters!r}. Expected a sequence of "
                     "(channels, kernel, stride), such as [(32, 8, 4), (64, 4, 2)]."
                 )
-        self.hidden_units = tuple(hidden_units)
-        self.activation = keras.activations.get(activation)
+        self.hidden_units = checks.units("hidden_units", hidden_units)
+        self.activation = checks.named("activation", activation, keras.activations)
         self.kernel_initializer = kernel_initializer
         self.seed = seed
 

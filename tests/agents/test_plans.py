@@ -72,11 +72,3 @@ def test_rates_are_one_for_all_environments_or_one_for_each():
 def test_wrong_rates_are_refused(value):
     with pytest.raises(ValueError, match="rate"):
         plans.rates("rate", value)
-
-
-def test_integers():
-    assert plans.positive_integer("steps", 1e6) == 1_000_000
-    assert plans.positive_integer("steps", 0, zero=True) == 0
-    for value in (0, -1, 1.5, "3", True, None):
-        with pytest.raises(ValueError, match="steps"):
-            plans.positive_integer("steps", value)

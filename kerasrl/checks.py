@@ -1,0 +1,138 @@
+"""Checks of constructor arguments: each returns the argument or says what is wrong."""
+
+import difflib
+import numbers
+
+import numpy as np
+
+
+def positive_integer(name, value, zero=False):
+    """Returns an integer argument, or raises a ValueError unless it is positive.
+
+    With `zero`, 0 is allowed.
+    """
+    # 1e6 is what people write for a million steps.
+    is_whole = is_number(value) and value % 1 == 0
+    if not is_whole or value < (0 if zero else 1):
+        expected = "an integer >= 0" if zero else "a positive integer"
+        raise ValueError(f"Received {name}={value!r}. Expected {expected}.")
+    return int(value)
+
+
+def positive(name, value, zero=False):
+    """Returns a number or `None`, or raises a ValueError unless it is positive.
+
+    With `zero`, 0 is allowed and `None` is not.
+    """
+    if value is None and not zero:
+        return None
+    if is_number(value) and (value > 0 or (zero and value == 0)):
+        return float(value)
+    expected = "a number >= 0" if zero else "a positive number or None"
+    raise ValueError(f"Received {name}={value!r}. Expected {expected}.")
+
+
+def fraction(name, value):
+    """Returns a float argument, or raises a ValueError unless it lies in [0, 1]."""
+    if not is_number(value) or not 0.0 <= value <= 1.0:
+        raise ValueError(f"Received {name}={value!r}. Expected a number in [0, 1].")
+    return float(value)
+
+
+def flag(name, value, optional=False):
+    """Returns a bool, or raises a ValueError: any other object would count as true.
+
+    With `optional`, `None` is allowed.
+    """
+    if value is None and optional:
+        return None
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"Received {name}={value!r}. Expected True or False.")
+    return bool(value)
+
+
+def seed(value):
+    """Returns a seed as an integer or `None`, or raises a ValueError."""
+    if value is None:
+        return None
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    # Keras takes 32 bits; layers have seeds of their own above this one.
+    if not is_integer or not 0 <= value < 2**31:
+        raise ValueError(
+            f"Received seed={value!r}. Expected an integer from 0 to 2**31 - 1, or "
+            "None."
+        )
+    return int(value)
+
+
+def units(name, value, optional=False):
+    """Returns widths of layers as a tuple, or raises a ValueError.
+
+    With `optional`, `None` is allowed.
+    """
+    if value is None and optional:
+        return None
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(
+            f"Received {name}={value!r}. Expected a sequence of positive integers, "
+            "one per layer, such as [64, 64]."
+        )
+    return tuple(
+        positive_integer(f"{name}[{index}]", width) for index, width in enumerate(value)
+    )
+
+
+def filters(value, optional=False):
+    """Returns `(channels, kernel, stride)` of convolutions, or raises a ValueError.
+
+    With `optional`, `None` is allowed.
+    """
+    if value is None and optional:
+        return None
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(
+            f"Received filters={value!r}. Expected a sequence of (channels, kernel, "
+            "stride), one per layer, such as [[32, 8, 4], [64, 4, 2]]."
+        )
+    checked = []
+    for index, layer in enumerate(value):
+        layer = units(f"filters[{index}]", layer)
+        if len(layer) != 3:
+            raise ValueError(
+                f"Received filters[{index}]={layer!r}. Expected (channels, kernel, "
+                "stride)."
+            )
+        checked.append(layer)
+    return tuple(checked)
+
+
+def choice(name, value, choices):
+    """Returns an argument, or raises a ValueError unless it is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"Received {name}={value!r}. Expected one of {choices}.")
+    return value
+
+
+def named(name, value, library):
+    """Returns what Keras knows by a name, or raises a ValueError with the nearest.
+
+    Args:
+        name: Name of the argument.
+        value: What a `get` of Keras takes: a name, an object, a config.
+        library: `keras.activations` or `keras.optimizers`.
+    """
+    try:
+        return library.get(value)
+    except (TypeError, ValueError) as error:
+        hidden = ("get", "serialize", "deserialize", "schedules")
+        known = [x.lower() for x in dir(library) if x[0] != "_" and x not in hidden]
+        near = difflib.get_close_matches(str(value).lower(), known, 1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Keras has {sorted(known)}."
+        raise ValueError(
+            f"Received {name}={value!r}, which Keras does not know. {hint}"
+        ) from error
+
+
+def is_number(value):
+    """Whether a value is a real number, and not a bool."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)

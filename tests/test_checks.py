@@ -1,0 +1,74 @@
+"""What constructors take, and what they say about the rest."""
+
+import keras
+import numpy as np
+import pytest
+
+import kerasrl
+from kerasrl import checks
+
+
+def test_integers():
+    assert checks.positive_integer("steps", 1e6) == 1_000_000
+    assert checks.positive_integer("steps", 0, zero=True) == 0
+    for value in (0, -1, 1.5, "3", True, None):
+        with pytest.raises(ValueError, match="steps"):
+            checks.positive_integer("steps", value)
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="steps"):
+            checks.positive_integer("steps", value)
+
+
+def test_seeds():
+    assert checks.seed(None) is None
+    assert checks.seed(np.int64(3)) == 3 and type(checks.seed(np.int64(3))) is int
+    for value in (1.5, "a", -1, True, 2**31):
+        with pytest.raises(ValueError, match="seed"):
+            checks.seed(value)
+    kerasrl.A2C(seed=2**31 - 1).fit("CartPole-v1", steps=40, num_envs=2, verbose=0)
+
+
+def test_names_that_keras_knows():
+    assert checks.named("activation", "relu", keras.activations) is keras.ops.relu or (
+        checks.named("activation", "relu", keras.activations) is keras.activations.relu
+    )
+    with pytest.raises(ValueError, match="Did you mean 'relu'"):
+        checks.named("activation", "reluu", keras.activations)
+    with pytest.raises(ValueError, match="Did you mean 'adam'"):
+        kerasrl.PPO().compile("adamm")
+    with pytest.raises(ValueError, match="Keras has"):
+        checks.named("activation", "quite another", keras.activations)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: kerasrl.PPO(normalize_advantages="nope"), "normalize_advantages"),
+        (lambda: kerasrl.A2C(normalize_advantages=1), "normalize_advantages"),
+        (lambda: kerasrl.PG(baseline="no"), "baseline"),
+        (lambda: kerasrl.PPO(normalize_rewards="maybe"), "normalize_rewards"),
+        (lambda: kerasrl.PPO({"normalize_observations": 0}), "normalize_observations"),
+        (lambda: kerasrl.PPO({"shared_trunk": "yes"}), "shared_trunk"),
+        (lambda: kerasrl.PPO({"hidden_units": 64}), "hidden_units"),
+        (lambda: kerasrl.PPO({"hidden_units": [64, 0]}), "hidden_units"),
+        (lambda: kerasrl.PPO({"filters": [[8, 4]]}), "filters"),
+        (lambda: kerasrl.PPO({"filters": 8}), "filters"),
+        (lambda: kerasrl.PPO({"cell": "lstm", "cell_units": 1.5}), "cell_units"),
+        (lambda: kerasrl.PPO({"activation": "reluu"}), "activation"),
+        (lambda: kerasrl.PPO({"seed": "a"}), "seed"),
+        (lambda: kerasrl.PPO(clip_ratio=True), "clip_ratio"),
+        (lambda: kerasrl.PPO(gamma=True), "gamma"),
+        (lambda: kerasrl.PPO(seed=-1), "seed"),
+        (lambda: kerasrl.DQN(double="no"), "double"),
+        (lambda: kerasrl.DQN(prioritized="no"), "prioritized"),
+        (lambda: kerasrl.DQN({"dueling": "no"}), "dueling"),
+        (lambda: kerasrl.SAC(adjust_temperature="no"), "adjust_temperature"),
+        (lambda: kerasrl.SAC({"num_critics": 0}), "num_critics"),
+        (lambda: kerasrl.SAC({"critic_hidden_units": 3}), "critic_hidden_units"),
+        (lambda: kerasrl.PPO().fit("CartPole-v1", 40, verbose="foo"), "verbose"),
+        (lambda: kerasrl.PPO().fit("CartPole-v1", 40, initial_epoch=-1), "initial"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_named(make, name):
+    with pytest.raises(ValueError, match=f"Received {name}.*Expected|Did you mean"):
+        make()
