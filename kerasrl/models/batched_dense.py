@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from kerasrl import checks
 from kerasrl.models.initializers import make_initializer
 
 
@@ -50,7 +51,7 @@ class BatchedDense(keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_members = num_members
         self.units = units
-        self.activation = keras.activations.get(activation)
+        self.activation = checks.named("activation", activation, keras.activations)
         self.kernel_initializer = kernel_initializer
         self.gain = gain
         self.seed = seed
@@ -135,6 +136,6 @@ def reseed(initializer, offset):
     if isinstance(initializer, str) or offset == 0:
         return initializer
     config = initializer.get_config()
-    if config.get("seed") is not None:
-        config["seed"] += offset
-    return type(initializer).from_config(config)
+    if config.get("seed") is None:
+        return initializer
+    return type(initializer).from_config({**config, "seed": config["seed"] + offset})

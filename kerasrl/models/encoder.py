@@ -12,8 +12,10 @@ class Encoder(keras.layers.Layer):
     """Turns an observation, however nested, into the input of a trunk.
 
     Discrete leaves become one-hot vectors, floating leaves are normalized if asked
-    for, and everything is flattened and concatenated. A space that is a single image
-    (a `Box` of rank 3) stays an image.
+    for, arrays of `uint8` with rows and columns are divided by 255, and everything is
+    flattened and concatenated. A space that is a single image (a `Box` of rank 3) stays
+    an image; where its first axis is the shortest, as in a stack of grey frames, it
+    becomes the last, which Keras takes for the channels.
 
     Args:
         observation_space: A `gymnasium.spaces.Space`.
@@ -40,6 +42,9 @@ class Encoder(keras.layers.Layer):
         self.is_image = isinstance(observation_space, gym_spaces.Box) and (
             len(observation_space.shape) == 3
         )
+        self.channels_first = self.is_image and (
+            observation_space.shape[0] < min(observation_space.shape[1:])
+        )
         self.normalizers = [
             RunningNormalization() if normalize and _is_continuous(leaf) else None
             for leaf in self.leaves
@@ -47,8 +52,9 @@ class Encoder(keras.layers.Layer):
         if normalize and not any(self.normalizers):
             raise ValueError(
                 "Received normalize_observations=True for the observation space "
-                f"{observation_space}, which has no floating-point part. Leave it out; "
-                "images of integers are scaled by 255 anyway."
+                f"{observation_space}, which has no floating-point part. Leave it out: "
+                "categories become one-hot vectors, and uint8 images are divided by "
+                "255."
             )
 
     def build(self, input_shape):
@@ -59,7 +65,8 @@ class Encoder(keras.layers.Layer):
     def call(self, observations):
         values = keras.tree.flatten(observations)
         if self.is_image:
-            return self.normalize(0, values[0])
+            image = self.normalize(0, values[0])
+            return ops.transpose(image, (0, 2, 3, 1)) if self.channels_first else image
         vectors = [self.encode(index, value) for index, value in enumerate(values)]
         return vectors[0] if len(vectors) == 1 else ops.concatenate(vectors, axis=-1)
 
@@ -79,7 +86,7 @@ class Encoder(keras.layers.Layer):
             ]
             return ops.concatenate(columns, axis=-1)
         value = ops.cast(self.normalize(index, value), "float32")
-        if leaf.dtype == "uint8" and len(leaf.shape) == 3:
+        if leaf.dtype == "uint8" and len(leaf.shape) >= 2:
             value = value / 255.0
         if len(leaf.shape) == 1:
             return value

@@ -44,7 +44,8 @@ def make_initializer(name, scale, seed=None):
     Args:
         name: `"orthogonal"`, `"normc"`, `"fan_in_uniform"` (uniform within plus or
             minus one over the square root of the number of inputs, as in Lillicrap et
-            al. 2016), or a `keras.initializers.Initializer`, which is used as it is.
+            al. 2016), or a `keras.initializers.Initializer`, which gets the seed if it
+            has none.
         scale: Float, the gain (orthogonal) or column norm (normc). The others have
             a scale of their own.
         seed: Integer or `None`.
@@ -62,7 +63,11 @@ def make_initializer(name, scale, seed=None):
     ```
     """
     if isinstance(name, keras.initializers.Initializer):
-        return name
+        config = name.get_config()
+        if config.get("seed", 0) is not None:
+            return name
+        # A new one also without a seed: one object draws the same numbers every time.
+        return type(name).from_config({**config, "seed": seed})
     if name == "orthogonal":
         return keras.initializers.Orthogonal(gain=scale, seed=seed)
     if name == "normc":
