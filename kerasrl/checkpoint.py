@@ -15,6 +15,7 @@ unexpected raises a `ValueError`.
 import json
 import os
 import pathlib
+import sys
 import tempfile
 import zipfile
 import zlib
@@ -26,12 +27,20 @@ from kerasrl import distribute
 
 SCHEMA = 1
 #: Kinds with which Keras writes plain data.
-_PLAIN_KINDS = {"__tuple__", "__tensor__", "__numpy__", "__slice__", "__ellipsis__"}
+_PLAIN_KINDS = {
+    "__ellipsis__",
+    "__keras_tensor__",
+    "__numpy__",
+    "__slice__",
+    "__tensor__",
+    "__tuple__",
+}
 _CONFIG, _STATE = "config.json", "state.json"
 #: Entries of the configuration that Keras makes objects of.
 _OBJECTS = ("config", "optimizer", "compile")
 # Keras configurations may name a module to import a class from. Accepted are classes
-# of these, and what is registered or passed as custom_objects.
+# of these, operations of functional models, and what is registered or passed as
+# custom_objects.
 _MODULES = {
     "keras",
     "keras.constraints",
@@ -66,7 +75,7 @@ def save(agent, path, include_replay=True):
         raise ValueError(
             "The agent has no weights to save yet. Call fit or build first."
         )
-    path, replicas = pathlib.Path(path), agent.replicas
+    path, replicas = pathlib.Path(path).expanduser(), agent.replicas
     if replicas.num_ranks > 1:
         agent.pool.flush()
     own_path = _path_of_rank(path, replicas.rank)
@@ -75,19 +84,13 @@ def save(agent, path, include_replay=True):
     config = {
         "schema": SCHEMA,
         "versions": _versions(),
-        "agent": keras.saving.get_registered_name(type(agent)),
-        "config": agent.get_config(),
-        "optimizer": keras.saving.serialize_keras_object(agent.policy.optimizer),
-        "compile": _compile_config(agent),
+        **check(agent, own_path),
         "variables": [
             {"path": name, "shape": list(variable.shape), "dtype": variable.dtype}
             for name, variable in named
         ],
         "replay": list(replay),
     }
-    for part in _OBJECTS:
-        # What could not be loaded again must not be written either.
-        _refuse_unknown(own_path, json.loads(_dump(config[part])))
     members = {
         _CONFIG: _dump(config),
         _STATE: _dump(agent.get_state()),
@@ -103,6 +106,30 @@ def save(agent, path, include_replay=True):
     if replicas.is_chief:
         write_atomically(own_path, members)
     return own_path
+
+
+def check(agent, path):
+    """Describes an agent, or raises if that could not be loaded again.
+
+    Args:
+        agent: An `Agent`.
+        path: Where it is to be saved, for messages.
+
+    Returns:
+        Dict of JSON-compatible data.
+
+    Raises:
+        ValueError: A part has no config, or is code, such as a lambda.
+    """
+    described = {
+        "agent": keras.saving.get_registered_name(type(agent)),
+        "config": agent.get_config(),
+        "optimizer": keras.saving.serialize_keras_object(agent.policy.optimizer),
+        "compile": _compile_config(agent),
+    }
+    for part in _OBJECTS:
+        _refuse_unknown(path, json.loads(_dump(described[part])), classes=False)
+    return described
 
 
 def load(path, custom_objects=None):
@@ -128,7 +155,7 @@ def load(path, custom_objects=None):
     agent.evaluate("CartPole-v1")
     ```
     """
-    path, rank = pathlib.Path(path), distribute.current().rank
+    path, rank = pathlib.Path(path).expanduser(), distribute.current().rank
     # Where there were fewer ranks, the others start from the file of the first.
     knows_its_rank = rank == 0 or _path_of_rank(path, rank).exists()
     path = _path_of_rank(path, rank) if knows_its_rank else path
@@ -303,11 +330,15 @@ def _check_config(path, config):
         )
 
 
-def _refuse_unknown(path, config):
-    """Raises for configurations that would make Keras import or run other code."""
+def _refuse_unknown(path, config, classes=True):
+    """Raises for configurations that would make Keras import or run other code.
+
+    Without `classes`, only for those that nobody could load: classes of one's own need
+    not be registered before they are saved.
+    """
     if isinstance(config, list):
         for value in config:
-            _refuse_unknown(path, value)
+            _refuse_unknown(path, value, classes)
     if not isinstance(config, dict):
         return
     if "class_name" in config:
@@ -318,20 +349,33 @@ def _refuse_unknown(path, config):
         name = str(name or kind)
         if str(kind).startswith("__"):
             known = kind in _PLAIN_KINDS
-        elif keras.saving.get_registered_object(name) is not None:
+        elif not classes or keras.saving.get_registered_object(name) is not None:
             known = True
         elif is_function:
             known = module == "builtins" and hasattr(keras.activations, name)
         else:
-            known = module in _MODULES
+            known = module in _MODULES or _is_operation(module, kind)
         if not known:
             raise ValueError(
                 f"{path} refers to {module}.{name} ({kind}), which is not registered "
                 "here or is code. Import the module that registers it (with "
-                "keras.saving.register_keras_serializable), or pass custom_objects."
+                "keras.saving.register_keras_serializable), or pass custom_objects "
+                "to kerasrl.load."
             )
     for value in config.values():
-        _refuse_unknown(path, value)
+        _refuse_unknown(path, value, classes)
+
+
+def _is_operation(module, name):
+    """Whether a name is that of a model, layer or operation of Keras, imported here.
+
+    Keras writes functional models, and each operation in them, with the module that
+    defines it.
+    """
+    if not str(module).startswith("keras."):
+        return False
+    found = getattr(sys.modules.get(module), str(name), None)
+    return isinstance(found, type) and issubclass(found, keras.Operation)
 
 
 def _assign(path, agent, descriptions, arrays):

@@ -129,6 +129,8 @@ def predict(agent, observations, state, previous, deterministic, seed):
         )
     example = spaces.zeros(policy.observation_space, 1)
     expected = optree.tree_structure(example)
+    if optree.tree_is_leaf(example):
+        observations = np.asarray(observations)
     if optree.tree_structure(observations) != expected:
         raise ValueError(
             f"Received observations of structure {optree.tree_structure(observations)}."

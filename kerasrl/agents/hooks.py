@@ -1,6 +1,10 @@
 """Keras callbacks, and the hooks that only agents have."""
 
+import math
+
 import keras
+
+from kerasrl.rollouts import Rollout
 
 
 class CallbackHooks(keras.callbacks.CallbackList):
@@ -71,6 +75,16 @@ class CallbackHooks(keras.callbacks.CallbackList):
             for name in ("on_episode_begin", "on_episode_step", "on_episode_end")
         }
 
+    def on_epoch_end(self, epoch, logs=None):
+        """Called after an epoch; callbacks that monitor NaN are left out."""
+        callbacks, self.callbacks = self.callbacks, []
+        super().on_epoch_end(epoch)  # Waits for hooks of batches that still run.
+        self.callbacks = callbacks
+        logs = {name: float(value) for name, value in sorted(logs.items())}
+        for callback in self.callbacks:
+            if not _monitors_nan(callback, logs):
+                callback.on_epoch_end(epoch, logs)
+
     def on_train_batch_begin(self, batch, logs=None):
         """Called before an iteration, if any callback wants to know."""
         if self.see_batches or self._show_batches:
@@ -105,8 +119,26 @@ class CallbackHooks(keras.callbacks.CallbackList):
         """Called with every rollout before it is learnt from; may replace it."""
         for callback in self._on_rollout_end:
             replaced = callback.on_rollout_end(rollout)
+            if replaced is not None and not isinstance(replaced, Rollout):
+                raise TypeError(
+                    f"{type(callback).__name__}.on_rollout_end returned {replaced!r}. "
+                    "Expected a kerasrl.rollouts.Rollout, or None to keep it."
+                )
             rollout = rollout if replaced is None else replaced
         return rollout
+
+
+def _monitors_nan(callback, logs):
+    """Whether a callback would compare what has no value in this epoch.
+
+    Keras takes the first value for the best, and nothing ever improves on NaN.
+    """
+    if not isinstance(callback, _MONITORS):
+        return False
+    if isinstance(callback, keras.callbacks.ModelCheckpoint):
+        if not callback.save_best_only:
+            return False
+    return math.isnan(logs.get(callback.monitor, 0.0))
 
 
 def _is_for_chief(callback):
@@ -114,6 +146,11 @@ def _is_for_chief(callback):
     return getattr(callback, "chief_only", False) or isinstance(callback, _WRITERS)
 
 
+_MONITORS = (
+    keras.callbacks.EarlyStopping,
+    keras.callbacks.ModelCheckpoint,
+    keras.callbacks.ReduceLROnPlateau,
+)
 _WRITERS = (
     keras.callbacks.BackupAndRestore,
     keras.callbacks.CSVLogger,

@@ -7,6 +7,20 @@ import tensorflow as tf
 from kerasrl.agents.acting import INPUTS
 
 _MAX_METRICS = 64
+#: What every agent logs besides the scalars of its loss.
+_LOGGED = {
+    "episode_length_mean",
+    "episode_return_max",
+    "episode_return_mean",
+    "episode_return_min",
+    "episodes",
+    "env_steps",
+    "gradient_norm",
+    "gradient_steps",
+    "learning_rate",
+    "loss",
+    "steps_per_second",
+}
 
 
 def gradient_step(agent, batch, settings, loss=None, variables=None):
@@ -77,12 +91,32 @@ def compute_loss(agent, batch, settings, loss):
     """
     policy = agent.policy
     outputs = forward(policy, batch, training=True)
-    total, metrics = loss(batch, outputs, settings)
+    found = loss(batch, outputs, settings)
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise TypeError(
+            f"The loss of {type(agent).__name__} returned {found!r}. Expected a tuple "
+            "of a scalar and a dict of scalars to log."
+        )
+    total, metrics = found
     for extra in policy.losses:
         total = total + keras.ops.sum(extra)
     batch = {**batch, "outputs": outputs}
     total = policy.custom_loss(total, batch)
-    return total, {**metrics, **policy.custom_metrics(batch)}
+    _check_scalar("custom_loss returned", total)
+    custom = policy.custom_metrics(batch)
+    for name, value in custom.items():
+        _check_scalar(f"custom_metrics returned {name}=", value)
+        if name in metrics or name in _LOGGED:
+            raise ValueError(
+                f"custom_metrics returned {name!r}, which the agent logs itself. "
+                "Choose another name."
+            )
+    return total, {**metrics, **custom}
+
+
+def _check_scalar(what, value):
+    if value is None or keras.ops.ndim(value) != 0:
+        raise ValueError(f"{what} {value!r}. Expected a scalar, such as a mean.")
 
 
 def minibatch_steps(agent, batch, settings, minibatches, stop=None):

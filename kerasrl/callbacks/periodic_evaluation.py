@@ -24,7 +24,8 @@ class PeriodicEvaluation(Callback):
     | `evaluation_length_mean` | mean length in environment steps |
 
     In epochs without an evaluation all three are NaN, never the number of an earlier
-    policy: a monitor that compares takes NaN for "no improvement".
+    policy. Stock callbacks that monitor one of them leave these epochs out, also when
+    they count for their patience.
 
     Args:
         env: what to evaluate on: an id, an environment or a factory, as in

@@ -111,7 +111,7 @@ class RunLogger(Callback):
             "algorithm": type(self.agent).__name__,
             "env": self.agent.env_name,
             "seed": getattr(self.agent, "seed", None),
-            "config": self.agent.get_config(),
+            "config": self._config(),
             "optimizer": None
             if optimizer is None
             else {
@@ -128,6 +128,14 @@ class RunLogger(Callback):
         temporary = path.with_suffix(".json.tmp")
         temporary.write_text(text + "\n", encoding="utf-8")
         os.replace(temporary, path)
+
+    def _config(self) -> dict[str, Any]:
+        try:
+            return self.agent.get_config()
+        except ValueError:
+            # A function of one's own cannot be saved, but it can be described.
+            names = self.agent.hyperparameters()
+            return {name: getattr(self.agent, name) for name in names}
 
     def _write_row(self, path: Path, row: dict[str, Any]) -> None:
         new = [name for name in row if name not in self._columns]

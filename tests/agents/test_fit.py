@@ -484,6 +484,103 @@ def test_custom_agent_and_policy_need_their_classes(tmp_path):
     assert_same_weights(agent, loaded)
 
 
+def test_a_policy_need_not_be_registered_to_be_saved(tmp_path):
+    class Own(ActorCritic):
+        """Not registered."""
+
+    agent = kerasrl.A2C(policy=Own(hidden_units=(4,)))
+    agent.fit("CartPole-v1", steps=40, verbose=0)
+    path = agent.save(tmp_path / "agent.kerasrl")
+    with pytest.raises(ValueError, match="custom_objects"):
+        kerasrl.load(path)
+    loaded = kerasrl.load(path, custom_objects={"Own": Own})
+    assert type(loaded.policy) is Own
+    assert_same_weights(agent, loaded)
+
+
+@pytest.mark.parametrize("agent_class", [kerasrl.PPO, kerasrl.DQN])
+def test_a_functional_model_is_saved_with_its_operations(agent_class, tmp_path):
+    inputs = keras.Input((4,))
+    features = keras.layers.Dense(8, activation=keras.activations.silu)(inputs)
+    features = keras.ops.concatenate([features, keras.ops.sin(inputs) * 2.0], axis=-1)
+    trunk = keras.Model(inputs, keras.ops.relu(features[:, :6]))
+    agent = agent_class(trunk, seed=0)
+    agent.compile(jit_compile=False)
+    agent.fit("CartPole-v1", steps=64, num_envs=2, verbose=0)
+    loaded = kerasrl.load(agent.save(tmp_path / "agent.kerasrl"))
+    assert_same_weights(agent, loaded)
+    observations = np.random.default_rng(0).normal(size=(16, 4))
+    np.testing.assert_array_equal(
+        agent.predict(observations), loaded.predict(observations)
+    )
+
+
+def test_code_cannot_be_saved(tmp_path):
+    trunk = keras.Sequential([keras.layers.Lambda(lambda x: 2.0 * x)])
+    agent = kerasrl.A2C(trunk)
+    saving = kerasrl.callbacks.AgentCheckpoint(tmp_path)
+    with pytest.raises(ValueError, match="code"):
+        agent.fit("CartPole-v1", steps=40, callbacks=[saving], verbose=0)
+    assert agent.iterations == 0, "found out before training"
+
+
+class Greedy(ActorCritic):
+    """Policy with metrics and a loss that tests exchange."""
+
+    metrics_of = staticmethod(lambda batch: {})
+    loss_of = staticmethod(lambda loss: loss)
+
+    def custom_metrics(self, batch):
+        return self.metrics_of(batch)
+
+    def custom_loss(self, loss, batch):
+        return self.loss_of(loss)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metrics_of": lambda batch: {"loss": 3.0}}, "'loss'.*another name"),
+        ({"metrics_of": lambda batch: {"entropy": 3.0}}, "'entropy'.*another name"),
+        ({"metrics_of": lambda batch: {"each": batch["rewards"]}}, "each=.*scalar"),
+        ({"loss_of": lambda loss: None}, "custom_loss returned None"),
+    ],
+)
+def test_strange_metrics_and_losses_of_a_policy_are_refused(
+    changes, message, monkeypatch
+):
+    for name, function in changes.items():
+        monkeypatch.setattr(Greedy, name, staticmethod(function))
+    with pytest.raises(ValueError, match=message):
+        kerasrl.A2C(Greedy()).fit("CartPole-v1", steps=40, verbose=0)
+
+
+def test_a_loss_without_metrics_is_refused():
+    class Bare(kerasrl.PG):
+        def loss(self, batch, outputs, settings):
+            return super().loss(batch, outputs, settings)[0]
+
+    with pytest.raises(TypeError, match="tuple of a scalar and a dict"):
+        Bare().fit("CartPole-v1", steps=40, verbose=0)
+
+
+def test_a_callback_that_returns_no_rollout_is_refused():
+    class Three(kerasrl.callbacks.Callback):
+        def on_rollout_end(self, rollout):
+            return 3
+
+    with pytest.raises(TypeError, match="Three.on_rollout_end returned 3"):
+        kerasrl.A2C().fit("CartPole-v1", steps=40, callbacks=[Three()], verbose=0)
+
+
+def test_predict_takes_lists():
+    agent = make("A2C")
+    env = gymnasium.make("CartPole-v1")
+    agent.build(env.observation_space, env.action_space)
+    rows = [[0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 0.0, 0.0]]
+    np.testing.assert_array_equal(agent.predict(rows), agent.predict(np.array(rows)))
+
+
 def test_auto_goes_on_without_xla_where_it_must():
     import tensorflow as tf
 

@@ -154,3 +154,58 @@ def test_progress_bar_and_lines(capsys):
     agent.fit("CartPole-v1", epochs=2, steps_per_epoch=40, verbose=2)
     output = capsys.readouterr().out
     assert "Epoch 2/2" in output and "episode_return_mean" in output
+
+
+class TestMonitorsOfWhatHasNoValueYet:
+    """Pendulum's episodes are longer than the first epochs of these runs."""
+
+    @staticmethod
+    def fit(*callbacks, epochs=6):
+        agent = kerasrl.A2C({"hidden_units": (4,)}, rollout_length=25, seed=0)
+        agent.compile(jit_compile=False)
+        return agent.fit(
+            "Pendulum-v1",
+            epochs=epochs,
+            steps_per_epoch=100,
+            num_envs=1,
+            callbacks=list(callbacks),
+            verbose=0,
+        ).history
+
+    def test_early_stopping(self):
+        stop = keras.callbacks.EarlyStopping(
+            "episode_return_mean", mode="max", patience=1, restore_best_weights=True
+        )
+        history = self.fit(stop)
+        returns = history["episode_return_mean"]
+        assert np.isnan(returns[0]) and np.isfinite(returns[1])
+        # Two epochs have the same last episode: the second is no improvement.
+        assert len(returns) == 3
+        assert stop.best == returns[1] and stop.best_epoch == 1
+
+    def test_model_checkpoint(self, tmp_path):
+        save = keras.callbacks.ModelCheckpoint(
+            tmp_path / "{epoch}.keras",
+            monitor="episode_return_mean",
+            mode="max",
+            save_best_only=True,
+        )
+        self.fit(save, epochs=3)
+        assert [path.name for path in tmp_path.iterdir()] == ["2.keras"]
+
+    def test_reduce_learning_rate(self):
+        reduce = keras.callbacks.ReduceLROnPlateau(
+            "evaluation_return_mean", mode="max", patience=1, factor=0.1
+        )
+        evaluation = kerasrl.callbacks.PeriodicEvaluation(
+            "Pendulum-v1", every_epochs=5, episodes=1
+        )
+        rates = self.fit(evaluation, reduce, epochs=6)["learning_rate"]
+        np.testing.assert_allclose(rates, 7e-4, rtol=1e-4)
+
+    def test_tables_have_their_columns(self, tmp_path):
+        self.fit(keras.callbacks.CSVLogger(tmp_path / "log.csv"), epochs=2)
+        head, first, second = (tmp_path / "log.csv").read_text().splitlines()
+        column = head.split(",").index("episode_return_mean")
+        assert first.split(",")[column] == "nan"
+        assert float(second.split(",")[column]) < 0

@@ -26,6 +26,7 @@ class ScriptedAgent:
         self.evaluations = []
         self.env_calls = []
         self.saved = []
+        self.jit_compile = "auto"
         self.replicas = Single()
 
     def get_config(self):

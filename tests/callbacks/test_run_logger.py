@@ -110,3 +110,11 @@ def test_with_a_real_agent(tmp_path, algorithm):
         "learning_rate",
     }
     assert expected <= set(table(tmp_path)[0])
+
+
+def test_functions_that_cannot_be_saved_are_described(tmp_path):
+    agent = kerasrl.A2C({"hidden_units": (4,)}, entropy_coef=lambda progress: 0.1)
+    agent.compile(jit_compile=False)
+    agent.fit("CartPole-v1", steps=40, callbacks=[RunLogger(tmp_path)], verbose=0)
+    config = json.loads((tmp_path / "params.json").read_text())["config"]
+    assert "function" in config["entropy_coef"] and config["gamma"] == 0.99
