@@ -7,6 +7,9 @@ from typing import Any
 import click
 
 from kerasrl.cli.common import (
+    SEED,
+    Command,
+    WholeNumber,
     check_algorithm,
     common_options,
     import_module,
@@ -23,7 +26,7 @@ def checkpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: arguments of the commands that take a checkpoint."""
     for option in (
         common_options,
-        click.option("--seed", type=int, help="Seed of the episodes."),
+        click.option("--seed", type=SEED, help="Seed of the episodes."),
         click.option(
             "--stochastic",
             is_flag=True,
@@ -31,7 +34,7 @@ def checkpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--episodes",
-            type=click.IntRange(min=1),
+            type=WholeNumber(1),
             default=10,
             show_default=True,
             help="How many.",
@@ -69,7 +72,7 @@ def open_checkpoint(
     return agent, env, run_params(checkpoint).get("env_config") if same else None
 
 
-@click.command()
+@click.command(cls=Command)
 @checkpoint_options
 def evaluate(verbosity: int, **options: Any) -> None:
     """Evaluate the agent of CHECKPOINT over whole episodes."""
@@ -93,7 +96,7 @@ def evaluate_command(
     )
 
 
-@click.command()
+@click.command(cls=Command)
 @checkpoint_options
 @click.option("--render", is_flag=True, help="Show the environment in a window.")
 @click.option("--video", metavar="DIR", help="Write a film of every episode (mp4).")
@@ -122,6 +125,8 @@ def rollout_command(
     from kerasrl.callbacks.video_recorder import check_video_dependencies
     from kerasrl.envs import make_envs
 
+    if out is not None and Path(out).expanduser().is_dir():
+        refuse(f"--out must be a file. Received: the directory {out!r}")
     if render and video is not None:
         refuse("--render and --video need different environments: give one of them.")
     if video is not None:
@@ -130,6 +135,8 @@ def rollout_command(
     render_mode = "human" if render else "rgb_array" if video is not None else None
     envs = make_envs(env, num_envs=1, env_config=env_config, render_mode=render_mode)
     try:
+        # Before films have a directory: the policy may be for other spaces.
+        agent.build(envs.observation_space, envs.action_space)
         single = envs.foreach(lambda each: each)[0]
         if video is not None:
             from gymnasium.wrappers import RecordVideo

@@ -1,18 +1,19 @@
 """What the commands share: errors, modules, algorithms, checkpoints, options."""
 
+import contextlib
 import importlib
 import inspect
 import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kerasrl.experiment import first_line, refuse, unknown
+from kerasrl.experiment import first_line, refuse, unknown, whole
 
 
 class BadInput(click.ClickException):
@@ -27,8 +28,28 @@ class FailedRun(click.ClickException):
     exit_code = 1
 
 
+class Command(click.Command):
+    """A command whose arguments and options are not empty texts."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        for parameter in self.params:
+            value = ctx.params.get(parameter.name or "")
+            if "" in (value if isinstance(value, tuple) else (value,)):
+                raise click.BadParameter("it is empty.", ctx, parameter)
+        return rest
+
+
 class Group(click.Group):
-    """A group that names the nearest command when it does not know one."""
+    """A group that names the nearest command, and whose errors have one line."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with one_line():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with one_line():
+            return super().invoke(ctx)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and self.get_command(ctx, args[0]) is None:
@@ -36,6 +57,41 @@ class Group(click.Group):
                 names = self.list_commands(ctx)
                 refuse(unknown("command", args[0], names))
         return super().resolve_command(ctx, args)
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """Leave out the usage that click shows above what is wrong with it."""
+    try:
+        yield
+    except getattr(click.exceptions, "NoArgsIsHelpError", ()):
+        raise
+    except click.UsageError as error:
+        raise BadInput(" ".join(error.format_message().split())) from error
+
+
+class WholeNumber(click.ParamType):
+    """Integers of a range, also in the notation 1e5."""
+
+    name = "integer"
+
+    def __init__(self, *limits: int) -> None:
+        self.kind = whole(*limits)
+
+    def convert(self, value: Any, param: Any, ctx: click.Context | None) -> int:
+        number = value
+        if isinstance(value, str):
+            for read in (float, int):
+                with contextlib.suppress(ValueError):
+                    number = read(value)
+        converted = self.kind.convert(number)
+        if converted is None:
+            self.fail(f"it must be {self.kind.expected}. Received: {value!r}")
+        return converted
+
+
+#: What generators of random numbers take.
+SEED = WholeNumber(0, 2**32 - 1)
 
 
 def quiet_tensorflow(verbosity: int) -> None:
@@ -46,7 +102,10 @@ def quiet_tensorflow(verbosity: int) -> None:
 
 
 def run(command: Callable[[], None], verbosity: int) -> None:
-    """Run a command's body; an error becomes one line, a traceback only with -vv."""
+    """Run a command's body; an error becomes one line, a traceback only with -vv.
+
+    The line says so where the reason may lie elsewhere than in the input.
+    """
     try:
         command()
     except (click.ClickException, click.Abort, click.exceptions.Exit):
@@ -59,8 +118,8 @@ def run(command: Callable[[], None], verbosity: int) -> None:
         message = first_line(error)
         if not bad_input:
             message = f"{type(error).__name__}: {message}"
-        if verbosity < 2:
-            message += " (-vv shows where)"
+            if verbosity < 2:
+                message += " (-vv shows where)"
         raise (BadInput if bad_input else FailedRun)(message) from error
 
 
@@ -97,6 +156,8 @@ def find_algorithm(name: str) -> type:
 
 def import_module(name: str) -> Any:
     """A module by its name; refused with the reason if it cannot be imported."""
+    if not all(part.isidentifier() for part in name.split(".")):
+        refuse(f"{name!r} is not the name of a module, such as package.module.")
     # As `python -m` does: modules of the working directory can be imported.
     if "" not in sys.path:
         sys.path.insert(0, "")

@@ -7,6 +7,8 @@ from typing import Any
 import click
 
 from kerasrl.cli.common import (
+    Command,
+    WholeNumber,
     algorithms,
     common_options,
     import_module,
@@ -16,7 +18,7 @@ from kerasrl.cli.common import (
 from kerasrl.experiment import refuse
 
 
-@click.command("list")
+@click.command("list", cls=Command)
 @click.argument(
     "what", required=False, type=click.Choice(["algorithms", "environments"])
 )
@@ -47,14 +49,20 @@ def show_environments() -> None:
     """Print the environments known to kerasrl and to gymnasium."""
     import gymnasium
 
+    from kerasrl.envs.make import missing_dependency
     from kerasrl.envs.registration import registered_envs
 
     click.echo("Environments registered with kerasrl:")
     for name in registered_envs():
         click.echo(f"  {name}")
-    click.echo("Environments registered with gymnasium (latest versions):")
+    click.echo(
+        "Environments registered with gymnasium (latest versions "
+        "of those whose packages are installed):"
+    )
     latest: dict[tuple[str | None, str], Any] = {}
     for spec in gymnasium.registry.values():
+        if missing_dependency(spec) is not None:
+            continue
         key = (spec.namespace, spec.name)
         if key not in latest or (spec.version or 0) >= (latest[key].version or 0):
             latest[key] = spec
@@ -62,8 +70,8 @@ def show_environments() -> None:
         click.echo(f"  {spec.id}")
 
 
-@click.command()
-@click.argument("pid", type=int)
+@click.command(cls=Command)
+@click.argument("pid", type=WholeNumber(1))
 def stack(pid: int) -> None:
     """Print what process PID, which trains, and its workers are doing.
 

@@ -1,11 +1,13 @@
 """`kerasrl train`."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from kerasrl.cli.common import (
+    SEED,
+    Command,
+    WholeNumber,
     check_algorithm,
     common_options,
     find_algorithm,
@@ -16,18 +18,21 @@ from kerasrl.cli.common import (
     run_params,
     show_evaluation,
 )
+from kerasrl.cli.directory import choose_directory, run_directory
+from kerasrl.cli.optimizer import make_optimizer
 from kerasrl.cli.progress import make_progress_bar
+from kerasrl.cli.stopping import make_stop
 from kerasrl.experiment import (
     FIT,
+    TEXT,
     Settings,
-    constructor_arguments,
+    check,
     parse_assignments,
     parse_json,
     read_experiment,
     read_stop,
     refuse,
     split_config,
-    unknown,
 )
 
 DEFAULT_STEPS = 100_000
@@ -35,7 +40,7 @@ DEFAULT_STEPS = 100_000
 UNLIMITED_STEPS = 100_000_000
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("algorithm", required=False, metavar="[ALGO]")
 @click.argument("environment", required=False, metavar="[ENV]")
 @click.option(
@@ -44,7 +49,7 @@ UNLIMITED_STEPS = 100_000_000
 @click.option("--env", "env_name", metavar="ENV", help="The same as the argument ENV.")
 @click.option(
     "--steps",
-    type=click.IntRange(min=1),
+    type=WholeNumber(1),
     help=f"Environment steps. Default: {DEFAULT_STEPS:,}; with --stop, no limit.",
 )
 @click.option(
@@ -64,17 +69,17 @@ UNLIMITED_STEPS = 100_000_000
 @click.option(
     "-f", "--file", metavar="FILE.yaml", help="An experiment in RLlib's YAML layout."
 )
-@click.option("--seed", type=int, help="Seed of weights, environments and exploration.")
-@click.option("--num-envs", type=click.IntRange(min=1), help="Environments at once.")
+@click.option("--seed", type=SEED, help="Seed of weights, environments, exploration.")
+@click.option("--num-envs", type=WholeNumber(1), help="Environments at once.")
 @click.option(
     "--num-workers",
-    type=click.IntRange(min=0),
+    type=WholeNumber(0),
     help="Processes that the environments are spread over. Default 0: this one.",
 )
 @click.option("--env-config", metavar="JSON", help="Arguments of the environment.")
 @click.option(
     "--checkpoint-freq",
-    type=click.IntRange(min=0),
+    type=WholeNumber(0),
     help="Iterations between checkpoints. Default 10; 0 keeps the best and the last.",
 )
 @click.option("--logdir", metavar="DIR", help="Directory of the run.")
@@ -97,7 +102,7 @@ UNLIMITED_STEPS = 100_000_000
 @click.option("--eager", is_flag=True, help="Run updates line by line, for debugging.")
 @click.option(
     "--eval-episodes",
-    type=click.IntRange(min=0),
+    type=WholeNumber(0),
     default=20,
     show_default=True,
     help="Episodes of the evaluation at the end.",
@@ -131,7 +136,11 @@ def train_command(**options: Any) -> None:
     from kerasrl.distribute import open_scope
 
     # Before anything else uses TensorFlow.
-    with open_scope(options["distribute"]):
+    try:
+        scope = open_scope(options["distribute"])
+    except ValueError as error:
+        refuse(f"--distribute: {error}")
+    with scope:
         start(**options)
 
 
@@ -167,8 +176,10 @@ def train_once(**options: Any) -> None:
         "ALGO", options["algorithm"], options["run_name"], experiment.get("run")
     )
     env = choose("ENV", options["environment"], options["env_name"], None)
-    env = env or config.pop("env", None) or experiment.get("env")
-    config.pop("env", None)
+    env_of_config = config.pop("env", None)
+    if env_of_config is not None:
+        env_of_config = check("env", env_of_config, TEXT)
+    env = env or env_of_config or experiment.get("env")
     stop = read_stop(
         parse_json("--stop", options["stop"]) or experiment.get("stop") or {}
     )
@@ -218,46 +229,43 @@ def train_agent(
 ) -> None:
     """Run `fit` with the callbacks of a run directory, then evaluate."""
     import kerasrl.callbacks as callbacks
-    from kerasrl.callbacks.run_logger import new_run_directory
     from kerasrl.rollouts.workers import stacks
 
     stacks.register()
-    stop_on = [callbacks.StopOn(stop)] if stop else []
+    stop_on = make_stop(stop, agent, options["modules"]) if stop else None
     every = first_given(
         options["checkpoint_freq"], experiment.get("checkpoint_freq"), 10
     )
-    directory = choose_directory(options, experiment)
-    if directory is None and agent.replicas.is_chief:
-        directory = new_run_directory(type(agent).__name__, env)
-    # The other ranks use the directory of the first.
-    directory = Path(agent.replicas.gather_data(str(directory))[0])
-    checkpoint = callbacks.AgentCheckpoint(directory, every=every)
-    bar = [make_progress_bar(steps)] if options["progress"] == "bar" else []
-    try:
-        agent.fit(
-            env,
-            steps=steps,
-            callbacks=[
-                callbacks.RunLogger(directory, extra={"settings": settings.fit}),
-                callbacks.EnvStepTensorBoard(directory),
-                checkpoint,
-                callbacks.RewardScaleWarning(),
-                *bar,
-                *stop_on,
-            ],
-            verbose=2 if options["progress"] == "lines" else 0,
-            **settings.fit,
-        )
-    except KeyboardInterrupt:
-        click.echo(f"\nInterrupted. Run directory: {directory}")
-        if checkpoint.last_path is not None:
-            click.echo(f"Go on with: kerasrl train --resume {checkpoint.last_path}")
-        raise
+    asked = choose_directory(options, experiment)
+    with run_directory(asked, agent, env) as directory:
+        checkpoint = callbacks.AgentCheckpoint(directory, every=every)
+        listeners = [
+            # First: what it refuses is not logged.
+            stop_on,
+            callbacks.RunLogger(directory, extra={"settings": settings.fit}),
+            callbacks.EnvStepTensorBoard(directory),
+            checkpoint,
+            callbacks.RewardScaleWarning(),
+            make_progress_bar(steps) if options["progress"] == "bar" else None,
+        ]
+        try:
+            agent.fit(
+                env,
+                steps=steps,
+                callbacks=[each for each in listeners if each is not None],
+                verbose=2 if options["progress"] == "lines" else 0,
+                **settings.fit,
+            )
+        except KeyboardInterrupt:
+            click.echo(f"\nInterrupted. Run directory: {directory}")
+            if checkpoint.last_path is not None:
+                click.echo(f"Go on with: kerasrl train --resume {checkpoint.last_path}")
+            raise
     if not agent.replicas.is_chief:
         agent.replicas.barrier()
         return
-    if stop_on and stop_on[0].reason:
-        click.echo(f"Stopped: {stop_on[0].reason}")
+    if stop_on is not None and stop_on.reason:
+        click.echo(f"Stopped: {stop_on.reason}")
     if options["eval_episodes"]:
         show_evaluation(
             agent.evaluate(
@@ -293,29 +301,7 @@ def choose_steps(steps: int | None, stop: dict[str, Any]) -> int:
     if not stop:
         return DEFAULT_STEPS
     # Counted over the agent's life by the criterion, over this `fit` by the limit.
-    limit = stop.get("env_steps")
-    return int(limit) if isinstance(limit, int | float) else UNLIMITED_STEPS
-
-
-def choose_directory(
-    options: dict[str, Any], experiment: dict[str, Any]
-) -> Path | None:
-    """The directory that was asked for, or None for a new one."""
-    asked = options["logdir"] or experiment.get("local_dir")
-    if asked is None and options["resume"]:
-        parent = Path(options["resume"]).resolve().parent
-        # A checkpoint that was copied elsewhere has no run beside it.
-        return parent if (parent / "params.json").exists() else None
-    if asked is None:
-        return None
-    directory = Path(asked).expanduser()
-    goes_on = options["resume"] or options["elastic"]
-    if (directory / "result.json").exists() and not goes_on:
-        refuse(
-            f"{directory} holds a run already. Choose another --logdir, or go on with "
-            "--resume CHECKPOINT."
-        )
-    return directory
+    return stop.get("env_steps", UNLIMITED_STEPS)
 
 
 def check_env_name(env: Any, fit: dict[str, Any]) -> str:
@@ -353,28 +339,3 @@ def resumed_agent(
             f"the checkpoint. Expected: learning_rate, {', '.join(FIT)}."
         )
     return agent, settings
-
-
-def make_optimizer(agent: Any, settings: Settings, resumed: bool) -> Any:
-    """The agent's own kind of optimizer unless another one was named."""
-    import keras
-
-    arguments = dict(settings.optimizer)
-    rate = arguments.get("learning_rate")
-    if isinstance(rate, dict):
-        rate = keras.optimizers.schedules.deserialize(rate)
-        arguments["learning_rate"] = rate
-    if resumed:
-        if rate is not None:
-            agent.policy.optimizer.learning_rate = rate
-        return agent.policy.optimizer
-    if settings.optimizer_name is None:
-        default = agent.default_optimizer()
-        cls, config = type(default), default.get_config()
-    else:
-        cls, config = type(keras.optimizers.get(settings.optimizer_name)), {}
-    known = constructor_arguments(cls)
-    for name in arguments:
-        if name not in known:
-            refuse(unknown(f"{cls.__name__} argument", name, known))
-    return cls.from_config({**config, **arguments})

@@ -1,8 +1,12 @@
 """Making environments from whatever a user has."""
 
+import difflib
+import importlib
+import importlib.util
 import inspect
 
 import gymnasium
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import VectorEnv
 
 from kerasrl.envs.environments import Environments
@@ -18,6 +22,14 @@ from kerasrl.envs.vector import VectorEnvironments
 DEFAULT_NUM_ENVS = 8
 _CONTEXT_NAMES = ("context", "config", "env_config", "env_context")
 _WHOLE = WorkerShare()
+#: Where gymnasium keeps environments that need another package: its name, and what to
+#: install.
+_DEPENDENCIES = {
+    "gymnasium.envs.box2d": ("Box2D", "pip install kerasrl[box2d]"),
+    "gymnasium.envs.mujoco": ("mujoco", "pip install kerasrl[mujoco]"),
+    "gymnasium.envs.phys2d": ("jax", 'pip install "gymnasium[jax]"'),
+    "gymnasium.envs.tabular": ("jax", 'pip install "gymnasium[jax]"'),
+}
 
 
 def make_envs(env, num_envs=None, env_config=None, render_mode=None, share=_WHOLE):
@@ -106,7 +118,12 @@ def _from_name(name, num_envs, env_config, render_mode, share):
                 f"{name!r} needs the Atari environments: pip install kerasrl[atari]."
             ) from error
         gymnasium.register_envs(ale_py)
+    spec = _find_spec(name)
+    needed = missing_dependency(spec)
+    if needed is not None:
+        raise ValueError(f"{name!r} needs a package that is not installed: {needed}.")
     kwargs = {} if env_config is None else env_config
+    _check_arguments(name, spec, kwargs)
     if render_mode is not None:
         kwargs = {**kwargs, "render_mode": render_mode}
     count = DEFAULT_NUM_ENVS if num_envs is None else num_envs
@@ -114,14 +131,82 @@ def _from_name(name, num_envs, env_config, render_mode, share):
     try:
         for _ in range(count):
             envs.append(gymnasium.make(name, disable_env_checker=True, **kwargs))
-    except gymnasium.error.UnregisteredEnv as error:
-        raise unknown_env_error(name) from error
-    except TypeError as error:
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        raise ValueError(f"{name!r} cannot be made here: {error}") from error
+    except (gymnasium.error.Error, TypeError, LookupError, AssertionError) as error:
         raise ValueError(
             f"{name!r} does not accept these settings. Received: env_config="
             f"{env_config}, render_mode={render_mode!r}. {error}"
         ) from error
     return SerialEnvironments(envs, name=envs[0].spec.id, owned=True)
+
+
+def _find_spec(name):
+    """Returns the gymnasium.EnvSpec of `id` or `module:id`, the latest if versions are.
+
+    Asking `gymnasium.make` for an id that it does not know ends in one of many errors,
+    after a warning of its own.
+    """
+    module, colon, env_id = name.rpartition(":")
+    if colon:
+        try:
+            importlib.import_module(module)
+        except (ImportError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"The module {module!r} of {name!r} cannot be imported: {error}."
+            ) from error
+    specs = {}
+    for spec in gymnasium.registry.values():
+        specs[spec.id] = specs[spec.id.rpartition("-v")[0]] = spec
+    if env_id not in specs:
+        raise unknown_env_error(name)
+    return specs[env_id]
+
+
+def _check_arguments(name, spec, env_config):
+    creator = spec.entry_point
+    if not callable(creator):
+        creator = load_env_creator(creator)
+    parameters = inspect.signature(creator).parameters.values()
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
+        return
+    common = set(inspect.signature(gymnasium.make).parameters) - {"id", "kwargs"}
+    own = {each.name for each in parameters} - {"self"}
+    for key in env_config:
+        if key not in own | common:
+            near = difflib.get_close_matches(key, own | common, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"{name!r} has no argument {key!r} in env_config. "
+                f"{hint or 'Expected one of: ' + ', '.join(sorted(own)) + '.'}"
+            )
+
+
+def missing_dependency(spec):
+    """How to install what an environment cannot be made without, or None.
+
+    Args:
+        spec: `gymnasium.envs.registration.EnvSpec`.
+
+    Returns:
+        A string, or None if nothing is known to be missing.
+
+    Example:
+
+    ```python
+    missing_dependency(gymnasium.spec("CartPole-v1"))  # None
+    ```
+    """
+    entry_point = spec.entry_point
+    if callable(entry_point):
+        # Gymnasium's way of saying so of shimmy and gymnasium-robotics.
+        is_elsewhere = getattr(entry_point, "__name__", "").startswith("_raise_")
+        return "gymnasium has moved it to another one" if is_elsewhere else None
+    room = str(entry_point).rpartition(".")[0]
+    package, install = _DEPENDENCIES.get(room, (None, None))
+    if package is None or importlib.util.find_spec(package) is not None:
+        return None
+    return install
 
 
 def _from_factory(factory, num_envs, env_config, render_mode, name, share):

@@ -1,0 +1,45 @@
+"""Reading what to train: experiment files, hyperparameters, RLlib's spellings."""
+
+from kerasrl.experiment.reading import (
+    COUNTERS,
+    parse_assignments,
+    parse_json,
+    read_experiment,
+    read_stop,
+)
+from kerasrl.experiment.refusals import (
+    FLAG,
+    NUMBER,
+    RATE,
+    TEXT,
+    check,
+    constructor_arguments,
+    first_line,
+    refuse,
+    unknown,
+    whole,
+)
+from kerasrl.experiment.schedules import read_schedule
+from kerasrl.experiment.settings import FIT, Settings, split_config
+
+__all__ = [
+    "COUNTERS",
+    "FIT",
+    "FLAG",
+    "NUMBER",
+    "RATE",
+    "TEXT",
+    "Settings",
+    "check",
+    "constructor_arguments",
+    "first_line",
+    "parse_assignments",
+    "parse_json",
+    "read_experiment",
+    "read_schedule",
+    "read_stop",
+    "refuse",
+    "split_config",
+    "unknown",
+    "whole",
+]

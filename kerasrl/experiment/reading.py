@@ -1,0 +1,163 @@
+"""What experiment files and options hold."""
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kerasrl.experiment.refusals import (
+    MAPPING,
+    NUMBER,
+    POSITIVE,
+    TEXT,
+    Kind,
+    check,
+    check_all,
+    first_line,
+    optional,
+    refuse,
+    unknown,
+    whole,
+)
+from kerasrl.experiment.rllib import RLLIB_STOP, contains_grid_search
+
+#: What an experiment in a YAML file may say.
+EXPERIMENT = {
+    "run": optional(TEXT),
+    "env": optional(TEXT),
+    "stop": optional(MAPPING),
+    "config": optional(MAPPING),
+    "checkpoint_freq": optional(whole(0)),
+    "checkpoint_at_end": Kind(
+        "true: a run always ends with a checkpoint",
+        lambda value: value if value is True else None,
+        optional=True,
+    ),
+    "local_dir": optional(TEXT),
+    "num_samples": Kind(
+        "1: one command trains one agent",
+        lambda value: value if whole(1, 1).convert(value) else None,
+        optional=True,
+    ),
+    "steps": optional(whole(1)),
+}
+#: What training counts rather than measures: a criterion of 0 would be met at once.
+COUNTERS = ("env_steps", "episodes", "iterations", "epochs", "time_total_s")
+
+
+class Loader(yaml.SafeLoader):
+    """YAML as JSON understands it.
+
+    YAML 1.1 takes `1e-3` for a text; here it is a number, as in YAML 1.2. Keys are
+    texts.
+    """
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        mapping = super().construct_mapping(node, deep)
+        for key in mapping:
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} must be a text", node.start_mark
+                )
+        return mapping
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$"),
+    list("-+0123456789."),
+)
+#: What reading a text can end in: dates that do not exist are a ValueError.
+UNREADABLE = (OSError, ValueError, RecursionError, yaml.YAMLError)
+
+
+def load_yaml(text: str) -> Any:
+    """What a text in YAML says; raises one of `UNREADABLE`."""
+    value = yaml.load(text, Loader)
+    # References in a circle are YAML, but no settings: this raises a ValueError.
+    json.dumps(value, default=str)
+    return value
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """`["gamma=0.98", ...]` as a dict; values are YAML."""
+    config: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            refuse(f"--set takes key=value. Received: {assignment!r}")
+        try:
+            config[key.strip()] = load_yaml(text)
+        except UNREADABLE as error:
+            refuse(f"--set {key}: {text!r} is not YAML: {first_line(error)}")
+    return config
+
+
+def parse_json(option: str, text: str | None) -> dict[str, Any]:
+    """A JSON object given to an option."""
+    if text is None:
+        return {}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        refuse(f"{option} must be a JSON object. Received: {text!r}: {error}")
+    if not isinstance(value, dict):
+        refuse(f"{option} must be a JSON object. Received: {text!r}")
+    return value
+
+
+def read_experiment(path: str) -> dict[str, Any]:
+    """The one experiment of a YAML file in RLlib's layout."""
+    try:
+        content = load_yaml(Path(path).read_text(encoding="utf-8"))
+    except UNREADABLE as error:
+        refuse(f"{path} cannot be read as YAML: {first_line(error)}")
+    if not isinstance(content, dict) or not content:
+        refuse(f"{path} must hold one experiment: `name: {{run: PPO, env: ...}}`.")
+    entries = [
+        key
+        for key, value in content.items()
+        if key in EXPERIMENT and (len(content) > 1 or not isinstance(value, dict))
+    ]
+    if entries:
+        refuse(
+            f"{path}: {', '.join(entries)} must stand below the name of the "
+            "experiment: `name: {run: PPO, env: ...}`."
+        )
+    if len(content) > 1:
+        refuse(
+            f"{path} holds {len(content)} experiments ({', '.join(content)}). One "
+            "command runs one: split the file."
+        )
+    name, experiment = next(iter(content.items()))
+    if not isinstance(experiment, dict):
+        refuse(f"{path}: the experiment {name!r} must be a mapping with run, env, ...")
+    for key in experiment:
+        if key not in EXPERIMENT:
+            refuse(f"{path}: " + unknown("entry", key, EXPERIMENT))
+    if contains_grid_search(experiment):
+        refuse(
+            f"{path}: grid_search is not supported: give one value for each setting."
+        )
+    return check_all(experiment, EXPERIMENT, f"{path}: ")
+
+
+def read_stop(criteria: dict[str, Any]) -> dict[str, Any]:
+    """Stop criteria in kerasrl's names."""
+    stop: dict[str, Any] = {}
+    given: dict[str, str] = {}
+    for key, value in criteria.items():
+        name = RLLIB_STOP.get(key, key)
+        if name in stop:
+            refuse(f"{given[name]!r} and {key!r} are the same stop criterion.")
+        given[name] = key
+        kind = POSITIVE if name in COUNTERS else NUMBER
+        stop[name] = check(f"The stop criterion {key!r}", value, kind)
+    if "env_steps" in stop:
+        # Also the limit of `fit`.
+        stop["env_steps"] = math.ceil(stop["env_steps"])
+    return stop

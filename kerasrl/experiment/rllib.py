@@ -1,0 +1,202 @@
+"""RLlib's spellings of hyperparameters."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from kerasrl.experiment.refusals import (
+    FLAG,
+    MAPPING,
+    POSITIVE,
+    TEXT,
+    check,
+    check_all,
+    number,
+    optional,
+    refuse,
+    unknown,
+    whole,
+)
+from kerasrl.experiment.schedules import epsilon_schedule
+
+#: RLlib's names of hyperparameters that mean the same here. Where there are several
+#: names for one of RLlib's, the algorithm's own settings decide.
+RLLIB_CONFIG = {
+    "lr": "learning_rate",
+    "lambda": "gae_lambda",
+    "num_sgd_iter": "num_epochs",
+    "sgd_minibatch_size": "minibatch_size",
+    "rollout_fragment_length": "rollout_length",
+    "num_envs_per_worker": "num_envs",
+    "clip_param": "clip_ratio",
+    "vf_loss_coeff": "value_coef",
+    "entropy_coeff": "entropy_coef",
+    "kl_coeff": "kl_coef",
+    "kl_target": "target_kl",
+    "grad_clip": "max_grad_norm",
+    "double_q": "double",
+    "prioritized_replay": "prioritized",
+    "prioritized_replay_beta": "importance_exponent",
+    "target_network_update_freq": "target_update_interval",
+    "num_steps_sampled_before_learning_starts": "learning_starts",
+    "initial_alpha": "temperature",
+}
+RLLIB_MODEL = {
+    "fcnet_hiddens": "hidden_units",
+    "fcnet_activation": "activation",
+    "conv_filters": "filters",
+    "vf_share_layers": "shared_trunk",
+    "lstm_cell_size": "cell_units",
+    "use_lstm": "cell",
+}
+RLLIB_STOP = {
+    "episode_reward_mean": "episode_return_mean",
+    "episode_len_mean": "episode_length_mean",
+    "timesteps_total": "env_steps",
+    "episodes_total": "episodes",
+    "training_iteration": "epochs",
+}
+#: The settings that are read here. Agents and policies check their own.
+KINDS = {
+    "num_envs": optional(whole(1)),
+    "num_envs_per_worker": whole(1),
+    "env_config": optional(MAPPING),
+    "steps_per_epoch": optional(whole(1)),
+    "num_workers": whole(0),
+    "worker_mode": optional(TEXT),
+    "env_timeout": optional(POSITIVE),
+    "train_batch_size": whole(1),
+    "rollout_fragment_length": whole(1),
+    "model": optional(MAPPING),
+    "replay_buffer_config": optional(MAPPING),
+    "exploration_config": optional(MAPPING),
+    "prioritized_replay_alpha": number("a number from 0", least=0),
+    "use_gae": FLAG,
+    "framework": TEXT,
+    "observation_filter": TEXT,
+}
+
+
+def from_rllib(config: dict[str, Any], arguments: Iterable[str]) -> dict[str, Any]:
+    """Translate what in RLlib's configuration is more than another name.
+
+    Args:
+        config: dict of hyperparameters in kerasrl's or RLlib's spelling.
+        arguments: names of the constructor's arguments of the agent.
+
+    Returns:
+        dict of hyperparameters.
+    """
+    for key, value in config.items():
+        if contains_grid_search(value):
+            refuse(
+                f"{key!r} is a grid_search. Give one value: one command trains one "
+                "agent."
+            )
+    config = check_all(config, KINDS)
+    translated: dict[str, Any] = {}
+    num_workers = config.get("num_workers", 0)
+    # Without any, RLlib's environments are those of the learner.
+    num_shares = max(1, num_workers)
+    num_envs = config.get("num_envs_per_worker", 0) * num_shares
+    num_envs = config.get("num_envs") or num_envs or max(8, num_workers)
+    is_off_policy = "buffer_size" in arguments
+    for key, value in config.items():
+        if key == "num_workers":
+            if value:
+                translated[key] = value
+        elif key == "num_envs_per_worker":
+            translated[key] = value * num_shares
+        elif key == "framework":
+            if value not in ("tf", "tf2", "tfe"):
+                refuse(f"framework must be tf, tf2 or tfe. Received: {value!r}")
+        elif key == "use_gae":
+            # Without it RLlib's advantages are discounted returns minus values.
+            if not value:
+                translated["gae_lambda"] = 1.0
+        elif key == "observation_filter":
+            filters = {"NoFilter": False, "MeanStdFilter": True}
+            if value not in filters:
+                refuse(unknown("observation_filter", value, filters))
+            translated["policy.normalize_observations"] = filters[value]
+        elif key == "train_batch_size" and is_off_policy:
+            translated["batch_size"] = value
+        elif key == "rollout_fragment_length" and is_off_policy:
+            # RLlib updates once after each fragment of each environment.
+            translated["train_every"] = value * num_envs
+        elif key == "replay_buffer_config":
+            translated.update(replay_arguments(value or {}))
+        elif key == "prioritized_replay_alpha":
+            translated["replay"] = {"priority_exponent": value}
+        elif key == "exploration_config":
+            translated["exploration"] = epsilon_schedule(value or {})
+        elif key == "train_batch_size":
+            if "rollout_fragment_length" in config or "rollout_length" in config:
+                refuse(
+                    "Give train_batch_size or rollout_length, not both: an iteration "
+                    "is rollout_length * num_envs steps."
+                )
+            if value % num_envs:
+                refuse(
+                    f"train_batch_size={value} is not a multiple of "
+                    f"num_envs={num_envs}."
+                )
+            translated["rollout_length"] = value // num_envs
+        elif key == "model":
+            for name, argument in (value or {}).items():
+                translated.update(model_argument(name, argument))
+        else:
+            translated[key] = value
+    return translated
+
+
+def replay_arguments(config: dict[str, Any]) -> dict[str, Any]:
+    """RLlib's `replay_buffer_config` as arguments of the agent."""
+    names = {
+        "capacity": "buffer_size",
+        "learning_starts": "learning_starts",
+        "prioritized_replay_beta": "importance_exponent",
+    }
+    translated: dict[str, Any] = {}
+    for name, value in config.items():
+        if name == "type":
+            kind = check("replay_buffer_config.type", value, TEXT)
+            translated["prioritized"] = "Prioritized" in kind
+        elif name == "prioritized_replay_alpha":
+            value = check(f"replay_buffer_config.{name}", value, KINDS[name])
+            translated["replay"] = {"priority_exponent": value}
+        elif name in names:
+            translated[names[name]] = value
+        else:
+            known = (*names, "type", "prioritized_replay_alpha")
+            refuse(unknown("entry of replay_buffer_config", name, known))
+    return translated
+
+
+def model_argument(name: str, value: Any) -> dict[str, Any]:
+    """One entry of RLlib's `model` as an argument of the policy."""
+    if name not in RLLIB_MODEL:
+        refuse(unknown("entry of model", name, RLLIB_MODEL))
+    if name == "use_lstm":
+        value = "lstm" if check("use_lstm", value, FLAG) else None
+    elif name == "conv_filters" and value is not None:
+        layers = value if isinstance(value, list) else [value]
+        if not all(isinstance(each, list) and len(each) == 3 for each in layers):
+            refuse(
+                "conv_filters must be a list of [channels, kernel, stride]. Received: "
+                f"{value!r}"
+            )
+        # [channels, [height, width], stride]: only square kernels have one size.
+        filters = []
+        for channels, kernel, stride in layers:
+            if isinstance(kernel, list) and len(set(kernel)) == 1:
+                kernel = kernel[0]
+            filters.append((channels, kernel, stride))
+        value = filters
+    return {f"policy.{RLLIB_MODEL[name]}": value}
+
+
+def contains_grid_search(value: Any) -> bool:
+    """Whether RLlib's `grid_search` stands anywhere in a tree of dicts and lists."""
+    if isinstance(value, dict):
+        return "grid_search" in value or any(map(contains_grid_search, value.values()))
+    return isinstance(value, list) and any(map(contains_grid_search, value))
