@@ -66,6 +66,44 @@ def test_unknown_names_get_the_nearest(name, nearest):
         make_envs(name)
 
 
+@pytest.mark.parametrize(
+    "name", ["CartPole v1", "", "CartPole-v1:", "LunarLander-v2", "space/Invaders-v0"]
+)
+def test_names_that_gymnasium_cannot_read(name):
+    with pytest.raises(ValueError, match="Unknown environment|cannot be imported"):
+        make_envs(name)
+
+
+@pytest.mark.parametrize("name", ["a:b:c", ":CartPole-v1", ".a:b", "nowhere:Env-v1"])
+def test_modules_of_names(name):
+    with pytest.raises(ValueError, match=f"of '{name}' cannot be imported"):
+        make_envs(name)
+    assert make_envs("kerasrl:CartPole-v1", 1).name == "CartPole-v1"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("LunarLander-v3", r"pip install kerasrl\[box2d\]"),
+        ("Ant-v5", r"pip install kerasrl\[mujoco\]"),
+        ("Ant", r"pip install kerasrl\[mujoco\]"),
+        ("tabular/Blackjack-v0", r"gymnasium\[jax\]"),
+        ("GymV21Environment-v0", "moved it to another"),
+    ],
+)
+def test_missing_packages_are_named(name, expected, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=f"{name}' needs a package.*{expected}"):
+        make_envs(name)
+
+
+def test_env_config_that_does_not_fit():
+    with pytest.raises(ValueError, match="Did you mean 'sutton_barto_reward'?"):
+        make_envs("CartPole-v1", env_config={"sutton_barto_rewards": True})
+    with pytest.raises(ValueError, match="does not accept.*9x9"):
+        make_envs("FrozenLake-v1", env_config={"map_name": "9x9"})
+
+
 def test_registered_names():
     contexts = []
 

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import os
 import subprocess
@@ -6,34 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from commands import SMALL, error, kerasrl
 
 from kerasrl import experiment
-from kerasrl.agents import A2C, PG, PPO
+from kerasrl.agents import A2C, DQN, PG, PPO
 from kerasrl.callbacks import run_logger
-from kerasrl.cli import main
+from kerasrl.cli.common import WholeNumber
 from kerasrl.rollouts.workers import WorkerEnvironments
-
-SMALL = [
-    *("--set", "rollout_length=16", "--set", "num_epochs=1"),
-    *("--set", "minibatch_size=16", "--set", "policy.hidden_units=[8]"),
-    *("--num-envs", "2", "--seed", "0", "--progress", "none", "--eval-episodes", "2"),
-]
-
-
-def kerasrl(*arguments):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def error(*arguments, code=2):
-    """The error line of a command that must fail without a traceback."""
-    result = kerasrl(*arguments)
-    assert result.exit_code == code, result.output
-    assert isinstance(result.exception, SystemExit), result.exception
-    assert "Traceback" not in result.output
-    lines = [line for line in result.output.splitlines() if line.startswith("Error")]
-    assert len(lines) == 1, result.output
-    return lines[0]
 
 
 def params(directory):
@@ -45,7 +25,7 @@ def trained(tmp_path_factory):
     """The directory of one small run."""
     directory = tmp_path_factory.mktemp("trained") / "run"
     result = kerasrl(
-        *("train", "PPO", "CartPole-v1", "--steps", 300, "--logdir", directory),
+        *("train", "PPO", "CartPole-v1", "--steps", "3e2", "--logdir", directory),
         *("--checkpoint-freq", 5, *SMALL),
     )
     assert result.exit_code == 0, (result.output, result.exception)
@@ -54,103 +34,7 @@ def trained(tmp_path_factory):
     return directory
 
 
-# Refusals ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["trian"], "Did you mean 'train'"),
-        (["train", "PPQ", "CartPole-v1"], "'PPQ'. Did you mean 'PPO'"),
-        (["train", "PPO", "CartPol-v1"], "'CartPole-v1'"),
-        (["train", "PPO", "CartPole-v1", "--set", "gama=1"], "mean 'gamma'"),
-        (["train", "PPO", "CartPole-v1", "--config", '{"lamda": 1}'], "mean 'lambda'"),
-        (
-            ["train", "PG", "CartPole-v1", "--set", "num_sgd_iter=3"],
-            "PG has no setting 'num_sgd_iter'",
-        ),
-        (["train", "PPO", "CartPole-v1", "--set", "gamma"], "key=value"),
-        (["train", "PPO", "CartPole-v1", "--set", "gamma=[1"], "is not YAML"),
-        (["train", "PPO", "CartPole-v1", "--set", "gamma=3"], "gamma"),
-        (["train", "PPO", "CartPole-v1", "--config", "{gamma}"], "JSON object"),
-        (["train", "PPO", "CartPole-v1", "--config", "[1]"], "JSON object"),
-        (
-            ["train", "PPO", "CartPole-v1", "--set", "policy.hiden_units=[3]"],
-            "mean 'hidden_units'",
-        ),
-        (
-            ["train", "PPO", "CartPole-v1", "--set", "optimizer.epsilom=1"],
-            "mean 'epsilon'",
-        ),
-        (["train", "PPO", "CartPole-v1", "--set", "optimizer=adan"], "adan"),
-        (
-            [
-                "train",
-                "PPO",
-                "CartPole-v1",
-                "--set",
-                "lr=1",
-                "--set",
-                "learning_rate=2",
-            ],
-            "same setting",
-        ),
-        (["train", "PPO", "CartPole-v1", "--stop", '{"loss": "low"}'], "number"),
-        (["train"], "Which algorithm?"),
-        (["train", "PPO"], "Which environment?"),
-        (["train", "PPO", "CartPole-v1", "--run", "A2C"], "given twice"),
-        (["train", "PPO", "CartPole-v1", "--steps", "0"], "--steps"),
-        (["train", "PPO", "CartPole-v1", "--step", "10"], "--steps"),
-        (["train", "-f", "nowhere.yaml"], "nowhere.yaml"),
-        (["train", "nowhere:Agent", "CartPole-v1"], "'nowhere' cannot be imported"),
-        (["train", "json:loads", "CartPole-v1"], "not a subclass of kerasrl.Agent"),
-        (["train", "PPO", "CartPole-v1", "--import", "nowhere"], "cannot be imported"),
-        (["train", "--resume", "nowhere/checkpoint-3"], "no checkpoint at"),
-        (["rollout", "nowhere/checkpoint-3"], "no checkpoint at"),
-        (
-            ["train", "PPO", "CartPole-v1", "--num-workers", "3", "--num-envs", "2"],
-            "Every worker needs an environment",
-        ),
-        (["train", "PPO", "CartPole-v1", "--set", "num_workers=a"], "an integer"),
-        (["train", "PPO", "CartPole-v1", "--config", '{"framework": "torch"}'], "tf2"),
-        (
-            ["train", "PPO", "CartPole-v1", "--config", '{"train_batch_size": 1001}'],
-            "not a multiple",
-        ),
-    ],
-)
-def test_bad_input_gets_one_line(arguments, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_logger, "RESULTS", tmp_path / "results")
-    assert expected in error(*arguments)
-    assert not (tmp_path / "results").exists()
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ("a: {run: PPO, env: E}\nb: {run: PPO, env: E}", "holds 2 experiments (a, b)"),
-        ("a: {run: PPO, env: E, config: {lr: {grid_search: [1, 2]}}}", "grid_search"),
-        ("a: {run: PPO, evn: E}", "Unknown entry 'evn'. Did you mean 'env'"),
-        ("a: {run: PPO, env: E, num_samples: 3}", "num_samples"),
-        ("a: {run: PPO, env: E, stop: 3}", "stop must be a mapping"),
-        ("a: 3", "must be a mapping"),
-        ("", "one experiment"),
-        ("a: [", "cannot be read as YAML"),
-        ("a: {run: PPO, env: CartPole-v1, stop: {env_stps: 3}}", "mean 'env_steps'"),
-    ],
-)
-def test_bad_files(content, expected, tmp_path):
-    path = tmp_path / "experiment.yaml"
-    path.write_text(content)
-    assert expected in error(
-        "train", "-f", path, "--logdir", tmp_path / "run", "--progress", "none"
-    )
-
-
-def test_not_a_checkpoint(tmp_path):
-    (tmp_path / "checkpoint-1").write_bytes(b"PK\x03\x04 not really")
-    error("rollout", tmp_path / "checkpoint-1")
-    assert "name one of them" in error("rollout", tmp_path)
+# Processes and failures -------------------------------------------------------
 
 
 def test_a_failing_environment(tmp_path, monkeypatch):
@@ -262,6 +146,36 @@ def test_values_are_yaml():
         "g": 0.5,
         "h": "x=y",
     }
+
+
+def test_schedules_are_read_for_every_setting():
+    schedule = {
+        "class_name": "PolynomialDecay",
+        "config": {"initial_learning_rate": 0.2, "decay_steps": 100},
+    }
+    config = {"clip_param": schedule, "entropy_coeff": schedule}
+    settings = experiment.split_config(config, PPO)
+    for name in ("clip_ratio", "entropy_coef"):
+        assert float(settings.agent[name](0)) == pytest.approx(0.2)
+        assert float(settings.agent[name](100)) == pytest.approx(1e-4)
+    settings = experiment.split_config({"exploration": schedule}, DQN)
+    assert float(settings.agent["exploration"](0)) == pytest.approx(0.2)
+
+
+def test_integers_as_people_write_them():
+    config = {"train_batch_size": 1e3, "num_envs": 1e1}
+    settings = experiment.split_config(config, PPO)
+    assert settings.agent == {"rollout_length": 100}
+    assert settings.fit == {"num_envs": 10}
+    assert [type(value) for value in settings.fit.values()] == [int]
+    for text, value in (("1e3", 1000), ("12", 12), (str(2**62 + 1), 2**62 + 1)):
+        assert WholeNumber(1).convert(text, None, None) == value
+
+
+def test_what_may_be_null():
+    config = {"num_envs": None, "model": None, "env_timeout": None}
+    settings = experiment.split_config(config, PPO)
+    assert settings.fit == {"num_envs": None, "env_timeout": None}
 
 
 # Training ---------------------------------------------------------------------
@@ -417,6 +331,12 @@ def test_resume_goes_on_in_the_directory_of_the_run(trained, tmp_path):
     ] == pytest.approx(0.002)
     assert params(directory)["settings"] == {"num_envs": 2}
     assert "gamma" in error("train", "--resume", checkpoint, "--set", "gamma=0.5")
+    # What was there before a refused command stays.
+    assert "'kl'" in error(
+        *("train", "--resume", checkpoint, "--progress", "none"),
+        *("--stop", '{"kl": 1}'),
+    )
+    assert checkpoint.exists()
     assert "of PPO, not of A2C" in error("train", "A2C", "--resume", checkpoint)
 
 
@@ -443,6 +363,15 @@ def test_rollout(trained, tmp_path):
         # An episode starts near the upright pole, not where the one before ended.
         starts = np.flatnonzero(np.diff(episode, prepend=-1))
         assert np.abs(steps["observations"][starts]).max() <= 0.05
+
+
+def test_a_refused_film_leaves_nothing(trained, tmp_path):
+    checkpoint, films = trained / "checkpoint-10", tmp_path / "films"
+    assert "spaces" in error(
+        "rollout", checkpoint, "--env", "Pendulum-v1", "--video", films
+    )
+    assert not films.exists()
+    assert "must be a file" in error("rollout", checkpoint, "--out", tmp_path)
 
 
 def test_rollout_films(trained, tmp_path):
@@ -477,6 +406,10 @@ def test_list():
     for name in ("A2C", "PG", "PPO", "CartPole-v1", "StatelessCartPole-v1"):
         assert name in result.output
     assert "CartPole-v0" not in result.output
+    assert "GymV21" not in result.output and "-v2" not in result.output
+    for package, name in (("Box2D", "LunarLander"), ("jax", "tabular/Blackjack")):
+        installed = importlib.util.find_spec(package) is not None
+        assert (name in result.output) == installed
     assert "CartPole" not in kerasrl("list", "algorithms").output
 
 
