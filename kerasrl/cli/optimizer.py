@@ -1,5 +1,6 @@
 """The optimizer that settings describe."""
 
+import contextlib
 import inspect
 from typing import Any
 
@@ -39,16 +40,22 @@ def find_optimizer(name: str) -> Any:
     """The class of an optimizer by its name."""
     import keras
 
-    try:
+    with contextlib.suppress(KeyError, TypeError, ValueError):
         return type(keras.optimizers.get(name))
-    except (TypeError, ValueError):
-        base = keras.optimizers.Optimizer
-        classes = {
-            each: cls
-            for each, cls in vars(keras.optimizers).items()
-            if inspect.isclass(cls) and issubclass(cls, base) and cls is not base
-        }
-        refuse(unknown("optimizer", name, classes))
+    base = keras.optimizers.Optimizer
+    classes = [
+        each
+        for each, cls in vars(keras.optimizers).items()
+        # Those around other optimizers have arguments without a default.
+        if inspect.isclass(cls) and issubclass(cls, base) and not required(cls)
+    ]
+    refuse(unknown("optimizer", name, classes))
+
+
+def required(cls: type) -> bool:
+    """Whether the first argument of a constructor has no default."""
+    first = next(iter(inspect.signature(cls).parameters.values()))
+    return first.default is inspect.Parameter.empty
 
 
 def read_argument(cls: type, name: str, value: Any) -> Any:

@@ -136,6 +136,8 @@ def test_bad_input_gets_one_line(arguments, expected):
         (f'{{"entropy_coeff": {MISSPELT}}}', "Did you mean 'PolynomialDecay'?"),
         ('{"clip_ratio": {"a": 1}}', "Received clip_ratio={'a': 1}"),
         ('{"optimizer": 3}', "optimizer must be a text"),
+        ('{"optimizer": "MultiOptimizer"}', "Unknown optimizer 'MultiOptimizer'"),
+        ('{"optimizer": "adamm"}', "Did you mean 'Adam'?"),
         ('{"optimizer": {"epsilon": "abc"}}', "optimizer.epsilon must be a number"),
         ('{"optimizer": {"clipnorm": "abc"}}', "clipnorm must be a number or null"),
         ("[" * 100_000, "--config must be a JSON object"),
