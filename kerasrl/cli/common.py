@@ -90,8 +90,8 @@ class WholeNumber(click.ParamType):
         return converted
 
 
-#: What generators of random numbers take.
-SEED = WholeNumber(0, 2**32 - 1)
+#: What agents take.
+SEED = WholeNumber(0, 2**31 - 1)
 
 
 def quiet_tensorflow(verbosity: int) -> None:

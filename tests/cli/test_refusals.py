@@ -158,8 +158,8 @@ def test_names_that_are_near_to_nothing(name):
 @pytest.mark.parametrize(
     ("option", "value", "expected"),
     [
-        ("--seed", "-1", "'--seed': it must be an integer from 0 to 4294967295"),
-        ("--seed", "9" * 23, "'--seed': it must be an integer from 0 to 4294967295"),
+        ("--seed", "-1", "'--seed': it must be an integer from 0 to 2147483647"),
+        ("--seed", "9" * 23, "'--seed': it must be an integer from 0 to 2147483647"),
         ("--steps", "1e-5", "'--steps': it must be an integer from 1"),
         ("--steps", "1e400", "'--steps': it must be an integer from 1"),
         ("--steps", "many", "Received: 'many'"),
