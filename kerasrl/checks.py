@@ -1,6 +1,7 @@
 """Checks of constructor arguments: each returns the argument or says what is wrong."""
 
 import difflib
+import inspect
 import numbers
 
 import numpy as np
@@ -49,6 +50,29 @@ def flag(name, value, optional=False):
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"Received {name}={value!r}. Expected True or False.")
     return bool(value)
+
+
+def mapping(name, value, optional=False):
+    """Returns a copy of a dict of arguments, or raises a ValueError.
+
+    With `optional`, `None` is allowed.
+    """
+    if value is None and optional:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError(f"Received {name}={value!r}. Expected a dict of arguments.")
+    return dict(value)
+
+
+def keywords(name, value, function):
+    """Returns a dict, or raises a ValueError for keys that a function does not take."""
+    known = list(inspect.signature(function).parameters)
+    for key in value:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Expected any of {known}."
+            raise ValueError(f"Received {name}={value!r} with the key {key!r}. {hint}")
+    return value
 
 
 def seed(value):

@@ -29,15 +29,18 @@ def test_seeds():
 
 
 def test_names_that_keras_knows():
-    assert checks.named("activation", "relu", keras.activations) is keras.ops.relu or (
-        checks.named("activation", "relu", keras.activations) is keras.activations.relu
-    )
+    relu = checks.named("activation", "relu", keras.activations)
+    assert relu is keras.activations.relu
     with pytest.raises(ValueError, match="Did you mean 'relu'"):
         checks.named("activation", "reluu", keras.activations)
     with pytest.raises(ValueError, match="Did you mean 'adam'"):
         kerasrl.PPO().compile("adamm")
     with pytest.raises(ValueError, match="Keras has"):
         checks.named("activation", "quite another", keras.activations)
+
+
+def replay_of(agent_class, **arguments):
+    agent_class(replay=arguments).fit("CartPole-v1", steps=40, verbose=0)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +64,9 @@ def test_names_that_keras_knows():
         (lambda: kerasrl.PPO(seed=-1), "seed"),
         (lambda: kerasrl.DQN(double="no"), "double"),
         (lambda: kerasrl.DQN(prioritized="no"), "prioritized"),
+        (lambda: kerasrl.DQN(replay=3), "replay"),
+        (lambda: replay_of(kerasrl.DQN, compres=True), "replay"),
+        (lambda: replay_of(kerasrl.R2D2, compres=True), "replay"),
         (lambda: kerasrl.DQN({"dueling": "no"}), "dueling"),
         (lambda: kerasrl.SAC(adjust_temperature="no"), "adjust_temperature"),
         (lambda: kerasrl.SAC({"num_critics": 0}), "num_critics"),

@@ -110,7 +110,7 @@ class OffPolicyAgent(Agent):
         self.importance_exponent = plans.schedulable(
             "importance_exponent", importance_exponent
         )
-        self.replay = None if replay is None else dict(replay)
+        self.replay = checks.mapping("replay", replay, optional=True)
         self.overlap = checks.flag("overlap", overlap)
         self.buffer = None
         self._executor = None
@@ -163,7 +163,7 @@ class OffPolicyAgent(Agent):
             num_envs=num_envs,
             n_step=self.n_step,
             gamma=self.gamma,
-            **(self.replay or {}),
+            **checks.keywords("replay", self.replay or {}, buffer_class),
         )
 
     def _start_collecting(self, envs, listener):

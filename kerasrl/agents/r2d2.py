@@ -129,7 +129,7 @@ class R2D2(OffPolicyAgent):
             period=self.period,
             state_example=state,
             priority_exponent=exponent if self.prioritized else None,
-            **options,
+            **checks.keywords("replay", options, SequenceReplayBuffer),
         )
 
     def iteration_length(self, num_envs):
