@@ -35,6 +35,8 @@ _PLAIN_KINDS = {
     "__tensor__",
     "__tuple__",
 }
+#: Layers of Keras that read files or hold code. Keras refuses them too, by default.
+_FOREIGN = {"FlaxLayer", "JaxLayer", "Lambda", "TFSMLayer", "TorchModuleWrapper"}
 _CONFIG, _STATE = "config.json", "state.json"
 #: Entries of the configuration that Keras makes objects of.
 _OBJECTS = ("config", "optimizer", "compile")
@@ -167,6 +169,10 @@ def load(path, custom_objects=None):
             agent = _restore(path, config, state, arrays, replay)
             agent.knows_its_rank = knows_its_rank
             return agent
+        except ValueError as error:
+            if str(path) in str(error):
+                raise
+            raise ValueError(f"{path} cannot be loaded: {error}") from error
         except (AttributeError, KeyError, IndexError, TypeError) as error:
             raise ValueError(
                 f"{path} is not a valid checkpoint of this version: "
@@ -347,7 +353,9 @@ def _refuse_unknown(path, config, classes=True):
         # Keras looks functions up by their config, whatever name is registered.
         name = config.get("config") if is_function else config.get("registered_name")
         name = str(name or kind)
-        if str(kind).startswith("__"):
+        if kind in _FOREIGN:
+            known = False
+        elif str(kind).startswith("__"):
             known = kind in _PLAIN_KINDS
         elif not classes or keras.saving.get_registered_object(name) is not None:
             known = True

@@ -3,8 +3,20 @@
 import difflib
 import inspect
 import numbers
+from collections.abc import Iterable
 
 import numpy as np
+
+#: What the modules of Keras hold besides what `get` makes by name.
+_NO_NAMES = {
+    "LossScaleOptimizer",
+    "Optimizer",
+    "deserialize",
+    "get",
+    "legacy",
+    "schedules",
+    "serialize",
+}
 
 
 def positive_integer(name, value, zero=False):
@@ -41,13 +53,14 @@ def fraction(name, value):
 
 
 def flag(name, value, optional=False):
-    """Returns a bool, or raises a ValueError: any other object would count as true.
+    """Returns a bool, or raises a ValueError: most other objects would count as true.
 
     With `optional`, `None` is allowed.
     """
     if value is None and optional:
         return None
-    if not isinstance(value, (bool, np.bool_)):
+    is_flag = isinstance(value, (bool, np.bool_))
+    if not is_flag and not (is_number(value) and value in (0, 1)):
         raise ValueError(f"Received {name}={value!r}. Expected True or False.")
     return bool(value)
 
@@ -64,9 +77,12 @@ def mapping(name, value, optional=False):
     return dict(value)
 
 
-def keywords(name, value, function):
-    """Returns a dict, or raises a ValueError for keys that a function does not take."""
-    known = list(inspect.signature(function).parameters)
+def keywords(name, value, function, taken=()):
+    """Returns a dict, or raises a ValueError for keys that a function does not take.
+
+    Those in `taken` are given by the caller.
+    """
+    known = [key for key in inspect.signature(function).parameters if key not in taken]
     for key in value:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, 1)
@@ -79,9 +95,9 @@ def seed(value):
     """Returns a seed as an integer or `None`, or raises a ValueError."""
     if value is None:
         return None
-    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    is_whole = is_number(value) and value % 1 == 0
     # Keras takes 32 bits; layers have seeds of their own above this one.
-    if not is_integer or not 0 <= value < 2**31:
+    if not is_whole or not 0 <= value < 2**31:
         raise ValueError(
             f"Received seed={value!r}. Expected an integer from 0 to 2**31 - 1, or "
             "None."
@@ -96,7 +112,7 @@ def units(name, value, optional=False):
     """
     if value is None and optional:
         return None
-    if not isinstance(value, (list, tuple)):
+    if not _is_sequence(value):
         raise ValueError(
             f"Received {name}={value!r}. Expected a sequence of positive integers, "
             "one per layer, such as [64, 64]."
@@ -113,7 +129,7 @@ def filters(value, optional=False):
     """
     if value is None and optional:
         return None
-    if not isinstance(value, (list, tuple)):
+    if not _is_sequence(value):
         raise ValueError(
             f"Received filters={value!r}. Expected a sequence of (channels, kernel, "
             "stride), one per layer, such as [[32, 8, 4], [64, 4, 2]]."
@@ -148,13 +164,18 @@ def named(name, value, library):
     try:
         return library.get(value)
     except (TypeError, ValueError) as error:
-        hidden = ("get", "serialize", "deserialize", "schedules")
-        known = [x.lower() for x in dir(library) if x[0] != "_" and x not in hidden]
+        if not isinstance(value, str):
+            raise ValueError(f"Received {name}={value!r}. {error}") from error
+        known = [x.lower() for x in dir(library) if x[0] != "_" and x not in _NO_NAMES]
         near = difflib.get_close_matches(str(value).lower(), known, 1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Keras has {sorted(known)}."
         raise ValueError(
             f"Received {name}={value!r}, which Keras does not know. {hint}"
         ) from error
+
+
+def _is_sequence(value):
+    return isinstance(value, Iterable) and not isinstance(value, (str, bytes, dict))
 
 
 def is_number(value):

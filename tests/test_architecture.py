@@ -29,6 +29,7 @@ MAY_IMPORT = {
         "distribute",
         "distributions",
         "envs",
+        "logs",
         "losses",
         "models",
         "optimizers",

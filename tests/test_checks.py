@@ -22,6 +22,7 @@ def test_integers():
 def test_seeds():
     assert checks.seed(None) is None
     assert checks.seed(np.int64(3)) == 3 and type(checks.seed(np.int64(3))) is int
+    assert checks.seed(1e3) == 1000
     for value in (1.5, "a", -1, True, 2**31):
         with pytest.raises(ValueError, match="seed"):
             checks.seed(value)
@@ -39,6 +40,19 @@ def test_names_that_keras_knows():
         checks.named("activation", "quite another", keras.activations)
 
 
+def test_widths_and_flags_of_other_types():
+    assert checks.units("hidden_units", np.array([32, 16])) == (32, 16)
+    assert checks.units("hidden_units", (n for n in (3, 2))) == (3, 2)
+    assert checks.filters(np.array([[8, 4, 2]])) == ((8, 4, 2),)
+    assert checks.flag("double", 1) is True and checks.flag("double", 0) is False
+
+
+def test_the_reason_of_keras_is_kept():
+    config = {"class_name": "Adam", "config": {"learning_rat": 1}}
+    with pytest.raises(ValueError, match="learning_rat"):
+        kerasrl.PPO().compile(config)
+
+
 def replay_of(agent_class, **arguments):
     agent_class(replay=arguments).fit("CartPole-v1", steps=40, verbose=0)
 
@@ -47,10 +61,13 @@ def replay_of(agent_class, **arguments):
     ("make", "name"),
     [
         (lambda: kerasrl.PPO(normalize_advantages="nope"), "normalize_advantages"),
-        (lambda: kerasrl.A2C(normalize_advantages=1), "normalize_advantages"),
+        (lambda: kerasrl.A2C(normalize_advantages=2), "normalize_advantages"),
         (lambda: kerasrl.PG(baseline="no"), "baseline"),
         (lambda: kerasrl.PPO(normalize_rewards="maybe"), "normalize_rewards"),
-        (lambda: kerasrl.PPO({"normalize_observations": 0}), "normalize_observations"),
+        (
+            lambda: kerasrl.PPO({"normalize_observations": 0.5}),
+            "normalize_observations",
+        ),
         (lambda: kerasrl.PPO({"shared_trunk": "yes"}), "shared_trunk"),
         (lambda: kerasrl.PPO({"hidden_units": 64}), "hidden_units"),
         (lambda: kerasrl.PPO({"hidden_units": [64, 0]}), "hidden_units"),
@@ -66,6 +83,7 @@ def replay_of(agent_class, **arguments):
         (lambda: kerasrl.DQN(prioritized="no"), "prioritized"),
         (lambda: kerasrl.DQN(replay=3), "replay"),
         (lambda: replay_of(kerasrl.DQN, compres=True), "replay"),
+        (lambda: replay_of(kerasrl.DQN, capacity=5), "replay"),
         (lambda: replay_of(kerasrl.R2D2, compres=True), "replay"),
         (lambda: kerasrl.DQN({"dueling": "no"}), "dueling"),
         (lambda: kerasrl.SAC(adjust_temperature="no"), "adjust_temperature"),
@@ -76,5 +94,5 @@ def replay_of(agent_class, **arguments):
     ],
 )
 def test_arguments_of_the_wrong_kind_are_named(make, name):
-    with pytest.raises(ValueError, match=f"Received {name}.*Expected|Did you mean"):
+    with pytest.raises(ValueError, match=f"Received {name}.*(Expected|Did you mean)"):
         make()

@@ -156,15 +156,16 @@ class OffPolicyAgent(Agent):
             num_envs: Integer, environments that will fill it.
         """
         buffer_class = PrioritizedReplayBuffer if self.prioritized else ReplayBuffer
-        return buffer_class(
-            self.buffer_size,
-            self.policy.observation_space,
-            self.policy.action_space,
-            num_envs=num_envs,
-            n_step=self.n_step,
-            gamma=self.gamma,
-            **checks.keywords("replay", self.replay or {}, buffer_class),
-        )
+        given = {
+            "capacity": self.buffer_size,
+            "observation_space": self.policy.observation_space,
+            "action_space": self.policy.action_space,
+            "num_envs": num_envs,
+            "n_step": self.n_step,
+            "gamma": self.gamma,
+        }
+        options = checks.keywords("replay", self.replay or {}, buffer_class, given)
+        return buffer_class(**given, **options)
 
     def _start_collecting(self, envs, listener):
         fits = self.buffer is not None and self.buffer.num_envs == envs.num_envs

@@ -119,18 +119,19 @@ class R2D2(OffPolicyAgent):
         state = keras.tree.map_structure(
             lambda x: keras.ops.convert_to_numpy(x)[0], self.policy.get_initial_state(1)
         )
-        return SequenceReplayBuffer(
-            self.buffer_size,
-            self.policy.observation_space,
-            self.policy.action_space,
-            num_envs=num_envs,
+        given = {
+            "capacity": self.buffer_size,
+            "observation_space": self.policy.observation_space,
+            "action_space": self.policy.action_space,
+            "num_envs": num_envs,
             # One more row, to bootstrap from.
-            sequence_length=self.burn_in + self.sequence_length + 1,
-            period=self.period,
-            state_example=state,
-            priority_exponent=exponent if self.prioritized else None,
-            **checks.keywords("replay", options, SequenceReplayBuffer),
-        )
+            "sequence_length": self.burn_in + self.sequence_length + 1,
+            "period": self.period,
+            "state_example": state,
+            "priority_exponent": exponent if self.prioritized else None,
+        }
+        options = checks.keywords("replay", options, SequenceReplayBuffer, given)
+        return SequenceReplayBuffer(**given, **options)
 
     def iteration_length(self, num_envs):
         return self.period

@@ -5,22 +5,9 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrl.agents.acting import INPUTS
+from kerasrl.logs import LOGGED
 
 _MAX_METRICS = 64
-#: What every agent logs besides the scalars of its loss.
-_LOGGED = {
-    "episode_length_mean",
-    "episode_return_max",
-    "episode_return_mean",
-    "episode_return_min",
-    "episodes",
-    "env_steps",
-    "gradient_norm",
-    "gradient_steps",
-    "learning_rate",
-    "loss",
-    "steps_per_second",
-}
 
 
 def gradient_step(agent, batch, settings, loss=None, variables=None):
@@ -104,12 +91,16 @@ def compute_loss(agent, batch, settings, loss):
     total = policy.custom_loss(total, batch)
     _check_scalar("custom_loss returned", total)
     custom = policy.custom_metrics(batch)
+    if not isinstance(custom, dict):
+        raise TypeError(
+            f"custom_metrics returned {custom!r}. Expected a dict of scalars."
+        )
     for name, value in custom.items():
         _check_scalar(f"custom_metrics returned {name}=", value)
-        if name in metrics or name in _LOGGED:
+        if name in metrics or name in LOGGED:
             raise ValueError(
-                f"custom_metrics returned {name!r}, which the agent logs itself. "
-                "Choose another name."
+                f"custom_metrics returned {name!r}, a name of the agents' own. Choose "
+                "another name."
             )
     return total, {**metrics, **custom}
 

@@ -156,7 +156,7 @@ def find_algorithm(name: str) -> type:
 
 def import_module(name: str) -> Any:
     """A module by its name; refused with the reason if it cannot be imported."""
-    if not all(part.isidentifier() for part in name.split(".")):
+    if not all(part.strip() for part in name.split(".")):
         refuse(f"{name!r} is not the name of a module, such as package.module.")
     # As `python -m` does: modules of the working directory can be imported.
     if "" not in sys.path:

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
-
 from kerasrl.experiment import refuse
 
 
@@ -41,7 +39,7 @@ def run_directory(asked: Path | None, agent: Any, env: str) -> Iterator[Path]:
 
     Args:
         asked: path or None for a new directory.
-        agent: an `Agent`; its iterations tell whether training began.
+        agent: an `Agent`.
         env: str, the environment's name.
 
     Yields:
@@ -56,21 +54,22 @@ def run_directory(asked: Path | None, agent: Any, env: str) -> Iterator[Path]:
         missing.insert(0, asked)
     # The other ranks use the directory of the first.
     directory = Path(agent.replicas.gather_data(str(asked))[0])
-    iterations = agent.iterations
     try:
         yield directory
-    except Exception as error:
-        # Stop criteria may be refused as late as at the end of the first epoch.
-        refused = isinstance(error, click.ClickException)
-        if agent.replicas.is_chief and (refused or agent.iterations == iterations):
+    except Exception:
+        if agent.replicas.is_chief and missing and not holds_results(missing[0]):
             remove(missing)
         raise
 
 
+def holds_results(directory: Path) -> bool:
+    """Whether there is anything of a training that began, be it another command's."""
+    return (directory / "result.json").exists() or any(directory.glob("checkpoint*"))
+
+
 def remove(missing: list[Path]) -> None:
     """Remove a directory of this command, and those made only to hold it."""
-    if missing:
-        shutil.rmtree(missing[0], ignore_errors=True)
+    shutil.rmtree(missing[0], ignore_errors=True)
     with contextlib.suppress(OSError):
         for each in missing[1:]:
             each.rmdir()

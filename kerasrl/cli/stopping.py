@@ -1,35 +1,10 @@
 """When `kerasrl train` stops."""
 
+import math
 from typing import Any
 
 from kerasrl.experiment import COUNTERS, refuse, unknown
-
-#: What the agents of kerasrl log with the policies of kerasrl; see docs/metrics.md.
-LOGGED = (
-    "episode_return_mean",
-    "episode_return_min",
-    "episode_return_max",
-    "episode_length_mean",
-    "episodes",
-    "env_steps",
-    "steps_per_second",
-    "learning_rate",
-    "loss",
-    "policy_loss",
-    "value_loss",
-    "entropy",
-    "gradient_norm",
-    "explained_variance",
-    "clip_fraction",
-    "approximate_kl",
-    "gradient_steps",
-    "kl",
-    "kl_coef",
-    "td_error",
-    "q_value",
-    "critic_loss",
-    "temperature",
-)
+from kerasrl.logs import LOGGED
 
 
 def make_stop(criteria: dict[str, Any], agent: Any, modules: tuple[str, ...]) -> Any:
@@ -58,17 +33,28 @@ def make_stop(criteria: dict[str, Any], agent: Any, modules: tuple[str, ...]) ->
                 refuse(unknown("stop criterion", name, known))
 
     class Stop(StopOn):
+        checked = False
+
         def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-            values = {*(logs or {}), *COUNTERS}
-            for name in criteria:
-                if name in values:
-                    continue
-                if name in LOGGED:
-                    refuse(
-                        f"{type(agent).__name__} does not log the stop criterion "
-                        f"{name!r}. Expected one of: {', '.join(sorted(values))}."
-                    )
-                refuse(unknown("stop criterion", name, values))
-            super().on_epoch_end(epoch, logs)
+            logs = logs or {}
+            # Before the first update nobody knows what it logs.
+            if not self.checked and "loss" in logs:
+                check_names(criteria, agent, {*logs, *COUNTERS})
+                self.checked = True
+            present = {*logs, *COUNTERS}
+            left_out = {name: math.nan for name in criteria if name not in present}
+            super().on_epoch_end(epoch, {**logs, **left_out})
 
     return Stop(criteria)
+
+
+def check_names(criteria: dict[str, Any], agent: Any, values: set[str]) -> None:
+    """Refuse criteria that an epoch with updates did not log."""
+    for name in criteria:
+        if name in LOGGED and name not in values:
+            refuse(
+                f"{type(agent).__name__} does not log the stop criterion {name!r}. "
+                f"Expected one of: {', '.join(sorted(values))}."
+            )
+        if name not in values:
+            refuse(unknown("stop criterion", name, values))

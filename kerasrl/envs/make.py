@@ -123,12 +123,12 @@ def _from_name(name, num_envs, env_config, render_mode, share):
     if needed is not None:
         raise ValueError(f"{name!r} needs a package that is not installed: {needed}.")
     kwargs = {} if env_config is None else env_config
-    _check_arguments(name, spec, kwargs)
     if render_mode is not None:
         kwargs = {**kwargs, "render_mode": render_mode}
     count = DEFAULT_NUM_ENVS if num_envs is None else num_envs
     envs = []
     try:
+        _check_arguments(name, spec, {} if env_config is None else env_config)
         for _ in range(count):
             envs.append(gymnasium.make(name, disable_env_checker=True, **kwargs))
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
@@ -156,8 +156,10 @@ def _find_spec(name):
                 f"The module {module!r} of {name!r} cannot be imported: {error}."
             ) from error
     specs = {}
-    for spec in gymnasium.registry.values():
-        specs[spec.id] = specs[spec.id.rpartition("-v")[0]] = spec
+    for spec in sorted(gymnasium.registry.values(), key=lambda x: x.version or 0):
+        specs[spec.id] = spec
+        if spec.version is not None:
+            specs[spec.id.rpartition("-v")[0]] = spec
     if env_id not in specs:
         raise unknown_env_error(name)
     return specs[env_id]
@@ -165,6 +167,8 @@ def _find_spec(name):
 
 def _check_arguments(name, spec, env_config):
     creator = spec.entry_point
+    if creator is None:
+        return  # Only a vector environment: `gymnasium.make` says so.
     if not callable(creator):
         creator = load_env_creator(creator)
     parameters = inspect.signature(creator).parameters.values()

@@ -61,7 +61,7 @@ KINDS = {
     "num_envs_per_worker": whole(1),
     "env_config": optional(MAPPING),
     "steps_per_epoch": optional(whole(1)),
-    "num_workers": whole(0),
+    "num_workers": optional(whole(0)),
     "worker_mode": optional(TEXT),
     "env_timeout": optional(POSITIVE),
     "train_batch_size": whole(1),
@@ -94,7 +94,7 @@ def from_rllib(config: dict[str, Any], arguments: Iterable[str]) -> dict[str, An
             )
     config = check_all(config, KINDS)
     translated: dict[str, Any] = {}
-    num_workers = config.get("num_workers", 0)
+    num_workers = config.get("num_workers") or 0
     # Without any, RLlib's environments are those of the learner.
     num_shares = max(1, num_workers)
     num_envs = config.get("num_envs_per_worker", 0) * num_shares

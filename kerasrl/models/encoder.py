@@ -14,8 +14,8 @@ class Encoder(keras.layers.Layer):
     Discrete leaves become one-hot vectors, floating leaves are normalized if asked
     for, arrays of `uint8` with rows and columns are divided by 255, and everything is
     flattened and concatenated. A space that is a single image (a `Box` of rank 3) stays
-    an image; where its first axis is the shortest, as in a stack of grey frames, it
-    becomes the last, which Keras takes for the channels.
+    an image; a first axis of less than a quarter of the others, as in a stack of grey
+    frames `(4, 84, 84)`, becomes the last, which Keras takes for the channels.
 
     Args:
         observation_space: A `gymnasium.spaces.Space`.
@@ -43,7 +43,7 @@ class Encoder(keras.layers.Layer):
             len(observation_space.shape) == 3
         )
         self.channels_first = self.is_image and (
-            observation_space.shape[0] < min(observation_space.shape[1:])
+            4 * observation_space.shape[0] < min(observation_space.shape[1:])
         )
         self.normalizers = [
             RunningNormalization() if normalize and _is_continuous(leaf) else None

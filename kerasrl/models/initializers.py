@@ -67,7 +67,10 @@ def make_initializer(name, scale, seed=None):
         if config.get("seed", 0) is not None:
             return name
         # A new one also without a seed: one object draws the same numbers every time.
-        return type(name).from_config({**config, "seed": seed})
+        try:
+            return type(name).from_config({**config, "seed": seed})
+        except TypeError:  # Not everybody's `get_config` is whole.
+            return name
     if name == "orthogonal":
         return keras.initializers.Orthogonal(gain=scale, seed=seed)
     if name == "normc":

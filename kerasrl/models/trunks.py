@@ -129,12 +129,6 @@ class CNN(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.filters = checks.filters(filters)
-        for spec in self.filters:
-            if len(spec) != 3:
-                raise ValueError(
-                    f"Received filters={filters!r}. Expected a sequence of "
-                    "(channels, kernel, stride), such as [(32, 8, 4), (64, 4, 2)]."
-                )
         self.hidden_units = checks.units("hidden_units", hidden_units)
         self.activation = checks.named("activation", activation, keras.activations)
         self.kernel_initializer = kernel_initializer

@@ -338,6 +338,17 @@ def test_pickle_is_refused(saved, tmp_path):
         kerasrl.load(damage(saved, tmp_path, change))
 
 
+def layer(name):
+    """What Keras writes for an operation of the module `keras.layers`, or elsewhere."""
+    module = "keras.layers" if name != "KerasTensor" else "keras.src.backend"
+    return {
+        "module": module,
+        "class_name": name,
+        "config": {},
+        "registered_name": None,
+    }
+
+
 def edit_config(saved, tmp_path, edit):
     def change(name, content):
         if name != "config.json":
@@ -400,6 +411,10 @@ def edit_config(saved, tmp_path, edit):
             "not registered",
         ),
         (lambda c: c["config"]["policy"]["config"].update(hidden_units=[3]), "fit"),
+        (lambda c: c["config"].update(gamma=3), "agent.kerasrl|damaged.kerasrl"),
+        (lambda c: c["config"].update(policy=layer("TFSMLayer")), "code"),
+        (lambda c: c["config"].update(policy=layer("TorchModuleWrapper")), "code"),
+        (lambda c: c["config"].update(policy=layer("KerasTensor")), "not registered"),
     ],
 )
 def test_strange_configurations_are_refused(saved, tmp_path, edit, message):
@@ -541,6 +556,7 @@ class Greedy(ActorCritic):
     ("changes", "message"),
     [
         ({"metrics_of": lambda batch: {"loss": 3.0}}, "'loss'.*another name"),
+        ({"metrics_of": lambda batch: {"explained_variance": 3.0}}, "another name"),
         ({"metrics_of": lambda batch: {"entropy": 3.0}}, "'entropy'.*another name"),
         ({"metrics_of": lambda batch: {"each": batch["rewards"]}}, "each=.*scalar"),
         ({"loss_of": lambda loss: None}, "custom_loss returned None"),

@@ -9,7 +9,7 @@ from commands import error, kerasrl
 
 import kerasrl as package
 from kerasrl.callbacks import run_logger
-from kerasrl.cli.stopping import LOGGED
+from kerasrl.logs import LOGGED
 
 CARTPOLE = ("train", "PPO", "CartPole-v1", "--steps", "10", "--progress", "none")
 #: A schedule whose argument is missing, and one whose name is wrong.
@@ -23,7 +23,7 @@ def results(tmp_path, monkeypatch):
     monkeypatch.setattr(run_logger, "RESULTS", tmp_path / "home" / "results")
     monkeypatch.chdir(tmp_path)
     yield
-    written = {"experiment.yaml", "own.py", "__pycache__"}
+    written = {"experiment.yaml", "kept", "own.py", "__pycache__"}
     assert {path.name for path in tmp_path.iterdir()} <= written
 
 
@@ -196,15 +196,23 @@ def test_stop_criteria(stop, expected):
 
 @pytest.mark.parametrize("directory", [[], ["--logdir", "deep/run"]])
 def test_what_only_training_can_refuse_leaves_nothing(directory):
-    # A metric of another algorithm; a checkpoint has been written by then.
+    # A metric of another algorithm.
     message = error(
         *("train", "A2C", "CartPole-v1", "--progress", "none", "--num-envs", 2),
-        *("--checkpoint-freq", 1, "--set", "steps_per_epoch=20", *directory),
-        *("--stop", '{"clip_fraction": 1}'),
+        *("--set", "steps_per_epoch=20", "--stop", '{"clip_fraction": 1}', *directory),
     )
     assert "A2C does not log the stop criterion 'clip_fraction'" in message
     message = error("train", "DQN", "Pendulum-v1", "--steps", 10, *directory)
     assert "needs a Discrete action space" in message
+
+
+def test_what_was_trained_stays(tmp_path):
+    error(
+        *("train", "A2C", "CartPole-v1", "--progress", "none", "--num-envs", 2),
+        *("--set", "steps_per_epoch=20", "--stop", '{"clip_fraction": 1}'),
+        *("--checkpoint-freq", 1, "--logdir", "kept"),
+    )
+    assert (tmp_path / "kept" / "checkpoint-2").exists()
 
 
 def test_a_directory_that_was_there_stays(tmp_path):

@@ -10,15 +10,16 @@ from kerasrl.models.initializers import make_initializer
 
 
 def test_stacks_of_grey_frames_get_their_channels_last():
-    frames = np.random.default_rng(0).integers(0, 255, (5, 4, 12, 10), dtype=np.uint8)
-    encoder = Encoder(spaces.Box(0, 255, (4, 12, 10), np.uint8))
+    frames = np.random.default_rng(0).integers(0, 255, (5, 2, 12, 10), dtype=np.uint8)
+    encoder = Encoder(spaces.Box(0, 255, (2, 12, 10), np.uint8))
     np.testing.assert_array_equal(encoder(frames), np.moveaxis(frames, 1, -1))
-    same = Encoder(spaces.Box(0, 255, (12, 10, 4), np.uint8))
-    np.testing.assert_array_equal(same(frames), frames)
+    for shape in ((12, 10, 2), (5, 9, 26), (6, 7, 8), (2, 3, 4), (4, 8, 8)):
+        images = np.zeros((1, *shape), np.uint8)
+        assert Encoder(spaces.Box(0, 255, shape, np.uint8))(images).shape[1:] == shape
     policy = ActorCritic(filters=[(3, 3, 2)], hidden_units=(8,))
-    policy.setup(spaces.Box(0, 255, (4, 12, 10), np.uint8), spaces.Discrete(2))
+    policy.setup(spaces.Box(0, 255, (2, 12, 10), np.uint8), spaces.Discrete(2))
     policy(policy.example_inputs(2))
-    assert policy.weights[0].shape == (3, 3, 4, 3)
+    assert policy.weights[0].shape == (3, 3, 2, 3)
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3)])
@@ -47,6 +48,19 @@ def test_initializers_without_a_seed_get_one():
     assert not np.array_equal(first, make_initializer(unseeded, 1.0, 4)((4, 4)))
     first, second = (make_initializer(unseeded, 1.0)((4, 4)) for _ in range(2))
     assert not np.array_equal(first, second)
+
+    class Partial(keras.initializers.Initializer):
+        def __init__(self, scale, seed=None):
+            self.scale, self.seed = scale, seed
+
+        def __call__(self, shape, dtype=None):
+            return keras.ops.full(shape, self.scale, dtype)
+
+        def get_config(self):
+            return {"seed": None}
+
+    partial = Partial(3.0)
+    assert make_initializer(partial, 1.0, 3) is partial
     for with_a_will in (keras.initializers.GlorotUniform(5), keras.initializers.Ones()):
         assert make_initializer(with_a_will, 1.0, 3) is with_a_will
 

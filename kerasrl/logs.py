@@ -1,0 +1,27 @@
+"""The names of what agents log; docs/metrics.md says what they mean."""
+
+LOGGED = (
+    "episode_return_mean",
+    "episode_return_min",
+    "episode_return_max",
+    "episode_length_mean",
+    "episodes",
+    "env_steps",
+    "steps_per_second",
+    "learning_rate",
+    "loss",
+    "policy_loss",
+    "value_loss",
+    "entropy",
+    "gradient_norm",
+    "explained_variance",
+    "clip_fraction",
+    "approximate_kl",
+    "gradient_steps",
+    "kl",
+    "kl_coef",
+    "td_error",
+    "q_value",
+    "critic_loss",
+    "temperature",
+)
