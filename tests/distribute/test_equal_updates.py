@@ -10,16 +10,19 @@ ALGORITHMS = ("PPO", "DQN", "SAC", "R2D2")
 OWN_METRICS = ("explained_variance",)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What one replica does."""
+    folder = tmp_path_factory.mktemp("whole")
+    launching.run("single", SCRIPT, folder)
+    return dict(np.load(folder / "0.npz"))
+
+
 # One test for each engine, so that processes are started once.
 @pytest.mark.parametrize("mode", ["mirrored:2", "multiworker", "horovod"])
-def test_parts_update_as_the_whole(mode, tmp_path):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    for folder in (whole, parts):
-        folder.mkdir()
-    launching.run("single", SCRIPT, whole)
-    launching.run(mode, SCRIPT, parts)
-    whole = dict(np.load(whole / "0.npz"))
-    parts = [dict(np.load(file)) for file in sorted(parts.glob("*.npz"))]
+def test_parts_update_as_the_whole(mode, whole, tmp_path):
+    launching.run(mode, SCRIPT, tmp_path)
+    parts = [dict(np.load(file)) for file in sorted(tmp_path.glob("*.npz"))]
     assert len(parts) == (1 if mode == "mirrored:2" else 2)
     for name in ALGORITHMS:
         check_weights_and_metrics(name, whole, parts)

@@ -6,8 +6,11 @@ import launching
 import pytest
 
 
-# One test for each engine, so that processes are started once.
-@pytest.mark.parametrize("mode", ["horovod", "multiworker"])
+# One test for each engine, so that processes are started once. What is tested is the
+# same for both; one is enough for every day.
+@pytest.mark.parametrize(
+    "mode", ["horovod", pytest.param("multiworker", marks=pytest.mark.slow)]
+)
 def test_two_ranks(mode, tmp_path):
     launching.run(mode, "whole_runs.py", tmp_path)
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
