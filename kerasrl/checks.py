@@ -19,14 +19,30 @@ _NO_NAMES = {
 }
 
 
+def nearest(name, known):
+    """Returns the end of a message about an unknown name: what was meant, or all.
+
+    Example:
+
+    ```python
+    nearest("reluu", ["elu", "relu"])  # "Did you mean 'relu'?"
+    ```
+    """
+    names = sorted(known)
+    lowered = {candidate.lower(): candidate for candidate in reversed(names)}
+    near = difflib.get_close_matches(name.lower(), lowered, n=1)
+    if near:
+        return f"Did you mean {lowered[near[0]]!r}?"
+    return f"Expected one of: {', '.join(names)}."
+
+
 def positive_integer(name, value, zero=False):
     """Returns an integer argument, or raises a ValueError unless it is positive.
 
     With `zero`, 0 is allowed.
     """
     # 1e6 is what people write for a million steps.
-    is_whole = is_number(value) and value % 1 == 0
-    if not is_whole or value < (0 if zero else 1):
+    if not _is_whole(value) or value < (0 if zero else 1):
         expected = "an integer >= 0" if zero else "a positive integer"
         raise ValueError(f"Received {name}={value!r}. Expected {expected}.")
     return int(value)
@@ -85,9 +101,10 @@ def keywords(name, value, function, taken=()):
     known = [key for key in inspect.signature(function).parameters if key not in taken]
     for key in value:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Expected any of {known}."
-            raise ValueError(f"Received {name}={value!r} with the key {key!r}. {hint}")
+            raise ValueError(
+                f"Received {name}={value!r} with the key {key!r}. "
+                f"{nearest(str(key), known)}"
+            )
     return value
 
 
@@ -95,9 +112,8 @@ def seed(value):
     """Returns a seed as an integer or `None`, or raises a ValueError."""
     if value is None:
         return None
-    is_whole = is_number(value) and value % 1 == 0
     # Keras takes 32 bits; layers have seeds of their own above this one.
-    if not is_whole or not 0 <= value < 2**31:
+    if not _is_whole(value) or not 0 <= value < 2**31:
         raise ValueError(
             f"Received seed={value!r}. Expected an integer from 0 to 2**31 - 1, or "
             "None."
@@ -167,11 +183,14 @@ def named(name, value, library):
         if not isinstance(value, str):
             raise ValueError(f"Received {name}={value!r}. {error}") from error
         known = [x.lower() for x in dir(library) if x[0] != "_" and x not in _NO_NAMES]
-        near = difflib.get_close_matches(str(value).lower(), known, 1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Keras has {sorted(known)}."
         raise ValueError(
-            f"Received {name}={value!r}, which Keras does not know. {hint}"
+            f"Received {name}={value!r}, which Keras does not know. "
+            f"{nearest(value, known)}"
         ) from error
+
+
+def _is_whole(value):
+    return is_number(value) and value % 1 == 0
 
 
 def _is_sequence(value):

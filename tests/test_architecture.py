@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "losses": set(),
     "distributions": {"losses"},
     "models": {"checks", "distributions", "losses", "spaces"},
-    "envs": {"spaces", "testing"},
+    "envs": {"checks", "spaces", "testing"},
     "replay": {"spaces"},
     "rollouts": {"envs", "replay", "spaces"},
     "distribute": {"losses"},

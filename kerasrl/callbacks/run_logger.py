@@ -89,7 +89,7 @@ class RunLogger(Callback):
             **{
                 name: value
                 for name, value in (logs or {}).items()
-                # Keras has made a float of it.
+                # `fit` logs floats.
                 if name != "env_steps"
             },
         }

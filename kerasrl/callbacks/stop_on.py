@@ -1,11 +1,11 @@
 """Stopping when a criterion is met."""
 
-import difflib
 import math
 import time
 from typing import Any
 
 from kerasrl.callbacks.callback import Callback
+from kerasrl.checks import nearest
 
 
 class StopOn(Callback):
@@ -72,11 +72,9 @@ class StopOn(Callback):
         values = {**(logs or {}), **self._counters(), "epochs": self._epochs}
         for name in self.criteria:
             if name not in values:
-                nearest = difflib.get_close_matches(name, values, n=1, cutoff=0.0)
                 raise ValueError(
-                    f"StopOn does not know {name!r}. Did you mean {nearest[0]!r}? "
-                    f"Expected one of: {', '.join(sorted(values))}. A callback that "
-                    "adds to the logs must come earlier in the list."
+                    f"StopOn does not know {name!r}. {nearest(name, values)} A "
+                    "callback that adds to the logs must come earlier in the list."
                 )
         self._check(values)
 

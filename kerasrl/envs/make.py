@@ -1,6 +1,5 @@
 """Making environments from whatever a user has."""
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -9,6 +8,7 @@ import gymnasium
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import VectorEnv
 
+from kerasrl.checks import nearest
 from kerasrl.envs.environments import Environments
 from kerasrl.envs.registration import (
     EnvContext,
@@ -178,11 +178,9 @@ def _check_arguments(name, spec, env_config):
     own = {each.name for each in parameters} - {"self"}
     for key in env_config:
         if key not in own | common:
-            near = difflib.get_close_matches(key, own | common, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else ""
             raise ValueError(
                 f"{name!r} has no argument {key!r} in env_config. "
-                f"{hint or 'Expected one of: ' + ', '.join(sorted(own)) + '.'}"
+                f"{nearest(key, own | common)}"
             )
 
 

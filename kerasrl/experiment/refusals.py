@@ -3,13 +3,14 @@
 Every message names the setting, what was received and the nearest valid choice.
 """
 
-import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, NoReturn
 
 import click
+
+from kerasrl.checks import nearest
 
 #: What counts steps has 64 bits.
 LARGEST = 2**63 - 1
@@ -25,16 +26,6 @@ def first_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the one that was meant, or all."""
-    names = sorted(known)
-    lowered = {candidate.lower(): candidate for candidate in reversed(names)}
-    near = difflib.get_close_matches(name.lower(), lowered, n=1)
-    if near:
-        return f"Did you mean {lowered[near[0]]!r}?"
-    return f"Expected one of: {', '.join(names)}."
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
