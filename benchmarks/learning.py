@@ -8,13 +8,15 @@ policy at the end; *best* is the one with the highest return in evaluations of 1
 episodes during training (other episodes than the 100). An experiment passes when enough
 seeds reach its gate.
 
-Experiments with Stable-Baselines3 beside them train it with the same hyperparameters
-and seeds, and compare the mean training return over the whole run: the mean, over the
-steps of the run, of the average return of the latest 100 episodes (that is, the area
-under the usual curve).
+Experiments with Stable-Baselines3 beside them (all whose algorithm it has) train it
+with the same hyperparameters and seeds, and compare the training return: the mean, over
+the steps of the run, of the average return of the latest 100 episodes (that is, the
+area under the usual curve). Ours is "lower" if its mean over the seeds is below theirs
+by more than two standard errors of the difference.
 
 Results go to `benchmarks/results/learning.json` and `.md`; experiments that are not
-named keep their last results there.
+named keep their last results there, and with `--only` so do the runs of the other
+library.
 """
 
 import argparse
@@ -33,6 +35,7 @@ from off_policy_experiments import off_policy_experiments
 
 RESULTS = Path(__file__).parent / "results"
 EVALUATION_EPISODES = 100
+LIBRARIES = ("kerasrl", "stable_baselines3")
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,8 @@ EXPERIMENTS = {
         gate=475,
         required=0.8,
         checkpoint="best",
+        # Its defaults are ours: RMSprop with epsilon outside the root, 7e-4.
+        sb3={},
     ),
     "pg-cartpole": Experiment(
         algorithm="PG",
@@ -143,6 +148,13 @@ EXPERIMENTS = {
             "gae_lambda": 0.95,
             "normalize_rewards": True,
         },
+        sb3={
+            "n_steps": 256,
+            "n_epochs": 10,
+            "batch_size": 64,
+            "gamma": 0.9,
+            "gae_lambda": 0.95,
+        },
     ),
     "ppo-acrobot": Experiment(
         algorithm="PPO",
@@ -152,6 +164,7 @@ EXPERIMENTS = {
         required=0.8,
         policy={"normalize_observations": True},
         settings={"gae_lambda": 0.94},
+        sb3={"n_steps": 128, "n_epochs": 10, "batch_size": 256, "gae_lambda": 0.94},
     ),
     "ppo-recurrent": Experiment(
         algorithm="PPO",
@@ -189,7 +202,9 @@ def main():
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--no-sb3", action="store_true", help="only kerasrl")
+    parser.add_argument(
+        "--only", choices=LIBRARIES, help="keep the other library's last runs"
+    )
     parser.add_argument("--steps", type=int, help="other than the experiment's")
     parser.add_argument("--output", type=Path, default=RESULTS / "learning")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
@@ -208,20 +223,24 @@ def main():
     path = arguments.output.with_suffix(".json")
     report = json.loads(path.read_text()) if path.exists() else {}
     for name in names:
-        report[name] = run_experiment(name, arguments)
+        report[name] = run_experiment(name, arguments, report.get(name))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(report, indent=2) + "\n")
         arguments.output.with_suffix(".md").write_text(markdown(report) + "\n")
     print(markdown({name: report[name] for name in names}))
-    if not all(report[name]["passed"] for name in names):
+    trained = [name for name in names if "kerasrl" in report[name]["runs"]]
+    if not all(judge(EXPERIMENTS[n], report[n]["runs"])[1] for n in trained):
         sys.exit(1)
 
 
-def run_experiment(name, arguments):
+def run_experiment(name, arguments, last):
     experiment = EXPERIMENTS[name]
-    libraries = ["kerasrl"]
-    if experiment.sb3 is not None and not arguments.no_sb3:
-        libraries.append("stable_baselines3")
+    compared = [] if experiment.sb3 is None else LIBRARIES[1:]
+    libraries = [
+        library
+        for library in (LIBRARIES[0], *compared)
+        if arguments.only in (None, library)
+    ]
     jobs = [(library, seed) for seed in range(arguments.seeds) for library in libraries]
 
     def run(job):
@@ -244,32 +263,50 @@ def run_experiment(name, arguments):
 
     with ThreadPoolExecutor(arguments.jobs) as pool:
         results = list(pool.map(run, jobs))
-    by_library = {
-        library: [
-            r for (lib, _), r in zip(jobs, results, strict=True) if lib == library
+    by_library = {} if last is None or arguments.only is None else dict(last["runs"])
+    for library in libraries:
+        by_library[library] = [
+            result
+            for (of, _), result in zip(jobs, results, strict=True)
+            if of == library
         ]
-        for library in libraries
-    }
-    returns = [run[experiment.checkpoint] for run in by_library["kerasrl"]]
-    reached = [
-        value < experiment.gate if experiment.below else value >= experiment.gate
-        for value in returns
-    ]
-    passed = sum(reached) >= experiment.required * len(reached) - 1e-9
-    if "stable_baselines3" in by_library:
-        ours, theirs = (
-            statistics.mean(run["training_return"] for run in by_library[library])
-            for library in libraries
-        )
-        passed = passed and ours >= theirs
     return {
         "command": f"python benchmarks/learning.py {name} --seeds {arguments.seeds}",
         "steps": arguments.steps or experiment.steps,
-        "reached": sum(reached),
-        "seeds": len(reached),
-        "passed": passed,
         "runs": by_library,
     }
+
+
+def judge(experiment, runs):
+    """Says how many of our seeds reach the gate, and whether the experiment passes.
+
+    Args:
+        experiment: The `Experiment`.
+        runs: Dict from library to list of results, one for each seed.
+
+    Returns:
+        Tuple of an integer and a bool.
+    """
+    ours = runs["kerasrl"]
+    returns = [run[experiment.checkpoint] for run in ours]
+    reached = sum(
+        value < experiment.gate if experiment.below else value >= experiment.gate
+        for value in returns
+    )
+    passed = reached >= experiment.required * len(returns) - 1e-9
+    return reached, passed and not is_lower(ours, runs.get("stable_baselines3"))
+
+
+def is_lower(ours, theirs):
+    """Whether our training return is lower than theirs beyond the spread of seeds."""
+    if not theirs:
+        return False
+    samples = [[run["training_return"] for run in runs] for runs in (ours, theirs)]
+    if min(map(len, samples)) < 2:
+        return False
+    difference = statistics.mean(samples[0]) - statistics.mean(samples[1])
+    error = sum(statistics.variance(each) / len(each) for each in samples) ** 0.5
+    return difference < -2.0 * error
 
 
 # The two libraries --------------------------------------------------------------
@@ -370,6 +407,8 @@ def train_sb3(experiment, steps, seed):
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
+    from stable_baselines3.common.noise import NormalActionNoise
+    from stable_baselines3.common.vec_env import VecNormalize
 
     class Episodes(BaseCallback):
         def __init__(self):
@@ -389,13 +428,24 @@ def train_sb3(experiment, steps, seed):
         if experiment.anneal:
             settings["learning_rate"] = lambda remaining: rate * remaining
             settings["clip_range"] = lambda remaining: 0.2 * remaining
+    if "noise_scale" in settings:
+        scale = settings.pop("noise_scale")
+        settings["action_noise"] = NormalActionNoise(np.zeros(1), np.full(1, scale))
     envs = make_vec_env(experiment.env, n_envs=experiment.num_envs, seed=seed)
+    test = make_vec_env(experiment.env, n_envs=8, seed=20_000 + seed)
+    observations = experiment.policy.get("normalize_observations", False)
+    rewards = experiment.settings.get("normalize_rewards", False)
+    if observations or rewards:
+        gamma = experiment.settings.get("gamma", 0.99)
+        options = {"norm_obs": observations, "norm_reward": rewards, "gamma": gamma}
+        envs = VecNormalize(envs, **options)
+        test = VecNormalize(test, training=False, **{**options, "norm_reward": False})
+        test.obs_rms = envs.obs_rms
     model = getattr(stable_baselines3, experiment.algorithm)(
         "MlpPolicy", envs, seed=seed, device="cpu", **settings
     )
     episodes = Episodes()
     model.learn(steps, callback=episodes)
-    test = make_vec_env(experiment.env, n_envs=8, seed=20_000 + seed)
     mean, _ = evaluate_policy(model, test, EVALUATION_EPISODES, deterministic=True)
     return {"final": float(mean), "training_return": area(episodes.ends, steps)}
 
@@ -427,30 +477,41 @@ def area(ends, steps, points=1000, window=100):
 def markdown(report):
     lines = [
         "| experiment | steps | gate | seeds that reach it | return by seed | training "
-        "return | Stable-Baselines3 | passed |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "return | Stable-Baselines3's | its final returns | passed |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, entry in report.items():
-        experiment = EXPERIMENTS[name]
-        runs = entry["runs"]["kerasrl"]
+        experiment, runs = EXPERIMENTS[name], entry["runs"]
+        if "kerasrl" not in runs:
+            continue
+        reached, passed = judge(experiment, runs)
+        ours, theirs = runs["kerasrl"], runs.get("stable_baselines3")
         sign = "<" if experiment.below else ">="
-        returns = ", ".join(f"{run[experiment.checkpoint]:.0f}" for run in runs)
-        training = statistics.mean(run["training_return"] for run in runs)
-        theirs = entry["runs"].get("stable_baselines3")
-        compared = "-"
-        if theirs:
-            mean = statistics.mean(run["training_return"] for run in theirs)
-            final = ", ".join(f"{run['final']:.0f}" for run in theirs)
-            compared = f"training {mean:.1f}; final {final}"
-        lines.append(
-            f"| {name} ({experiment.env}, {experiment.checkpoint}) | "
-            f"{entry['steps']:,} | {sign} {experiment.gate:g} on "
-            f"{experiment.required:.0%} | {entry['reached']} of {entry['seeds']} | "
-            f"{returns} | {training:.1f} | {compared} | "
-            f"{'yes' if entry['passed'] else 'no'} |"
-        )
+        cells = [
+            f"{name} ({experiment.env}, {experiment.checkpoint})",
+            f"{entry['steps']:,}",
+            f"{sign} {experiment.gate:g} on {experiment.required:.0%}",
+            f"{reached} of {len(ours)}",
+            listed(ours, experiment.checkpoint),
+            spread(ours),
+            spread(theirs) if theirs else "-",
+            listed(theirs, "final") if theirs else "-",
+            "yes" if passed else "no",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     commands = sorted({entry["command"] for entry in report.values()})
-    return "\n".join([*lines, "", *(f"`{command}`" for command in commands)])
+    note = "Training return: mean and standard deviation over the seeds."
+    return "\n".join([*lines, "", note, "", *(f"`{command}`" for command in commands)])
+
+
+def listed(runs, checkpoint):
+    return ", ".join(f"{run[checkpoint]:.0f}" for run in runs)
+
+
+def spread(runs):
+    values = [run["training_return"] for run in runs]
+    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{deviation}"
 
 
 if __name__ == "__main__":

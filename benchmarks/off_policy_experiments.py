@@ -33,6 +33,33 @@ ZOO_ACROBOT = {
         "max_grad_norm": 10,
     },
 }
+#: The same for Stable-Baselines3, which has none of the improvements.
+SB3_DQN = {
+    "buffer_size": 100_000,
+    "learning_starts": 1_000,
+    "batch_size": 64,
+    "train_freq": 256,
+    "gradient_steps": 128,
+    # Below the steps between updates: once for all gradient steps, as above.
+    "target_update_interval": 10,
+    "exploration_fraction": 8_000 / 50_000,
+    "exploration_final_eps": 0.04,
+    "max_grad_norm": 10,
+    "policy_kwargs": {"net_arch": [256, 256]},
+}
+SB3_ACROBOT = {
+    "buffer_size": 50_000,
+    "learning_starts": 500,
+    "batch_size": 128,
+    # Steps of all eight environments, so 32; as many gradient steps follow.
+    "train_freq": 4,
+    "gradient_steps": -1,
+    "target_update_interval": 250,
+    "exploration_fraction": 6_000 / 30_000,
+    "exploration_final_eps": 0.1,
+    "max_grad_norm": 10,
+    "policy_kwargs": {"net_arch": [256, 256]},
+}
 #: What each improvement sets.
 IMPROVEMENTS = {
     "double": {"double": True},
@@ -62,6 +89,16 @@ PENDULUM = {
     "settings": {"gamma": 0.98, "batch_size": 128, "updates_per_call": 16},
     "policy": {"hidden_units": (64, 64)},
 }
+SB3_PENDULUM = {
+    "gamma": 0.98,
+    "batch_size": 128,
+    "buffer_size": 100_000,
+    "learning_starts": 1_000,
+    # Two steps of eight environments, then sixteen gradient steps.
+    "train_freq": 2,
+    "gradient_steps": -1,
+    "policy_kwargs": {"net_arch": [64, 64]},
+}
 
 
 def off_policy_experiments(experiment):
@@ -79,6 +116,7 @@ def off_policy_experiments(experiment):
             required=1.0,
             checkpoint="best",
             evaluations=50,
+            sb3=SB3_DQN,
             **ZOO_DQN,
         ),
         "dqn-acrobot": experiment(
@@ -89,6 +127,7 @@ def off_policy_experiments(experiment):
             required=1.0,
             checkpoint="best",
             evaluations=15,
+            sb3=SB3_ACROBOT,
             **ZOO_ACROBOT,
         ),
     }
@@ -106,9 +145,13 @@ def off_policy_experiments(experiment):
             evaluations=50,
             **changed,
         )
-    for algorithm in ("DDPG", "TD3", "SAC"):
+    for algorithm, noise in (
+        ("DDPG", {"noise_scale": 0.1}),
+        ("TD3", {"noise_scale": 0.1}),
+        ("SAC", {}),
+    ):
         experiments[f"{algorithm.lower()}-pendulum"] = experiment(
-            algorithm=algorithm, **PENDULUM
+            algorithm=algorithm, sb3={**SB3_PENDULUM, **noise}, **PENDULUM
         )
     experiments["sac-discrete-cartpole"] = experiment(
         algorithm="SAC",

@@ -13,6 +13,7 @@ from kerasrl.losses import (
     standardize,
     value_loss,
 )
+from kerasrl.optimizers import RMSprop
 
 
 @keras.saving.register_keras_serializable("kerasrl")
@@ -70,7 +71,7 @@ class A2C(OnPolicyAgent):
         )
 
     def default_optimizer(self):
-        return keras.optimizers.RMSprop(7e-4, rho=0.99, epsilon=1e-5)
+        return RMSprop(7e-4, rho=0.99, epsilon=1e-5)
 
     def targets(self, rollout):
         outputs, next_values = updates.rollout_outputs(self.policy, rollout)

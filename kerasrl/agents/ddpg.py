@@ -8,6 +8,7 @@ from kerasrl.agents import exploration, plans
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.agents.targets import frozen
 from kerasrl.models import ActionValuePolicy, DeterministicActorCritic
+from kerasrl.optimizers import Adam
 
 
 @keras.saving.register_keras_serializable("kerasrl")
@@ -58,7 +59,7 @@ class DDPG(OffPolicyAgent):
         return {"num_critics": 1}
 
     def default_optimizer(self):
-        return keras.optimizers.Adam(1e-3)
+        return Adam(1e-3, epsilon=1e-8)
 
     def acting_state(self):
         return exploration.noise_state(self)

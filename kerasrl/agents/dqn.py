@@ -7,6 +7,7 @@ from kerasrl import checks, losses
 from kerasrl.agents import exploration, plans
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import NoiseScope, QFunction, QNetwork
+from kerasrl.optimizers import Adam
 
 
 @keras.saving.register_keras_serializable("kerasrl")
@@ -159,7 +160,7 @@ class DQN(OffPolicyAgent):
         return made
 
     def default_optimizer(self):
-        return keras.optimizers.Adam(5e-4)
+        return Adam(5e-4, epsilon=1e-8)
 
     def exploration_inputs(self, num_envs):
         return exploration.epsilon_inputs(self, num_envs)

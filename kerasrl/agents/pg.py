@@ -13,6 +13,7 @@ from kerasrl.losses import (
     standardize,
     value_loss,
 )
+from kerasrl.optimizers import Adam
 
 
 @keras.saving.register_keras_serializable("kerasrl")
@@ -71,7 +72,7 @@ class PG(OnPolicyAgent):
         )
 
     def default_optimizer(self):
-        return keras.optimizers.Adam(3e-3, epsilon=1e-5)
+        return Adam(3e-3, epsilon=1e-5)
 
     @property
     def uses_values(self):

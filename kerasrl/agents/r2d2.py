@@ -7,6 +7,7 @@ from kerasrl import checks, losses
 from kerasrl.agents import acting, exploration, plans, updates
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import QFunction, QNetwork
+from kerasrl.optimizers import Adam
 from kerasrl.replay import SequenceReplayBuffer
 
 
@@ -111,7 +112,7 @@ class R2D2(OffPolicyAgent):
             )
 
     def default_optimizer(self):
-        return keras.optimizers.Adam(5e-4)
+        return Adam(5e-4, epsilon=1e-8)
 
     def make_buffer(self, num_envs):
         options = dict(self.replay or {})

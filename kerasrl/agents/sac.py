@@ -11,6 +11,7 @@ from kerasrl.agents import acting, exploration
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.agents.targets import frozen
 from kerasrl.models import ActionValuePolicy, SoftActorCritic
+from kerasrl.optimizers import Adam
 
 
 @keras.saving.register_keras_serializable("kerasrl")
@@ -77,7 +78,7 @@ class SAC(OffPolicyAgent):
         )
 
     def default_optimizer(self):
-        return keras.optimizers.Adam(1e-3)
+        return Adam(1e-3, epsilon=1e-8)
 
     def build(self, observation_space, action_space):
         super().build(observation_space, action_space)

@@ -6,6 +6,7 @@ from kerasrl.agents import exploration, plans
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.losses import q_learning_targets, select_actions, td_errors, td_loss
 from kerasrl.models import QFunction, QNetwork
+from kerasrl.optimizers import Adam
 
 
 @keras.saving.register_keras_serializable("kerasrl")
@@ -55,7 +56,7 @@ class SimpleQ(OffPolicyAgent):
         self.exploration = plans.rates("exploration", exploration)
 
     def default_optimizer(self):
-        return keras.optimizers.Adam(1e-3)
+        return Adam(1e-3, epsilon=1e-8)
 
     def exploration_inputs(self, num_envs):
         return exploration.epsilon_inputs(self, num_envs)

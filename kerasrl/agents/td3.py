@@ -9,6 +9,7 @@ from kerasrl.agents import exploration, plans, updates
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.agents.targets import frozen
 from kerasrl.models import ActionValuePolicy, DeterministicActorCritic
+from kerasrl.optimizers import Adam
 
 
 @keras.saving.register_keras_serializable("kerasrl")
@@ -67,7 +68,7 @@ class TD3(OffPolicyAgent):
         self.seed_generator = keras.random.SeedGenerator(self.seed)
 
     def default_optimizer(self):
-        return keras.optimizers.Adam(1e-3)
+        return Adam(1e-3, epsilon=1e-8)
 
     @property
     def own_variables(self):
