@@ -6,6 +6,7 @@ Imports no TensorFlow.
 from kerasrl.envs.check import check_env
 from kerasrl.envs.environments import Environments, EnvStep
 from kerasrl.envs.make import make_envs
+from kerasrl.envs.protocol import EnvProtocolError
 from kerasrl.envs.registration import EnvContext, register_env, registered_envs
 from kerasrl.envs.serial import SerialEnvironments
 from kerasrl.envs.spaces import clip_actions
@@ -13,6 +14,7 @@ from kerasrl.envs.vector import VectorEnvironments
 
 __all__ = [
     "EnvContext",
+    "EnvProtocolError",
     "EnvStep",
     "Environments",
     "SerialEnvironments",
