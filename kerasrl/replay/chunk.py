@@ -131,7 +131,7 @@ def _read_final(rollout, observation_columns):
         raise ValueError(
             "A replay buffer needs the final observation of every step that ended an "
             f"episode. Received: {len(time)} of {count} in rollout.final; missing "
-            f"[time, env]: {missing[:5]}. Make the collector with final='ended'."
+            f"[time, env]: {missing[:5]}. Make the collector with all_finals=True."
         )
     leaves = observation_columns.flatten(final["observations"], (count,))
     return time, env, leaves

@@ -65,7 +65,7 @@ class StreamBuffer:
 
         Args:
             rollout: `kerasrl.rollouts.Rollout` `[T, B, ...]` of a collector made with
-                `final="ended"`. Fillers (`valid` False) are not learnt from.
+                `all_finals=True`. Fillers (`valid` False) are not learnt from.
 
         Raises:
             ValueError: It does not fit the buffer, final observations are missing, or

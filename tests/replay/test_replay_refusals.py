@@ -28,7 +28,7 @@ class TestRefusals:
             None,
             {key: value[1:] for key, value in rollout.final.items()},
         ):
-            with pytest.raises(ValueError, match="final='ended'"):
+            with pytest.raises(ValueError, match="collector with all_finals=True"):
                 number_buffer(9).add(dataclasses.replace(rollout, final=final))
 
     def test_slices(self):
