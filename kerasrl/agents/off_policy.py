@@ -139,7 +139,7 @@ class OffPolicyAgent(Agent):
                 "learns from sequences."
             )
         if self.target is None:
-            self.target = TargetNetwork(self.policy, self.target_sources())
+            self.target = TargetNetwork(self.target_sources())
 
     def target_sources(self):
         """Returns the variables that the target network follows."""

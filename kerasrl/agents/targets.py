@@ -1,7 +1,5 @@
 """Running a policy with other values in its variables."""
 
-import contextlib
-
 import keras
 import tensorflow as tf
 
@@ -13,31 +11,29 @@ class TargetNetwork:
     model.
 
     Args:
-        policy: A `kerasrl.models.Policy` with weights.
-        variables: List of variables to follow, of the policy.
+        variables: List of variables to follow, of a `kerasrl.models.Policy`.
 
     Example:
 
     ```python
-    target = TargetNetwork(policy, policy.trainable_variables)
+    target = TargetNetwork(policy.trainable_variables)
     with target.scope():
         next_q_values = policy(next_inputs)["q_values"]
     target.follow(tau=0.005)
     ```
     """
 
-    def __init__(self, policy, variables):
+    def __init__(self, variables):
         self.sources = list(variables)
         self.variables = [
             keras.Variable(variable, trainable=False, name=f"target_{variable.name}")
             for variable in self.sources
         ]
-        self.policy = policy
 
     def scope(self):
         """Within it, the variables followed have the values of the copies."""
         pairs = zip(self.sources, self.variables, strict=True)
-        return replaced(self.policy, [(s, v.value) for s, v in pairs])
+        return replaced([(s, v.value) for s, v in pairs])
 
     def follow(self, tau):
         """Moves the copies towards the variables by a share `tau`, 1 to equal them."""
@@ -59,23 +55,32 @@ def frozen(policy):
     ```
     """
     variables = policy.critic_variables()
-    return replaced(policy, [(v, tf.stop_gradient(v.value)) for v in variables])
+    return replaced([(v, tf.stop_gradient(v.value)) for v in variables])
 
 
-@contextlib.contextmanager
-def replaced(policy, values):
-    """Within it, variables of a policy have other values.
+def replaced(values):
+    """Returns a scope in which variables have other values.
+
+    Whatever else is assigned inside is assigned for good. Random generators in
+    particular move on, wherever they are kept: else the next draw would repeat these.
 
     Args:
-        policy: A `kerasrl.models.Policy` with weights.
-        values: List of pairs of a variable and a tensor.
+        values: List of pairs of a `keras.Variable` and a tensor.
     """
-    with keras.StatelessScope(values) as scope:
-        yield
-    # Random generators move on, else the next draw would repeat these. Keras keeps
-    # their state as integers, of a type that depends on the backend.
-    for variable in policy.variables:
-        if variable.dtype in ("int64", "uint32"):
-            moved = scope.get_current_value(variable)
-            if moved is not None:
-                variable.assign(moved)
+    return _ReplacedValues(values)
+
+
+class _ReplacedValues(keras.StatelessScope):
+    """A stateless scope that only holds the state it was given."""
+
+    def add_update(self, update):
+        variable, value = update
+        if self.get_current_value(variable) is not None:
+            super().add_update(update)
+            return
+        # At once and not at the end: inside a loop in the graph, that is too late.
+        self.__exit__()
+        try:
+            variable.assign(value)
+        finally:
+            self.__enter__()

@@ -24,7 +24,7 @@ def q_network(**arguments):
 
 def test_scope_runs_the_policy_with_the_copies():
     policy = q_network()
-    target = TargetNetwork(policy, policy.trainable_variables)
+    target = TargetNetwork(policy.trainable_variables)
     before = policy({"observations": X})["q_values"].numpy()
     for variable in policy.trainable_variables:
         variable.assign(2.0 * variable.numpy() + 1.0)
@@ -38,7 +38,7 @@ def test_scope_runs_the_policy_with_the_copies():
 
 def test_no_gradient_reaches_the_weights_through_the_copies():
     policy = q_network()
-    target = TargetNetwork(policy, policy.trainable_variables)
+    target = TargetNetwork(policy.trainable_variables)
     with tf.GradientTape() as tape, target.scope():
         loss = tf.reduce_sum(policy({"observations": X})["q_values"])
     gradients = tape.gradient(loss, [v.value for v in policy.trainable_variables])
@@ -47,7 +47,7 @@ def test_no_gradient_reaches_the_weights_through_the_copies():
 
 def test_random_generators_move_on_inside_the_scope():
     policy = q_network(noisy=True)
-    target = TargetNetwork(policy, policy.trainable_variables)
+    target = TargetNetwork(policy.trainable_variables)
     draws = []
     for _ in range(3):
         with target.scope(), kerasrl.models.NoiseScope(stream=1):
@@ -59,7 +59,7 @@ def test_random_generators_move_on_inside_the_scope():
 @pytest.mark.parametrize("tau", [0.0, 0.25, 1.0])
 def test_follow(tau):
     policy = q_network()
-    target = TargetNetwork(policy, policy.trainable_variables)
+    target = TargetNetwork(policy.trainable_variables)
     old = values(target.variables)
     for variable in policy.trainable_variables:
         variable.assign(variable + 1.0)

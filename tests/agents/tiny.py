@@ -19,8 +19,10 @@ def _on_policy(agent_class, **defaults):
 
 
 def _recurrent(agent_class, **defaults):
-    policy = {"cell": "lstm", "cell_units": 8, "previous_inputs": True}
-    return lambda **kw: agent_class(policy=policy, **{**defaults, **kw})
+    made = {"cell": "lstm", "cell_units": 8, "previous_inputs": True}
+    return lambda policy=None, **kw: agent_class(
+        policy={**made, **(policy or {})}, **{**defaults, **kw}
+    )
 
 
 def _replay(agent_class, policy=None, **defaults):
