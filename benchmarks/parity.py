@@ -1,10 +1,11 @@
-"""PPO's update against that of Stable-Baselines3, weight by weight.
+"""Updates of PPO and A2C against those of Stable-Baselines3, weight by weight.
 
-    python benchmarks/parity.py [--iterations 6]
+    python benchmarks/parity.py [PPO | A2C] [--iterations 6]
 
 Stable-Baselines3 collects rollouts on CartPole-v1. Both libraries start from the same
-weights and learn from the same rollouts: advantages, twenty epochs, clipping, Adam. The
-table shows how far weights moved in each iteration, and how far apart they came.
+weights and learn from the same rollouts: advantages, losses, clipping, optimizer (PPO:
+twenty epochs). The table shows how far weights moved in each iteration, and how far
+apart they came.
 
 Needs the extra `bench`: `pip install -e ".[bench]"`.
 """
@@ -22,23 +23,45 @@ from stable_baselines3.common.env_util import make_vec_env
 import kerasrl
 from kerasrl.agents.compiled import CompiledUpdate
 
-STEPS, ENVS, TOLERANCE = 32, 8, 1e-4
+ENVS, TOLERANCE = 8, 1e-4
 PARTS = ("policy_net", "value_net")
+#: Of each algorithm, the steps of a rollout, then our settings and theirs.
+SETTINGS = {
+    "PPO": (
+        32,
+        {
+            "num_epochs": 20,
+            "minibatch_size": 32 * ENVS,
+            "gamma": 0.98,
+            "gae_lambda": 0.8,
+        },
+        {
+            "n_epochs": 20,
+            "batch_size": 32 * ENVS,
+            "gamma": 0.98,
+            "gae_lambda": 0.8,
+            "learning_rate": 1e-3,
+        },
+    ),
+    "A2C": (5, {}, {}),
+}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("algorithm", nargs="?", default="PPO", choices=SETTINGS)
     parser.add_argument("--iterations", type=int, default=6)
-    iterations = parser.parse_args().iterations
-    theirs = make_theirs()
-    ours = make_ours(get_weights(theirs))
+    arguments = parser.parse_args()
+    steps, own_settings, their_settings = SETTINGS[arguments.algorithm]
+    theirs = make_theirs(arguments.algorithm, steps, their_settings)
+    ours = make_ours(arguments.algorithm, steps, own_settings, get_weights(theirs))
     update = CompiledUpdate(ours, ours._targets_and_update)
     settings = ours.settings()
     print("iteration  largest move  largest difference")
     worst = 0.0
-    for iteration in range(iterations):
+    for iteration in range(arguments.iterations):
         before = get_weights(theirs)
-        rollout = collect(theirs)
+        rollout = collect(theirs, steps)
         update(rollout, settings, ours.minibatches(rollout))
         theirs.train()
         after = get_weights(theirs)
@@ -49,33 +72,21 @@ def main():
     sys.exit(worst > TOLERANCE)
 
 
-def make_theirs():
+def make_theirs(algorithm, steps, settings):
     envs = make_vec_env("CartPole-v1", n_envs=ENVS, seed=0)
-    model = stable_baselines3.PPO(
-        "MlpPolicy",
-        envs,
-        n_steps=STEPS,
-        n_epochs=20,
-        batch_size=STEPS * ENVS,
-        gamma=0.98,
-        gae_lambda=0.8,
-        learning_rate=1e-3,
-        seed=0,
-        device="cpu",
+    model = getattr(stable_baselines3, algorithm)(
+        "MlpPolicy", envs, n_steps=steps, seed=0, device="cpu", **settings
     )
-    model._setup_learn(STEPS * ENVS)
+    model._setup_learn(steps * ENVS)
     return model
 
 
-def make_ours(weights):
-    agent = kerasrl.PPO(
-        rollout_length=STEPS,
-        num_epochs=20,
-        minibatch_size=STEPS * ENVS,
-        gamma=0.98,
-        gae_lambda=0.8,
-    )
-    agent.compile(kerasrl.optimizers.Adam(1e-3, epsilon=1e-5), jit_compile=False)
+def make_ours(algorithm, steps, settings, weights):
+    agent = getattr(kerasrl, algorithm)(rollout_length=steps, **settings)
+    optimizer = agent.default_optimizer()
+    if algorithm == "PPO":
+        optimizer.learning_rate = 1e-3
+    agent.compile(optimizer, jit_compile=False)
     env = gymnasium.make("CartPole-v1")
     agent.build(env.observation_space, env.action_space)
     agent.set_weights(weights)
@@ -91,12 +102,12 @@ def get_weights(model):
     return [array for pair in pairs for array in pair]
 
 
-def collect(model):
+def collect(model, steps):
     """One rollout of theirs, as our update takes it."""
     callbacks = CallbackList([])
     callbacks.init_callback(model)
     buffer = model.rollout_buffer
-    model.collect_rollouts(model.env, callbacks, buffer, STEPS)
+    model.collect_rollouts(model.env, callbacks, buffer, steps)
     starts = buffer.episode_starts.astype(bool)
     ended = np.concatenate([starts[1:], model._last_episode_starts[None].astype(bool)])
     actions = buffer.actions[..., 0].astype(np.int64)
