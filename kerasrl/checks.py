@@ -2,11 +2,14 @@
 
 import difflib
 import inspect
+import math
 import numbers
 from collections.abc import Iterable
 
 import numpy as np
 
+#: What counts steps has 64 bits.
+_LARGEST = 2**63 - 1
 #: What the modules of Keras hold besides what `get` makes by name.
 _NO_NAMES = {
     "LossScaleOptimizer",
@@ -42,29 +45,48 @@ def positive_integer(name, value, zero=False):
     With `zero`, 0 is allowed.
     """
     # 1e6 is what people write for a million steps.
-    if not _is_whole(value) or value < (0 if zero else 1):
+    if not _is_whole(value) or not (0 if zero else 1) <= value <= _LARGEST:
         expected = "an integer >= 0" if zero else "a positive integer"
         raise ValueError(f"Received {name}={value!r}. Expected {expected}.")
     return int(value)
 
 
-def positive(name, value, zero=False):
+def natural(name, value):
+    """Returns an integer argument, or raises a ValueError if it is negative."""
+    return positive_integer(name, value, zero=True)
+
+
+def finite(name, value):
+    """Returns a float argument, or raises a ValueError unless it is a number."""
+    if not is_number(value):
+        raise ValueError(f"Received {name}={value!r}. Expected a finite number.")
+    return float(value)
+
+
+def positive(name, value, zero=False, optional=None):
     """Returns a number or `None`, or raises a ValueError unless it is positive.
 
-    With `zero`, 0 is allowed and `None` is not.
+    With `zero`, 0 is allowed. With `optional`, `None` is; it is by default unless 0 is.
     """
-    if value is None and not zero:
+    optional = not zero if optional is None else optional
+    if value is None and optional:
         return None
     if is_number(value) and (value > 0 or (zero and value == 0)):
         return float(value)
-    expected = "a number >= 0" if zero else "a positive number or None"
-    raise ValueError(f"Received {name}={value!r}. Expected {expected}.")
+    expected = "a number >= 0" if zero else "a positive number"
+    raise ValueError(
+        f"Received {name}={value!r}. Expected {expected}{' or None' * optional}."
+    )
 
 
-def fraction(name, value):
-    """Returns a float argument, or raises a ValueError unless it lies in [0, 1]."""
-    if not is_number(value) or not 0.0 <= value <= 1.0:
-        raise ValueError(f"Received {name}={value!r}. Expected a number in [0, 1].")
+def fraction(name, value, zero=True):
+    """Returns a float argument, or raises a ValueError unless it lies in [0, 1].
+
+    Without `zero`, 0 is not allowed.
+    """
+    if not is_number(value) or not 0.0 <= value <= 1.0 or (value == 0 and not zero):
+        interval = "[0, 1]" if zero else "(0, 1]"
+        raise ValueError(f"Received {name}={value!r}. Expected a number in {interval}.")
     return float(value)
 
 
@@ -198,5 +220,10 @@ def _is_sequence(value):
 
 
 def is_number(value):
-    """Whether a value is a real number, and not a bool."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    """Whether a value is a finite real number, and not a bool."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # An integer beyond all floats.
+        return False

@@ -13,6 +13,7 @@ from kerasrl.agents.agent import Agent  # noqa: E402
 from kerasrl.agents.ddpg import DDPG  # noqa: E402
 from kerasrl.agents.dqn import DQN  # noqa: E402
 from kerasrl.agents.exploration import epsilon_ladder  # noqa: E402
+from kerasrl.agents.hyperparameters import Hyperparameter  # noqa: E402
 from kerasrl.agents.off_policy import OffPolicyAgent  # noqa: E402
 from kerasrl.agents.on_policy import OnPolicyAgent  # noqa: E402
 from kerasrl.agents.pg import PG  # noqa: E402
@@ -32,6 +33,7 @@ __all__ = [
     "SAC",
     "TD3",
     "Agent",
+    "Hyperparameter",
     "OffPolicyAgent",
     "OnPolicyAgent",
     "SimpleQ",

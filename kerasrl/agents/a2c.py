@@ -1,9 +1,12 @@
 """Advantage actor-critic."""
 
+from functools import partial
+
 import keras
 
 from kerasrl import checks
 from kerasrl.agents import plans, updates
+from kerasrl.agents.hyperparameters import Hyperparameter
 from kerasrl.agents.on_policy import OnPolicyAgent
 from kerasrl.losses import (
     entropy_bonus,
@@ -47,6 +50,13 @@ class A2C(OnPolicyAgent):
     uses_values = True
     scheduled = ("entropy_coef",)
 
+    kinds = {
+        "gae_lambda": Hyperparameter(checks.fraction),
+        "value_coef": Hyperparameter(partial(checks.positive, zero=True)),
+        "entropy_coef": Hyperparameter(plans.schedulable, "now"),
+        "normalize_advantages": Hyperparameter(checks.flag),
+    }
+
     def __init__(
         self,
         policy=None,
@@ -63,12 +73,10 @@ class A2C(OnPolicyAgent):
         super().__init__(
             policy, rollout_length, gamma, max_grad_norm, normalize_rewards, seed
         )
-        self.gae_lambda = checks.fraction("gae_lambda", gae_lambda)
-        self.value_coef = checks.positive("value_coef", value_coef, zero=True)
-        self.entropy_coef = plans.schedulable("entropy_coef", entropy_coef)
-        self.normalize_advantages = checks.flag(
-            "normalize_advantages", normalize_advantages
-        )
+        self.gae_lambda = gae_lambda
+        self.value_coef = value_coef
+        self.entropy_coef = entropy_coef
+        self.normalize_advantages = normalize_advantages
 
     def default_optimizer(self):
         return RMSprop(7e-4, rho=0.99, epsilon=1e-5)

@@ -7,16 +7,25 @@ import keras
 import numpy as np
 
 from kerasrl import checkpoint, checks, distribute
-from kerasrl.agents import acting, hooks, loop, plans, ranks, statistics, updates
+from kerasrl.agents import (
+    acting,
+    hooks,
+    hyperparameters,
+    loop,
+    plans,
+    ranks,
+    statistics,
+    updates,
+)
+from kerasrl.agents.compiled import CompiledUpdate
+from kerasrl.agents.hyperparameters import Configurable, Hyperparameter
 from kerasrl.envs import make_envs
 from kerasrl.models import ActorCritic, Policy
 from kerasrl.optimizers import Adam
 from kerasrl.rollouts import RewardScaler, workers
 
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
-
-class Agent:
+class Agent(Configurable):
     """What all agents have in common: the public interface and the training loop.
 
     Algorithms derive from `kerasrl.OnPolicyAgent`, which learns from each rollout
@@ -24,7 +33,9 @@ class Agent:
     define an iteration: `iteration_length` and `train_iteration`.
 
     Constructor arguments of a subclass are its hyperparameters: each is kept in an
-    attribute of the same name, which is what `get_config` and checkpoints rely on.
+    attribute of the same name, which is what `get_config` and checkpoints rely on. One
+    that is set later takes effect in the next iteration, or is refused; `kinds` says
+    which, and how each is checked (see `kerasrl.agents.Hyperparameter`).
 
     Args:
         policy: `None` for the algorithm's default, a policy, another `keras.Model` or
@@ -49,6 +60,13 @@ class Agent:
     #: function of the progress of `fit`, from 0 to 1. `loss` gets their current values.
     scheduled: tuple[str, ...] = ()
 
+    kinds = {
+        "gamma": Hyperparameter(checks.fraction),
+        "max_grad_norm": Hyperparameter(checks.positive),
+        "normalize_rewards": Hyperparameter(checks.flag, "now"),
+        "seed": Hyperparameter(lambda _, value: checks.seed(value), "never"),
+    }
+
     def __init__(
         self,
         policy=None,
@@ -60,15 +78,13 @@ class Agent:
         self.replicas = distribute.current()
         #: Whether random generators are those of this rank already.
         self.knows_its_rank = False
-        self.policy = self.make_policy(policy)
-        self.gamma = checks.fraction("gamma", gamma)
-        self.max_grad_norm = checks.positive("max_grad_norm", max_grad_norm)
-        self.normalize_rewards = checks.flag("normalize_rewards", normalize_rewards)
-        self.seed = checks.seed(seed)
+        self.policy = policy
+        self.gamma = gamma
+        self.max_grad_norm = max_grad_norm
+        self.normalize_rewards = normalize_rewards
+        self.seed = seed
         self.rng = np.random.default_rng(self.seed)
-        self.reward_scaler = None
-        if normalize_rewards:
-            self.reward_scaler = RewardScaler(gamma, gather=self.replicas.gather)
+        self.reward_scaler = self._make_reward_scaler()
         self.env_name = None
         self.env_steps = 0
         self.iterations = 0
@@ -94,6 +110,57 @@ class Agent:
     def policy_options(self):
         """Returns what the default policy is made with, a dict of arguments."""
         return {}
+
+    def _make_reward_scaler(self):
+        if not self.normalize_rewards:
+            return None
+        return RewardScaler(self.gamma, gather=self.replicas.gather)
+
+    # Hyperparameters ------------------------------------------------------------
+
+    def check_hyperparameter(self, name, value):
+        if name == "policy":
+            return self.make_policy(value)
+        return super().check_hyperparameter(name, value)
+
+    def refuse_change(self, name, value):
+        if name == "policy":
+            if self.policy.observation_space is not None:
+                reason = (
+                    "It has weights, an optimizer and perhaps a target network "
+                    "already: make another agent, or use set_weights."
+                )
+                hyperparameters.refuse(self, name, value, reason)
+            return
+        effect = self._effect(name)
+        if effect in ("act", "fit", "replay") and self.envs is not None:
+            hyperparameters.refuse(self, name, value, "fit")
+        if effect == "never":
+            hyperparameters.refuse(self, name, value, effect)
+
+    def apply_change(self, name, before):
+        effect = self._effect(name)
+        self.schedules.pop(name, None)
+        if effect != "now":
+            self._compiled_update = None
+        if effect == "act":
+            self._actors.clear()
+        if name == "gamma" and self.reward_scaler is not None:
+            self.reward_scaler.gamma = self.gamma
+        if name == "normalize_rewards":
+            self.reward_scaler = self._make_reward_scaler()
+            if self.envs is not None and self.reward_scaler is not None:
+                self.reward_scaler.start(self.envs.num_envs)
+
+    def _effect(self, name):
+        kind = hyperparameters.kind_of(type(self), name)
+        if kind is not None:
+            return kind.effect
+        if name in self.scheduled:
+            return "now"
+        # An `act` that is compiled once may depend on it.
+        is_ours = type(self).act.__module__.startswith("kerasrl.agents.")
+        return "update" if is_ours else "act"
 
     # Set-up ---------------------------------------------------------------------
 
@@ -137,6 +204,28 @@ class Agent:
         self.jit_compile = jit_compile
         self._compiled_update = None
 
+    def compiled_update(self, function):
+        """Returns an update phase as one compiled call, the same one if it still holds.
+
+        It is made anew when a hyperparameter was changed, the policy was compiled
+        again, or other variables of it are trainable.
+
+        Args:
+            function: What to compile, as for `CompiledUpdate`.
+        """
+        update = self._compiled_update
+        if update is None or update.is_outdated():
+            self._prepare_optimizer()
+            update = self._compiled_update = CompiledUpdate(self, function)
+        return update
+
+    def _prepare_optimizer(self):
+        if not self.policy.compiled:
+            self.compile()
+        if not self.policy.optimizer.built:
+            self.policy.optimizer.build(self.trainable_variables)
+        updates.build_metrics(self.policy)
+
     def default_optimizer(self):
         """Returns the optimizer used when `compile` is given none."""
         return Adam(3e-4, epsilon=1e-5)
@@ -176,11 +265,10 @@ class Agent:
                 f'{type(self.policy).__name__}.call does not return "values". Add a '
                 "value head, or use PG(baseline=False)."
             )
-        if not self.policy.compiled:
-            self.compile()
-        if not self.policy.optimizer.built:
-            self.policy.optimizer.build(self.trainable_variables)
-        updates.build_metrics(self.policy)
+        self._prepare_optimizer()
+        update = self._compiled_update
+        if update is not None and not update.trains(self.trainable_variables):
+            self._compiled_update = None
 
     # Training -------------------------------------------------------------------
 
@@ -325,11 +413,11 @@ class Agent:
             [plans.current(self, name) for name in self.scheduled], np.float32
         )
 
-    def keep_new_weights(self):
-        """Lets the next `collect` act with the weights that the update returned."""
+    def keep_new_weights(self, update):
+        """Lets the next `collect` act with the weights that an update returned."""
         # A subclass that goes on to change weights must have them read again.
         ours = type(self).train_iteration.__module__.startswith("kerasrl.agents.")
-        self._new_weights = self._compiled_update.new_weights() if ours else None
+        self._new_weights = update.new_weights() if ours else None
 
     # Acting ---------------------------------------------------------------------
 
@@ -565,28 +653,6 @@ class Agent:
         ```
         """
         return checkpoint.save(self, path, include_replay)
-
-    def get_config(self):
-        """Returns the constructor arguments as JSON-compatible data."""
-        values = {name: getattr(self, name) for name in self.hyperparameters()}
-        return checkpoint.serialize_config(values)
-
-    @classmethod
-    def hyperparameters(cls):
-        """Returns the names of the constructor's arguments, those of parents too."""
-        names = {}
-        for parent in cls.__mro__:
-            parameters = inspect.signature(parent.__init__).parameters.values()
-            kinds = {parameter.kind for parameter in parameters}
-            names.update((p.name, None) for p in parameters if p.kind not in _VARIADIC)
-            if inspect.Parameter.VAR_KEYWORD not in kinds:
-                break  # Else the rest goes to the next class, by `**kwargs`.
-        return [name for name in names if name != "self"]
-
-    @classmethod
-    def from_config(cls, config):
-        """Makes an agent from what `get_config` returned."""
-        return cls(**checkpoint.deserialize_config(config))
 
     def get_state(self):
         """Returns what changes while training, besides weights, as JSON data.

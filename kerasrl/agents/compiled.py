@@ -34,6 +34,9 @@ class CompiledUpdate:
             # Nor can it compile what replicas exchange.
             recurrent = agent.policy.is_recurrent
             self.jit_compile = agent.replicas.compiles and not recurrent
+        #: What the policy was compiled with, and what it trained, when this was made.
+        self._made_for = self._compilation()
+        self._trained = [id(variable) for variable in agent.trainable_variables]
         self.outputs = None
         self.metric_names = None
         self._packer = None
@@ -73,6 +76,19 @@ class CompiledUpdate:
         self._called = True
         metrics, self._weights, self.outputs = results
         return dict(zip(self.metric_names, metrics.numpy().tolist(), strict=True))
+
+    def is_outdated(self):
+        """Whether the policy was compiled again since this was made."""
+        return self._made_for != self._compilation()
+
+    def trains(self, variables):
+        """Whether these are the variables that were trainable when this was made."""
+        return self._trained == [id(variable) for variable in variables]
+
+    def _compilation(self):
+        # The optimizer itself and not its id, which another might get.
+        policy = self.agent.policy
+        return policy.optimizer, policy.run_eagerly
 
     def trace(self, *inputs):
         """Prepares a call without making it, so that `metric_names` are known."""

@@ -1,10 +1,13 @@
 """Deep deterministic policy gradient."""
 
+from functools import partial
+
 import keras
 from keras import ops
 
 from kerasrl import checks, losses
 from kerasrl.agents import exploration, plans
+from kerasrl.agents.hyperparameters import Hyperparameter
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.agents.targets import frozen
 from kerasrl.models import ActionValuePolicy, DeterministicActorCritic
@@ -43,6 +46,13 @@ class DDPG(OffPolicyAgent):
     policy_base: type = ActionValuePolicy
     default_policy: type = DeterministicActorCritic
 
+    kinds = {
+        "noise": Hyperparameter(
+            partial(checks.choice, choices=exploration.NOISES), "act"
+        ),
+        "noise_scale": Hyperparameter(plans.rates, "now"),
+    }
+
     def __init__(
         self,
         policy=None,
@@ -52,8 +62,8 @@ class DDPG(OffPolicyAgent):
         **kwargs,
     ):
         super().__init__(policy, batch_size=batch_size, **kwargs)
-        self.noise = checks.choice("noise", noise, exploration.NOISES)
-        self.noise_scale = plans.rates("noise_scale", noise_scale)
+        self.noise = noise
+        self.noise_scale = noise_scale
 
     def policy_options(self):
         return {"num_critics": 1}

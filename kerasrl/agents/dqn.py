@@ -5,6 +5,7 @@ from keras import ops
 
 from kerasrl import checks, losses
 from kerasrl.agents import exploration, plans
+from kerasrl.agents.hyperparameters import Hyperparameter
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import NoiseScope, QFunction, QNetwork
 from kerasrl.optimizers import Adam
@@ -57,6 +58,19 @@ class DQN(OffPolicyAgent):
     policy_base: type = QFunction
     default_policy: type = QNetwork
 
+    kinds = {
+        "double": Hyperparameter(checks.flag),
+        # These describe the network, which exists.
+        "dueling": Hyperparameter(checks.flag, "never"),
+        "num_atoms": Hyperparameter(None, "never"),
+        "v_min": Hyperparameter(None, "never"),
+        "v_max": Hyperparameter(None, "never"),
+        "num_quantiles": Hyperparameter(None, "never"),
+        "noisy": Hyperparameter(checks.flag, "never"),
+        "exploration": Hyperparameter(plans.probabilities, "now"),
+        "huber_delta": Hyperparameter(checks.positive),
+    }
+
     def __init__(
         self,
         policy=None,
@@ -76,13 +90,13 @@ class DQN(OffPolicyAgent):
         target_update_interval=1_000,
         **kwargs,
     ):
-        self.double = checks.flag("double", double)
-        self.dueling = checks.flag("dueling", dueling)
+        self.double = double
+        self.dueling = dueling
         self.num_atoms = num_atoms
         self.v_min = v_min
         self.v_max = v_max
         self.num_quantiles = num_quantiles
-        self.noisy = checks.flag("noisy", noisy)
+        self.noisy = noisy
         super().__init__(
             policy,
             learning_starts=learning_starts,
@@ -95,9 +109,12 @@ class DQN(OffPolicyAgent):
         if exploration is None:
             schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 10_000, 0.05)
             exploration = 0.0 if noisy else schedule
-        self.exploration = plans.rates("exploration", exploration)
-        self.huber_delta = checks.positive("huber_delta", huber_delta)
-        if self.huber_delta is None and num_quantiles is not None:
+        self.exploration = exploration
+        self.huber_delta = huber_delta
+
+    def check_hyperparameters(self):
+        super().check_hyperparameters()
+        if self.huber_delta is None and self.num_quantiles is not None:
             raise ValueError(
                 "Received huber_delta=None with num_quantiles. Quantile regression has "
                 "no squared error: give a positive number."

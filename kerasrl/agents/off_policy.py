@@ -2,14 +2,15 @@
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
 
 from kerasrl import checks
-from kerasrl.agents import plans, updates
+from kerasrl.agents import hyperparameters, plans, updates
 from kerasrl.agents.agent import Agent
-from kerasrl.agents.compiled import CompiledUpdate
+from kerasrl.agents.hyperparameters import Hyperparameter
 from kerasrl.agents.targets import TargetNetwork
 from kerasrl.models import Policy
 from kerasrl.replay import PrioritizedReplayBuffer, ReplayBuffer, global_weights
@@ -69,6 +70,23 @@ class OffPolicyAgent(Agent):
 
     scheduled: tuple[str, ...] = ()
 
+    kinds = {
+        "n_step": Hyperparameter(checks.positive_integer),
+        "buffer_size": Hyperparameter(checks.positive_integer, "replay"),
+        "batch_size": Hyperparameter(checks.positive_integer, "now"),
+        "learning_starts": Hyperparameter(checks.natural, "now"),
+        "train_every": Hyperparameter(checks.positive_integer, "fit"),
+        "gradient_steps": Hyperparameter(checks.positive_integer, "fit"),
+        "updates_per_call": Hyperparameter(checks.positive_integer, "fit"),
+        # A target network that never moves would be a mistake.
+        "tau": Hyperparameter(partial(checks.fraction, zero=False)),
+        "target_update_interval": Hyperparameter(checks.positive_integer, "now"),
+        "prioritized": Hyperparameter(checks.flag, "replay"),
+        "importance_exponent": Hyperparameter(plans.share, "now"),
+        "replay": Hyperparameter(partial(checks.mapping, optional=True), "replay"),
+        "overlap": Hyperparameter(checks.flag, "now"),
+    }
+
     #: Whether the algorithm learns from sequences, and so can have recurrent policies.
     learns_sequences = False
 
@@ -94,25 +112,20 @@ class OffPolicyAgent(Agent):
         seed=None,
     ):
         super().__init__(policy, gamma, max_grad_norm, normalize_rewards, seed)
-        integer = checks.positive_integer
-        self.n_step = integer("n_step", n_step)
-        self.buffer_size = integer("buffer_size", buffer_size)
-        self.batch_size = integer("batch_size", batch_size)
-        self.learning_starts = integer("learning_starts", learning_starts, zero=True)
-        self.train_every = integer("train_every", train_every)
-        self.gradient_steps = integer("gradient_steps", gradient_steps)
-        self.updates_per_call = integer("updates_per_call", updates_per_call)
-        self.tau = checks.fraction("tau", tau)
-        self.target_update_interval = integer(
-            "target_update_interval", target_update_interval
-        )
-        self.prioritized = checks.flag("prioritized", prioritized)
-        self.importance_exponent = plans.schedulable(
-            "importance_exponent", importance_exponent
-        )
-        self.replay = checks.mapping("replay", replay, optional=True)
-        self.overlap = checks.flag("overlap", overlap)
         self.buffer = None
+        self.n_step = n_step
+        self.buffer_size = buffer_size
+        self.batch_size = batch_size
+        self.learning_starts = learning_starts
+        self.train_every = train_every
+        self.gradient_steps = gradient_steps
+        self.updates_per_call = updates_per_call
+        self.tau = tau
+        self.target_update_interval = target_update_interval
+        self.prioritized = prioritized
+        self.importance_exponent = importance_exponent
+        self.replay = replay
+        self.overlap = overlap
         self._executor = None
         self._learns = False
         self.updates = 0
@@ -120,6 +133,26 @@ class OffPolicyAgent(Agent):
         self._normalize = None
 
     # Set-up ---------------------------------------------------------------------
+
+    def check_hyperparameters(self):
+        super().check_hyperparameters()
+        if self.batch_size > self.buffer_size:
+            raise ValueError(
+                f"Received batch_size={self.batch_size} with buffer_size="
+                f"{self.buffer_size}. A batch cannot be larger than what is kept."
+            )
+
+    def refuse_change(self, name, value):
+        super().refuse_change(name, value)
+        if self._effect(name) == "replay" and self.buffer:
+            hyperparameters.refuse(self, name, value, "replay")
+
+    def apply_change(self, name, before):
+        if self._effect(name) == "replay":
+            self.buffer = None  # It is empty, else this was refused.
+        if name in ("gamma", "n_step") and isinstance(self.buffer, ReplayBuffer):
+            self.buffer.set_returns(self.n_step, self.gamma)
+        super().apply_change(name, before)
 
     def compile(self, *args, metrics=None, **kwargs):
         if metrics:
@@ -229,10 +262,12 @@ class OffPolicyAgent(Agent):
     def _prepare_learning(self):
         """Draws what to learn from; returns a function that learns and returns logs."""
         self._new_weights = None
-        if self._compiled_update is None and len(self.buffer) > 0:
-            self._compiled_update = CompiledUpdate(self, self._updates)
-            # Without this, the first epochs would not log all that later ones do.
-            self._compiled_update.trace(*self._example_batches())
+        before = update = self._compiled_update
+        if len(self.buffer) > 0:
+            update = self.compiled_update(self._updates)
+            if update is not before:
+                # Without this, the first epochs would not log all that later ones do.
+                update.trace(*self._example_batches())
         if not self._may_learn():
             return dict
         batches = self.sample(self.num_updates(self.envs.num_envs))
@@ -247,11 +282,11 @@ class OffPolicyAgent(Agent):
         settings, due = self.settings(), self.due(numbers)
 
         def learn():
-            logs = self._compiled_update(batches, settings, due)
+            logs = update(batches, settings, due)
             if self.prioritized:
-                errors = self._compiled_update.outputs.numpy()
+                errors = update.outputs.numpy()
                 self.buffer.update_priorities(indices, errors)
-            self.keep_new_weights()
+            self.keep_new_weights(update)
             return logs
 
         return learn

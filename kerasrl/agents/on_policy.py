@@ -5,7 +5,7 @@ import tensorflow as tf
 from kerasrl import checks
 from kerasrl.agents import acting, updates
 from kerasrl.agents.agent import Agent
-from kerasrl.agents.compiled import CompiledUpdate
+from kerasrl.agents.hyperparameters import Hyperparameter
 from kerasrl.losses import discounted_returns
 
 
@@ -42,6 +42,8 @@ class OnPolicyAgent(Agent):
     ```
     """
 
+    kinds = {"rollout_length": Hyperparameter(checks.positive_integer, "fit")}
+
     def __init__(
         self,
         policy=None,
@@ -52,7 +54,7 @@ class OnPolicyAgent(Agent):
         seed=None,
     ):
         super().__init__(policy, gamma, max_grad_norm, normalize_rewards, seed)
-        self.rollout_length = checks.positive_integer("rollout_length", rollout_length)
+        self.rollout_length = rollout_length
 
     def iteration_length(self, num_envs):
         return self.rollout_length
@@ -64,11 +66,10 @@ class OnPolicyAgent(Agent):
         if self.reward_scaler is not None:
             rollout.rewards = self.reward_scaler(rollout)
         arrays = acting.rollout_arrays(self, rollout)
-        if self._compiled_update is None:
-            self._compiled_update = CompiledUpdate(self, self._targets_and_update)
-        logs = self._compiled_update(arrays, self.settings(), self.minibatches(arrays))
+        update = self.compiled_update(self._targets_and_update)
+        logs = update(arrays, self.settings(), self.minibatches(arrays))
         self.iterations += 1
-        self.keep_new_weights()
+        self.keep_new_weights(update)
         return logs
 
     def minibatches(self, rollout):

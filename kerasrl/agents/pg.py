@@ -1,10 +1,13 @@
 """Vanilla policy gradient."""
 
+from functools import partial
+
 import keras
 from keras import ops
 
 from kerasrl import checks
 from kerasrl.agents import plans, updates
+from kerasrl.agents.hyperparameters import Hyperparameter
 from kerasrl.agents.on_policy import OnPolicyAgent
 from kerasrl.losses import (
     discounted_returns,
@@ -48,6 +51,13 @@ class PG(OnPolicyAgent):
 
     scheduled = ("entropy_coef",)
 
+    kinds = {
+        "baseline": Hyperparameter(checks.flag),
+        "value_coef": Hyperparameter(partial(checks.positive, zero=True)),
+        "entropy_coef": Hyperparameter(plans.schedulable, "now"),
+        "normalize_advantages": Hyperparameter(checks.flag),
+    }
+
     def __init__(
         self,
         policy=None,
@@ -64,12 +74,10 @@ class PG(OnPolicyAgent):
         super().__init__(
             policy, rollout_length, gamma, max_grad_norm, normalize_rewards, seed
         )
-        self.baseline = checks.flag("baseline", baseline)
-        self.value_coef = checks.positive("value_coef", value_coef, zero=True)
-        self.entropy_coef = plans.schedulable("entropy_coef", entropy_coef)
-        self.normalize_advantages = checks.flag(
-            "normalize_advantages", normalize_advantages
-        )
+        self.baseline = baseline
+        self.value_coef = value_coef
+        self.entropy_coef = entropy_coef
+        self.normalize_advantages = normalize_advantages
 
     def default_optimizer(self):
         return Adam(3e-3, epsilon=1e-5)

@@ -1,6 +1,7 @@
 """Schedules, and the plan of epochs of one `fit`."""
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -100,6 +101,9 @@ def current(agent, name):
     Returns:
         Float.
 
+    Raises:
+        ValueError: A schedule gave what cannot be a value of it, such as NaN.
+
     Example:
 
     ```python
@@ -111,10 +115,30 @@ def current(agent, name):
     if isinstance(value, LearningRateSchedule):
         if name not in agent.schedules:
             agent.schedules[name] = _compile(value)
-        return agent.schedules[name](agent.env_steps)
+        return _check_now(agent, name, agent.schedules[name](agent.env_steps))
     if callable(value):
-        return float(value(agent.progress))
+        return _check_now(agent, name, value(agent.progress))
     return 0.0 if value is None else float(value)
+
+
+def _check_now(agent, name, value):
+    """A value that a schedule gave: one that is allowed as a constant, or 0.
+
+    A schedule may end in 0 where a constant 0 would make no sense.
+    """
+    try:
+        now = float(value)
+        if now != 0.0:
+            agent.check_hyperparameter(name, now)
+        if math.isfinite(now):
+            return now
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"The schedule of {name} gave {value!r} at env_steps={agent.env_steps}, "
+        f"progress={agent.progress}. Expected a finite number that {name} can be: "
+        "look at what the schedule gives at its beginning and its end."
+    )
 
 
 def _compile(schedule):
@@ -132,34 +156,65 @@ def _compile(schedule):
     return lambda step: float(program({"step": np.array([step])})["value"][0])
 
 
-def schedulable(name, value, optional=False):
+def schedulable(name, value, zero=True, most=math.inf):
     """Returns an argument that may be a number, a schedule or a function.
 
+    Args:
+        name: Name of the argument.
+        value: What it was set to.
+        zero: Whether the number may be 0.
+        most: Float, the largest number.
+
     Raises:
-        ValueError: It is none of these, or a negative number.
+        ValueError: It is none of these, or a number out of range.
     """
-    if value is None and optional:
-        return None
-    if isinstance(value, LearningRateSchedule) or callable(value):
+    if isinstance(value, LearningRateSchedule) or _is_function(value):
         return value
-    if checks.is_number(value) and value >= 0.0:
+    if checks.is_number(value) and 0.0 <= value <= most and (value > 0 or zero):
         return float(value)
+    least = "from 0" if zero else "above 0"
+    limit = "" if most == math.inf else f" up to {most:g}"
     raise ValueError(
-        f"Received {name}={value!r}. Expected a number >= 0, a "
+        f"Received {name}={value!r}. Expected a number {least}{limit}, a "
         "keras.optimizers.schedules.LearningRateSchedule of environment steps, or a "
         "function of progress (0 to 1)."
     )
 
 
-def rates(name, value):
+def _is_function(value):
+    # A class is callable too: that of a schedule, without its arguments, for one.
+    return callable(value) and not isinstance(value, type)
+
+
+def rates(name, value, most=math.inf, optional=False):
     """Returns an argument that may also be a list, one number per environment.
+
+    With `optional`, `None` is allowed.
 
     Raises:
         ValueError: It is none of what `schedulable` takes, nor a list of numbers.
     """
+    if value is None and optional:
+        return None
     if isinstance(value, (list, tuple)):
-        return [checks.fraction(f"{name}[{index}]", x) for index, x in enumerate(value)]
-    return schedulable(name, value)
+        for index, number in enumerate(value):
+            checks.positive(f"{name}[{index}]", number, zero=True)
+            if number > most:
+                raise ValueError(
+                    f"Received {name}[{index}]={number!r}. Expected a number up to "
+                    f"{most:g}."
+                )
+        if not value:
+            raise ValueError(
+                f"Received {name}={value!r}. Expected one number per environment."
+            )
+        return [float(number) for number in value]
+    return schedulable(name, value, most=most)
+
+
+#: Arguments that are a probability, or a weight from 0 to 1.
+share = functools.partial(schedulable, most=1.0)
+probabilities = functools.partial(rates, most=1.0)
 
 
 def current_rates(agent, name, num_envs):

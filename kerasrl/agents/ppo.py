@@ -1,9 +1,12 @@
 """Proximal policy optimization."""
 
+from functools import partial
+
 import keras
 
 from kerasrl import checks
 from kerasrl.agents import plans, updates
+from kerasrl.agents.hyperparameters import Hyperparameter
 from kerasrl.agents.on_policy import OnPolicyAgent
 from kerasrl.losses import (
     adapt_kl_coefficient,
@@ -68,6 +71,19 @@ class PPO(OnPolicyAgent):
     uses_values = True
     scheduled = ("clip_ratio", "entropy_coef", "kl_coef")
 
+    kinds = {
+        "num_epochs": Hyperparameter(checks.positive_integer, "now"),
+        "minibatch_size": Hyperparameter(checks.positive_integer, "now"),
+        "gae_lambda": Hyperparameter(checks.fraction),
+        "clip_ratio": Hyperparameter(partial(plans.schedulable, zero=False), "now"),
+        "value_clip": Hyperparameter(checks.positive),
+        "value_coef": Hyperparameter(partial(checks.positive, zero=True)),
+        "entropy_coef": Hyperparameter(plans.schedulable, "now"),
+        "kl_coef": Hyperparameter(plans.schedulable, "now"),
+        "target_kl": Hyperparameter(checks.positive),
+        "normalize_advantages": Hyperparameter(checks.flag),
+    }
+
     def __init__(
         self,
         policy=None,
@@ -90,23 +106,29 @@ class PPO(OnPolicyAgent):
         super().__init__(
             policy, rollout_length, gamma, max_grad_norm, normalize_rewards, seed
         )
-        self.num_epochs = checks.positive_integer("num_epochs", num_epochs)
-        self.minibatch_size = checks.positive_integer("minibatch_size", minibatch_size)
-        self.gae_lambda = checks.fraction("gae_lambda", gae_lambda)
-        self.clip_ratio = plans.schedulable("clip_ratio", clip_ratio)
-        self.value_clip = checks.positive("value_clip", value_clip)
-        self.value_coef = checks.positive("value_coef", value_coef, zero=True)
-        self.entropy_coef = plans.schedulable("entropy_coef", entropy_coef)
-        self.kl_coef = plans.schedulable("kl_coef", kl_coef)
-        if callable(kl_coef) and target_kl is not None:
+        self.num_epochs = num_epochs
+        self.minibatch_size = minibatch_size
+        self.gae_lambda = gae_lambda
+        self.clip_ratio = clip_ratio
+        self.value_clip = value_clip
+        self.value_coef = value_coef
+        self.entropy_coef = entropy_coef
+        self.kl_coef = kl_coef
+        self.target_kl = target_kl
+        self.normalize_advantages = normalize_advantages
+
+    def check_hyperparameters(self):
+        super().check_hyperparameters()
+        if callable(self.kl_coef) and self.target_kl is not None:
             raise ValueError(
                 "Received both a schedule as kl_coef and target_kl, which adapts "
                 "kl_coef. Use one of them."
             )
-        self.target_kl = checks.positive("target_kl", target_kl)
-        self.normalize_advantages = checks.flag(
-            "normalize_advantages", normalize_advantages
-        )
+
+    def apply_change(self, name, before):
+        super().apply_change(name, before)
+        if name == "kl_coef" and _penalizes(before) != self.uses_kl_penalty:
+            self._compiled_update = None
 
     def targets(self, rollout):
         outputs, next_values = updates.rollout_outputs(self.policy, rollout)
@@ -196,4 +218,8 @@ class PPO(OnPolicyAgent):
     @property
     def uses_kl_penalty(self):
         """Whether the loss has a KL penalty."""
-        return callable(self.kl_coef) or self.kl_coef > 0.0
+        return _penalizes(self.kl_coef)
+
+
+def _penalizes(kl_coef):
+    return callable(kl_coef) or kl_coef > 0.0

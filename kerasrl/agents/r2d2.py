@@ -1,10 +1,13 @@
 """Recurrent experience replay in distributed reinforcement learning."""
 
+from functools import partial
+
 import keras
 from keras import ops
 
 from kerasrl import checks, losses
 from kerasrl.agents import acting, exploration, plans, updates
+from kerasrl.agents.hyperparameters import Hyperparameter
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import QFunction, QNetwork
 from kerasrl.optimizers import Adam
@@ -58,6 +61,18 @@ class R2D2(OffPolicyAgent):
 
     learns_sequences = True
 
+    kinds = {
+        "burn_in": Hyperparameter(checks.natural, "replay"),
+        "sequence_length": Hyperparameter(checks.positive_integer, "replay"),
+        "period": Hyperparameter(checks.positive_integer, "replay"),
+        "double": Hyperparameter(checks.flag),
+        "rescaling": Hyperparameter(checks.positive),
+        "priority_mixture": Hyperparameter(checks.fraction),
+        "exploration": Hyperparameter(
+            partial(plans.probabilities, optional=True), "now"
+        ),
+    }
+
     def __init__(
         self,
         policy=None,
@@ -88,17 +103,13 @@ class R2D2(OffPolicyAgent):
             importance_exponent=importance_exponent,
             **kwargs,
         )
-        self.burn_in = checks.positive_integer("burn_in", burn_in, zero=True)
-        self.sequence_length = checks.positive_integer(
-            "sequence_length", sequence_length
-        )
-        self.period = checks.positive_integer("period", period)
-        self.double = checks.flag("double", double)
-        self.rescaling = checks.positive("rescaling", rescaling)
-        self.priority_mixture = checks.fraction("priority_mixture", priority_mixture)
-        self.exploration = (
-            None if exploration is None else plans.rates("exploration", exploration)
-        )
+        self.burn_in = burn_in
+        self.sequence_length = sequence_length
+        self.period = period
+        self.double = double
+        self.rescaling = rescaling
+        self.priority_mixture = priority_mixture
+        self.exploration = exploration
 
     def policy_options(self):
         return {"cell": "lstm"}

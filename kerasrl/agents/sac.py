@@ -1,6 +1,7 @@
 """Soft actor-critic, for continuous and for discrete actions."""
 
 import math
+from functools import partial
 
 import keras
 import numpy as np
@@ -8,10 +9,16 @@ from keras import ops
 
 from kerasrl import checks, losses
 from kerasrl.agents import acting, exploration
+from kerasrl.agents.hyperparameters import Hyperparameter
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.agents.targets import frozen
 from kerasrl.models import ActionValuePolicy, SoftActorCritic
 from kerasrl.optimizers import Adam
+
+
+def _check_entropy(name, value):
+    # "auto" is what others call it.
+    return None if value in (None, "auto") else checks.finite(name, value)
 
 
 @keras.saving.register_keras_serializable("kerasrl")
@@ -32,7 +39,7 @@ class SAC(OffPolicyAgent):
         temperature: Float, the temperature, or its first value if it is adjusted.
         adjust_temperature: Whether the temperature is adjusted.
         target_entropy: Float, in nats; for continuous actions of the density of actions
-            scaled to [-1, 1]. Default: -1 for each number of an action, or
+            scaled to [-1, 1]. `None` or `"auto"`: -1 for each number of an action, or
             `entropy_fraction` of the entropy of random choices.
         entropy_fraction: Float in [0, 1], see `target_entropy`.
         batch_size, **kwargs: As for `kerasrl.OffPolicyAgent`.
@@ -50,6 +57,13 @@ class SAC(OffPolicyAgent):
     policy_base: type = ActionValuePolicy
     default_policy: type = SoftActorCritic
 
+    kinds = {
+        "temperature": Hyperparameter(partial(checks.positive, optional=False), "now"),
+        "adjust_temperature": Hyperparameter(checks.flag, "never"),
+        "target_entropy": Hyperparameter(_check_entropy),
+        "entropy_fraction": Hyperparameter(checks.fraction),
+    }
+
     def __init__(
         self,
         policy=None,
@@ -61,19 +75,14 @@ class SAC(OffPolicyAgent):
         **kwargs,
     ):
         super().__init__(policy, batch_size=batch_size, **kwargs)
-        if temperature is None:
-            raise ValueError(
-                "Received temperature=None. Expected a positive number, the first "
-                "temperature; adjust_temperature says whether it stays."
-            )
-        self.temperature = checks.positive("temperature", temperature)
-        self.adjust_temperature = checks.flag("adjust_temperature", adjust_temperature)
+        self.temperature = temperature
+        self.adjust_temperature = adjust_temperature
         self.target_entropy = target_entropy
-        self.entropy_fraction = checks.fraction("entropy_fraction", entropy_fraction)
+        self.entropy_fraction = entropy_fraction
         self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.log_temperature = keras.Variable(
             np.float32(math.log(self.temperature)),
-            trainable=adjust_temperature,
+            trainable=self.adjust_temperature,
             name="log_temperature",
         )
 
@@ -82,11 +91,35 @@ class SAC(OffPolicyAgent):
 
     def build(self, observation_space, action_space):
         super().build(observation_space, action_space)
-        self._entropy = self.target_entropy
-        if self._entropy is None and self.policy.is_discrete:
-            self._entropy = self.entropy_fraction * math.log(action_space.n)
-        elif self._entropy is None:
-            self._entropy = -float(np.prod(action_space.shape))
+        self.check_hyperparameters()
+
+    def check_hyperparameters(self):
+        super().check_hyperparameters()
+        space = self.policy.action_space
+        if self.target_entropy is None or space is None:
+            return
+        # That of uniformly random actions.
+        discrete = self.policy.is_discrete
+        most = math.log(space.n) if discrete else math.log(2) * np.prod(space.shape)
+        if self.target_entropy > most:
+            raise ValueError(
+                f"Received target_entropy={self.target_entropy}. No policy of {space} "
+                f"has more than {most:.4g}, and the temperature would grow for ever."
+            )
+
+    def apply_change(self, name, before):
+        super().apply_change(name, before)
+        if name == "temperature":
+            self.log_temperature.assign(math.log(self.temperature))
+
+    def wanted_entropy(self):
+        """Returns the entropy that the temperature is adjusted to, a float."""
+        space = self.policy.action_space
+        if self.target_entropy is not None:
+            return self.target_entropy
+        if self.policy.is_discrete:
+            return self.entropy_fraction * math.log(space.n)
+        return -float(np.prod(space.shape))
 
     def target_sources(self):
         return self.policy.critic_variables()
@@ -140,7 +173,7 @@ class SAC(OffPolicyAgent):
         loss = critic_loss + policy_loss
         if self.adjust_temperature:
             loss += losses.temperature_loss(
-                self.log_temperature.value, entropies, self._entropy
+                self.log_temperature.value, entropies, self.wanted_entropy()
             )[0]
         return loss, {
             "critic_loss": critic_loss,

@@ -3,6 +3,7 @@
 import keras
 
 from kerasrl.agents import exploration, plans
+from kerasrl.agents.hyperparameters import Hyperparameter
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.losses import q_learning_targets, select_actions, td_errors, td_loss
 from kerasrl.models import QFunction, QNetwork
@@ -35,6 +36,8 @@ class SimpleQ(OffPolicyAgent):
     policy_base: type = QFunction
     default_policy: type = QNetwork
 
+    kinds = {"exploration": Hyperparameter(plans.probabilities, "now")}
+
     def __init__(
         self,
         policy=None,
@@ -53,7 +56,7 @@ class SimpleQ(OffPolicyAgent):
             target_update_interval=target_update_interval,
             **kwargs,
         )
-        self.exploration = plans.rates("exploration", exploration)
+        self.exploration = exploration
 
     def default_optimizer(self):
         return Adam(1e-3, epsilon=1e-8)

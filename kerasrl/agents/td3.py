@@ -1,11 +1,14 @@
 """Twin delayed deep deterministic policy gradient."""
 
+from functools import partial
+
 import keras
 import tensorflow as tf
 from keras import ops
 
 from kerasrl import checks, losses
 from kerasrl.agents import exploration, plans, updates
+from kerasrl.agents.hyperparameters import Hyperparameter
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.agents.targets import frozen
 from kerasrl.models import ActionValuePolicy, DeterministicActorCritic
@@ -46,6 +49,16 @@ class TD3(OffPolicyAgent):
     policy_base: type = ActionValuePolicy
     default_policy: type = DeterministicActorCritic
 
+    kinds = {
+        "noise": Hyperparameter(
+            partial(checks.choice, choices=exploration.NOISES), "act"
+        ),
+        "noise_scale": Hyperparameter(plans.rates, "now"),
+        "target_noise": Hyperparameter(partial(checks.positive, zero=True)),
+        "target_noise_clip": Hyperparameter(partial(checks.positive, optional=False)),
+        "policy_delay": Hyperparameter(checks.positive_integer),
+    }
+
     def __init__(
         self,
         policy=None,
@@ -58,13 +71,11 @@ class TD3(OffPolicyAgent):
         **kwargs,
     ):
         super().__init__(policy, batch_size=batch_size, **kwargs)
-        self.noise = checks.choice("noise", noise, exploration.NOISES)
-        self.noise_scale = plans.rates("noise_scale", noise_scale)
-        self.target_noise = checks.positive("target_noise", target_noise, zero=True)
-        self.target_noise_clip = checks.positive(
-            "target_noise_clip", target_noise_clip, zero=True
-        )
-        self.policy_delay = checks.positive_integer("policy_delay", policy_delay)
+        self.noise = noise
+        self.noise_scale = noise_scale
+        self.target_noise = target_noise
+        self.target_noise_clip = target_noise_clip
+        self.policy_delay = policy_delay
         self.seed_generator = keras.random.SeedGenerator(self.seed)
 
     def default_optimizer(self):

@@ -154,14 +154,15 @@ def repeat(count, step, stop=None, keep_shape=None):
 
     def body(number, _, totals, kept):
         metrics, keep = step(number)
-        names[:] = metrics
+        # Line by line, steps of several kinds may name them in another order.
+        names[:] = names or metrics
         # A loop in the graph needs a fixed shape before its body is known.
         if len(metrics) > _MAX_METRICS:
             raise ValueError(
                 f"Received {len(metrics)} metrics from the loss and custom_metrics. "
                 f"Expected at most {_MAX_METRICS}."
             )
-        values = tf.stack([tf.cast(value, "float32") for value in metrics.values()])
+        values = tf.stack([tf.cast(metrics[name], "float32") for name in names])
         padded = tf.pad(values, [[0, _MAX_METRICS - len(metrics)]])
         stopped = tf.constant(False) if stop is None else stop(metrics)
         if keep_shape is not None:

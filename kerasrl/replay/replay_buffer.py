@@ -78,14 +78,27 @@ class ReplayBuffer(StreamBuffer):
     def _build(self, capacity, storage, n_step, gamma, directory, priorities=None):
         check_positive("capacity", capacity)
         check_positive("num_envs", storage[2])
-        check_positive("n_step", n_step)
-        if not 0.0 <= gamma <= 1.0:
-            raise ValueError(f"`gamma` must be from 0 to 1. Received: {gamma!r}.")
+        _check_returns(n_step, gamma)
         store = RowStore(int(capacity), *storage)
         length = store.streams.length
         if length < n_step + 1:
             refuse_capacity(store.streams, n_step + 1)
         super().__init__(store, length, directory=directory, priorities=priorities)
+        self.set_returns(n_step, gamma)
+
+    def set_returns(self, n_step, gamma):
+        """Changes over how many steps, and how, rewards are summed in samples.
+
+        Args:
+            n_step, gamma: As for the constructor. What is stored does not depend on
+                them.
+
+        Raises:
+            ValueError: An argument is out of range.
+        """
+        _check_returns(n_step, gamma)
+        if self._store.streams.length < n_step + 1:
+            refuse_capacity(self._store.streams, n_step + 1)
         self.n_step = int(n_step)
         self._window = np.arange(self.n_step)
         self._powers = float(gamma) ** np.arange(self.n_step + 1)
@@ -170,6 +183,12 @@ class ReplayBuffer(StreamBuffer):
             )
         self._starts.ready_all(slots.size)
         self._sampler.insert(slots)
+
+
+def _check_returns(n_step, gamma):
+    check_positive("n_step", n_step)
+    if not 0.0 <= gamma <= 1.0:
+        raise ValueError(f"`gamma` must be from 0 to 1. Received: {gamma!r}.")
 
 
 class PrioritizedReplayBuffer(ReplayBuffer):

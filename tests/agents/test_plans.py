@@ -1,5 +1,6 @@
 """Arguments that change over time."""
 
+import math
 import types
 
 import numpy as np
@@ -15,6 +16,7 @@ def agent_with(value, env_steps=0, progress=0.0):
         env_steps=env_steps,
         progress=progress,
         schedules={},
+        check_hyperparameter=plans.schedulable,
         envs=types.SimpleNamespace(num_envs=2),
     )
 
@@ -68,7 +70,7 @@ def test_rates_are_one_for_all_environments_or_one_for_each():
         plans.current_rates(agent, "rate", 3)
 
 
-@pytest.mark.parametrize("value", [[0.5, 2.0], [-0.1], ["a"], "all", None])
+@pytest.mark.parametrize("value", [[], [-0.1], ["a"], "all", None, math.inf])
 def test_wrong_rates_are_refused(value):
     with pytest.raises(ValueError, match="rate"):
         plans.rates("rate", value)
