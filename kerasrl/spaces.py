@@ -3,11 +3,15 @@
 Imports no TensorFlow.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 import optree
 from gymnasium import spaces
+
+#: Entries of the largest space, somewhat more than an image of 1920 x 1080 in colour.
+_MOST_ENTRIES = 2**23
 
 
 def space_to_config(space: spaces.Space) -> dict[str, Any]:
@@ -38,7 +42,12 @@ def space_to_config(space: spaces.Space) -> dict[str, Any]:
             "dtype": str(space.dtype),
         }
     if isinstance(space, spaces.Discrete):
-        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+        return {
+            "type": "Discrete",
+            "n": int(space.n),
+            "start": int(space.start),
+            "dtype": str(space.dtype),
+        }
     if isinstance(space, spaces.MultiDiscrete):
         return {
             "type": "MultiDiscrete",
@@ -47,7 +56,9 @@ def space_to_config(space: spaces.Space) -> dict[str, Any]:
             "dtype": str(space.dtype),
         }
     if isinstance(space, spaces.MultiBinary):
-        return {"type": "MultiBinary", "shape": list(space.shape)}
+        # Of one axis, gymnasium tells `n` from `(n,)`.
+        n = np.asarray(space.n).tolist()
+        return {"type": "MultiBinary", "shape": list(space.shape), "n": n}
     if isinstance(space, spaces.Dict):
         items = [[key, space_to_config(value)] for key, value in space.items()]
         return {"type": "Dict", "spaces": items}
@@ -70,7 +81,7 @@ def space_from_config(config: dict[str, Any]) -> spaces.Space:
         A `gymnasium.spaces.Space`.
 
     Raises:
-        ValueError: The description is not of a known kind.
+        ValueError: The description is not of a known kind, or too large.
 
     Example:
 
@@ -78,30 +89,38 @@ def space_from_config(config: dict[str, Any]) -> spaces.Space:
     space_from_config({"type": "Discrete", "n": 2, "start": 0})
     ```
     """
+    if _count_entries(config) > _MOST_ENTRIES:
+        raise ValueError(
+            f"Received the description of a space of {_count_entries(config):,} "
+            f"entries. Expected at most {_MOST_ENTRIES:,}."
+        )
+    return _make_space(config)
+
+
+def _make_space(config):
     kind = config.get("type")
     if kind == "Box":
-        dtype = np.dtype(config["dtype"])
+        dtype, shape = np.dtype(config["dtype"]), tuple(config["shape"])
         low, high = (
-            np.broadcast_to(
-                np.array(config[bound], dtype=dtype), config["shape"]
-            ).copy()
-            for bound in ("low", "high")
+            _bound_from_config(config[bound], shape, dtype) for bound in ("low", "high")
         )
-        return spaces.Box(low, high, tuple(config["shape"]), dtype.type)
+        return spaces.Box(low, high, shape, dtype.type)
     if kind == "Discrete":
-        return spaces.Discrete(config["n"], start=config["start"])
+        dtype = np.dtype(config.get("dtype", np.int64)).type
+        return spaces.Discrete(config["n"], start=config["start"], dtype=dtype)
     if kind == "MultiDiscrete":
         return spaces.MultiDiscrete(
             config["nvec"], dtype=np.dtype(config["dtype"]).type, start=config["start"]
         )
     if kind == "MultiBinary":
         shape = config["shape"]
-        return spaces.MultiBinary(shape[0] if len(shape) == 1 else shape)
+        n = config.get("n", shape[0] if len(shape) == 1 else shape)
+        return spaces.MultiBinary(n)
     if kind == "Dict":
         # Pairs keep the order of the keys, which a plain dict would sort.
-        return spaces.Dict([(k, space_from_config(v)) for k, v in config["spaces"]])
+        return spaces.Dict([(k, _make_space(v)) for k, v in config["spaces"]])
     if kind == "Tuple":
-        return spaces.Tuple([space_from_config(value) for value in config["spaces"]])
+        return spaces.Tuple([_make_space(value) for value in config["spaces"]])
     raise ValueError(
         f"Received a space description of type {kind!r}. Expected one written by "
         "kerasrl.spaces.space_to_config."
@@ -158,6 +177,22 @@ def _space_tree(space):
     if isinstance(space, spaces.Tuple):
         return tuple(_space_tree(value) for value in space)
     return space
+
+
+def _count_entries(config):
+    """Entries of the arrays that a description stands for, before there are any."""
+    shape = config.get("shape", ())
+    if any(type(size) is not int or size < 0 for size in shape):
+        raise ValueError(f"Received a space of shape {shape}.")
+    inner = config.get("spaces", ())
+    if config.get("type") == "Dict":
+        inner = [value for _, value in inner]
+    return math.prod(shape) + sum(map(_count_entries, inner))
+
+
+def _bound_from_config(bound, shape, dtype):
+    bound = np.array(bound, dtype)
+    return np.full(shape, bound) if bound.ndim == 0 else bound.reshape(shape)
 
 
 def _bound_to_config(bound):

@@ -60,6 +60,11 @@ class Policy(keras.Model):
     ```
     """
 
+    def __new__(cls, *args, **kwargs):
+        # `keras.Layer` keeps plain arguments for `get_config`, as `keras.Model` does
+        # not: it would say the defaults, whatever was passed.
+        return keras.Layer.__new__(cls, *args, **kwargs)
+
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.observation_space = None

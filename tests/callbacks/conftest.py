@@ -16,6 +16,7 @@ class ScriptedAgent:
 
     def __init__(self):
         self.policy = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        self.policy.observation_space = None
         self.policy.compile(optimizer=keras.optimizers.Adam(1e-3))
         self.env_name = "Scripted/Env-v0"
         self.seed = 7
@@ -28,6 +29,13 @@ class ScriptedAgent:
         self.saved = []
         self.jit_compile = "auto"
         self.replicas = Single()
+
+    def hyperparameters(self):
+        return ["gamma", "seed"]
+
+    @classmethod
+    def from_config(cls, config):
+        return cls()
 
     def get_config(self):
         return {"gamma": self.gamma, "policy": {"hidden_units": [4, 4]}, "seed": 7}

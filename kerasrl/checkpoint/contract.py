@@ -1,0 +1,170 @@
+"""What an agent would have written: the variables, counters and random generators."""
+
+import keras
+import numpy as np
+
+from kerasrl.checkpoint.archive import CheckpointError
+from kerasrl.checkpoint.weights import describe_misfit, variables
+
+#: Whole numbers that stay whole in every program that reads JSON.
+_MOST = 2**53
+#: Keys of a state by what it is of.
+_BASE = {"rng", "env_name", "env_steps", "iterations", "statistics"}
+_REPLAY = {"num_envs", "buffer"}
+#: Ends of the names of variables that are never negative.
+_NOT_NEGATIVE = ("iteration", "learning_rate", "variance", "count", "velocity")
+
+
+def check_arrays(path, agent, arrays):
+    """Raises unless arrays are what the variables of an agent could hold.
+
+    Args:
+        path: Of the file, for messages.
+        agent: The `Agent`, just made.
+        arrays: List of arrays, in the order of `variables(agent)`.
+
+    Raises:
+        CheckpointError: Naming the first variable that does not fit.
+    """
+    named = variables(agent)
+    expected = [tuple(variable.shape) for _, variable in named]
+    received = [array.shape for array in arrays]
+    if received != expected:
+        raise CheckpointError(f"{path} {describe_misfit(received, expected)}")
+    for (name, variable), array in zip(named, arrays, strict=True):
+        dtype = keras.backend.standardize_dtype(variable.dtype)
+        if array.dtype.name != dtype:
+            raise CheckpointError(
+                f"{path}: the array of {name} has dtype {array.dtype}, expected "
+                f"{dtype}."
+            )
+        # By meaning, not by dtype: what a new agent holds may be infinite too.
+        if not all_finite(array) and all_finite(keras.ops.convert_to_numpy(variable)):
+            raise CheckpointError(f"{path}: the array of {name} has NaN or infinity.")
+        if name.endswith(_NOT_NEGATIVE) and (array < 0).any():
+            raise CheckpointError(f"{path}: the array of {name} has negative numbers.")
+
+
+def all_finite(array):
+    """Whether an array has neither NaN nor infinity, whatever its dtype."""
+    if array.dtype.name == "bfloat16":
+        array = array.astype(np.float32)
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+
+
+def check_state(path, agent, state, arrays):
+    """Raises unless a state is one that an agent of the kind could have.
+
+    Args:
+        path: Of the file, for messages.
+        agent: The `Agent`, just made.
+        state: Dict, the content of the file's state.
+        arrays: Dict, the arrays of the replay buffer in the file.
+
+    Raises:
+        CheckpointError: Naming the first entry that does not fit.
+    """
+    own = agent.get_state()
+    expected = {*_BASE, *(key for key in ("updates", "reward_scaler") if key in own)}
+    missing = expected - set(state)
+    unknown = (
+        set(state) - set(own) - _REPLAY if "updates" in own else (set(state) - set(own))
+    )
+    is_library = type(agent).get_state.__module__.startswith("kerasrl.")
+    if missing or (unknown and is_library):
+        refuse(path, "the keys", sorted(state), f"{sorted(expected)}")
+    for key in ("env_steps", "iterations", "updates"):
+        if key in expected:
+            check_count(path, key, state[key])
+    name = state["env_name"]
+    if not (name is None or isinstance(name, str)):
+        refuse(path, "env_name", name, "a text or null")
+    _check_generator(path, agent.rng, state["rng"])
+    _check_statistics(path, state["statistics"])
+    if "reward_scaler" in expected:
+        _check_scaler(path, state["reward_scaler"])
+    if "updates" in own:
+        _check_replay(path, state, arrays)
+
+
+def refuse(path, name, value, expected):
+    """Raises a `CheckpointError` about an entry of the state."""
+    raise CheckpointError(
+        f"{path} is damaged. Received: {name} = {value!r:.120}. Expected: {expected}."
+    )
+
+
+def check_count(path, name, value, least=0):
+    """Raises unless a value is a whole number of a possible size."""
+    if type(value) is not int or not least <= value <= _MOST:
+        refuse(path, name, value, f"a whole number from {least} to 2**53")
+
+
+def _check_generator(path, rng, state):
+    generator = type(rng.bit_generator)(0)
+    expected = f"the state of a {type(generator).__name__}"
+    try:
+        generator.state = state
+        # NumPy takes numbers that are too large or negative as far as they go.
+        valid = generator.state == state and _same_kinds(generator.state, state)
+    except Exception:
+        valid = False
+    if not valid:
+        refuse(path, "rng", state, expected)
+
+
+def _same_kinds(left, right):
+    if isinstance(left, dict):
+        return all(_same_kinds(left[key], right[key]) for key in left)
+    return type(left) is type(right)
+
+
+def _check_statistics(path, state):
+    keys = {"episodes", "returns", "lengths"}
+    if not isinstance(state, dict) or set(state) != keys:
+        refuse(path, "statistics", state, f"the keys {sorted(keys)}")
+    check_count(path, "statistics.episodes", state["episodes"])
+    returns, lengths = state["returns"], state["lengths"]
+    for name, values in (("returns", returns), ("lengths", lengths)):
+        if not isinstance(values, list) or len(values) > state["episodes"]:
+            refuse(path, f"statistics.{name}", values, "a list, of episodes at most")
+    if len(returns) != len(lengths):
+        refuse(path, "statistics.lengths", lengths, f"{len(returns)} of them")
+    for value in returns:
+        _check_number(path, "statistics.returns", value)
+    for value in lengths:
+        check_count(path, "statistics.lengths", value)
+
+
+def _check_scaler(path, state):
+    keys = {"count", "mean", "squares"}
+    if not isinstance(state, dict) or set(state) != keys:
+        refuse(path, "reward_scaler", state, f"the keys {sorted(keys)}")
+    for name, value in state.items():
+        _check_number(path, f"reward_scaler.{name}", value)
+        if name != "mean" and value < 0:
+            refuse(
+                path, f"reward_scaler.{name}", value, "a number that is not negative"
+            )
+
+
+def _check_number(path, name, value):
+    if type(value) not in (int, float) or not abs(value) < float("inf"):
+        refuse(path, name, value, "a finite number")
+
+
+def _check_replay(path, state, arrays):
+    """Before a buffer is made: whether its size is that of its arrays."""
+    if ("buffer" in state) != ("num_envs" in state) or (
+        arrays and "buffer" not in state
+    ):
+        refuse(path, "the keys", sorted(state), "num_envs and buffer, or neither")
+    if "buffer" not in state:
+        return
+    buffer, num_envs = state["buffer"], state["num_envs"]
+    check_count(path, "num_envs", num_envs, least=1)
+    if not isinstance(buffer, dict):
+        refuse(path, "buffer", buffer, "an object")
+    for name, array in arrays.items():
+        if array.shape[:1] != (num_envs,):
+            refuse(path, f"the shape of {name}", array.shape, f"{num_envs} at first")
