@@ -152,6 +152,50 @@ def zeros(space: spaces.Space, batch_size: int) -> Any:
     return np.zeros((batch_size, *(space.shape or ())), dtype)
 
 
+def emitted(space: spaces.Space) -> spaces.Space:
+    """Returns the space of actions as a policy emits them, before any conversion.
+
+    A policy counts choices from zero, whatever the `start` of the space, and samples
+    unbounded floats, whatever the bounds and dtype of a `Box`. Rollouts and replay keep
+    actions so; `kerasrl.envs.clip_actions` makes of them what environments took.
+
+    Args:
+        space: Action space of one environment, as for `space_to_config`.
+
+    Returns:
+        A space of the same structure. Every `Box` is unbounded and float32; `Discrete`
+        and `MultiDiscrete` start at zero, in the space's dtype if it can count so far.
+
+    Example:
+
+    ```python
+    emitted(gymnasium.spaces.Discrete(3, start=5))  # Discrete(3)
+    emitted(gymnasium.spaces.Box(0, 255, (2,), np.uint8))  # Box(-inf, inf, (2,))
+    ```
+    """
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict([(key, emitted(value)) for key, value in space.items()])
+    if isinstance(space, spaces.Tuple):
+        return spaces.Tuple([emitted(value) for value in space])
+    if isinstance(space, spaces.Box):
+        return spaces.Box(-np.inf, np.inf, space.shape, np.float32)
+    if isinstance(space, spaces.Discrete):
+        dtype = _counting_dtype(space.dtype, space.n)
+        # Not all releases of gymnasium take another dtype than the default.
+        return spaces.Discrete(
+            space.n, **({} if dtype is np.int64 else {"dtype": dtype})
+        )
+    if isinstance(space, spaces.MultiDiscrete):
+        dtype = _counting_dtype(space.dtype, space.nvec.max(initial=1))
+        return spaces.MultiDiscrete(space.nvec, dtype=dtype)
+    return space
+
+
+def _counting_dtype(dtype, count):
+    """The dtype itself, or int64 if the last of `count` choices does not fit."""
+    return dtype.type if np.iinfo(dtype).max >= count - 1 else np.int64
+
+
 def leaves(space: spaces.Space) -> list[spaces.Space]:
     """Returns the spaces at the leaves of a nested space, in the order of a tree.
 

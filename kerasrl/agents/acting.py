@@ -4,9 +4,7 @@ import keras
 import numpy as np
 import optree
 
-from kerasrl import spaces
 from kerasrl.agents.statistics import spread
-from kerasrl.envs.spaces import ActionConverter
 from kerasrl.models import Policy
 from kerasrl.rollouts import Collector, build_actor
 
@@ -118,62 +116,6 @@ def rollout_arrays(agent, rollout):
         truncation_values[final["time"], final["env"]] = outputs["values"]
     arrays["truncation_values"] = truncation_values
     return arrays
-
-
-def predict(agent, observations, state, previous, deterministic, seed):
-    """Implements `Agent.predict`; `previous` is a pair of actions and rewards."""
-    policy = agent.policy
-    if policy.observation_space is None:
-        raise ValueError(
-            "The agent has no weights yet. Call fit, build or kerasrl.load first."
-        )
-    example = spaces.zeros(policy.observation_space, 1)
-    expected = optree.tree_structure(example)
-    if optree.tree_is_leaf(example):
-        observations = np.asarray(observations)
-    if optree.tree_structure(observations) != expected:
-        raise ValueError(
-            f"Received observations of structure {optree.tree_structure(observations)}."
-            f" Expected {expected}, as in {policy.observation_space}."
-        )
-
-    def convert(value, like):
-        value = np.asarray(value)
-        if value.shape[1:] != like.shape[1:] or value.ndim != like.ndim:
-            raise ValueError(
-                f"Received observations of shape {value.shape}. Expected "
-                f"[N, {', '.join(map(str, like.shape[1:]))}]: a batch, so index a "
-                "single observation with [None]."
-            )
-        return value.astype(like.dtype, copy=False)
-
-    observations = optree.tree_map(convert, observations, example)
-    num_rows = len(optree.tree_leaves(observations)[0])
-    inputs = policy.example_inputs(num_rows)
-    inputs["observations"] = observations
-    for name, value in zip(
-        ("previous_actions", "previous_rewards"), previous, strict=True
-    ):
-        if value is not None:
-            inputs[name] = optree.tree_map(
-                lambda new, like: np.asarray(new, like.dtype).reshape(like.shape),
-                value,
-                inputs[name],
-            )
-    actor = agent.actor(deterministic)
-    actor.refresh()
-    if state is None:
-        state = optree.tree_map(
-            lambda x: np.repeat(x[None], num_rows, axis=0), actor.initial_state
-        )
-    if not deterministic:
-        inputs.update(agent.exploration_inputs(num_rows))
-    seeds = np.random.SeedSequence(seed).spawn(num_rows)
-    generators = [np.random.default_rng(child) for child in seeds]
-    noise = [values[0] for values in actor.draw(generators, 1)]
-    outputs = actor({**inputs, "state": state}, noise)
-    actions = ActionConverter(policy.action_space).batch(outputs["actions"])
-    return (actions, outputs["state"]) if policy.is_recurrent else actions
 
 
 def evaluate(agent, envs, episodes, deterministic, seed):

@@ -19,6 +19,7 @@ from kerasrl.agents import (
 )
 from kerasrl.agents.compiled import CompiledUpdate
 from kerasrl.agents.hyperparameters import Configurable, Hyperparameter
+from kerasrl.agents.predicting import predict
 from kerasrl.envs import make_envs
 from kerasrl.models import ActorCritic, Policy
 from kerasrl.optimizers import Adam
@@ -497,9 +498,9 @@ class Agent(Configurable):
             observations: Tree `[N, ...]` as in the observation space.
             state: Recurrent state `[N, ...]` from the last call, or `None` at the
                 start of episodes.
-            previous_actions: Tree `[N, ...]`, the actions before these observations,
-                for policies that take them (`previous_inputs=True`). `None` at the
-                start of episodes.
+            previous_actions: Tree `[N, ...]`, the actions before these observations as
+                `predict` returned them, for policies that take them
+                (`previous_inputs=True`). `None` at the start of episodes.
             previous_rewards: float `[N]`, the rewards that came with them.
             deterministic: Whether to take the mode of the distribution rather than
                 a sample.
@@ -519,7 +520,7 @@ class Agent(Configurable):
         ```
         """
         previous = (previous_actions, previous_rewards)
-        return acting.predict(self, observations, state, previous, deterministic, seed)
+        return predict(self, observations, state, previous, deterministic, seed)
 
     def evaluate(
         self,

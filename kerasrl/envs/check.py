@@ -1,15 +1,28 @@
 """A check that an environment is fit for training."""
 
+import math
+import warnings
+
 import gymnasium
 import numpy as np
+import optree
 from gymnasium.utils import env_checker
 
+from kerasrl import spaces
 from kerasrl.envs.make import make_envs
-from kerasrl.envs.spaces import space_leaves
+from kerasrl.envs.protocol import EnvProtocolError
+from kerasrl.envs.spaces import ActionConverter, space_leaves
+
+_STEPS = 200
 
 
 def check_env(env, env_config=None):
     """Checks an environment with gymnasium's checker and against kerasrl's limits.
+
+    Takes 200 random steps and looks at everything that comes back: whether `reset` and
+    `step` return what they must, and whether observations fit the observation space in
+    structure, shape, kind and bounds. Training looks at shapes and kinds always, at
+    bounds of floats in the first steps only, and says the same of what is wrong.
 
     Run it once on a new environment, in a test of your own.
 
@@ -23,7 +36,7 @@ def check_env(env, env_config=None):
         none.
 
     Raises:
-        ValueError: saying what is wrong.
+        EnvProtocolError: a `ValueError` saying what is wrong, and in which call.
 
     Example:
 
@@ -38,17 +51,55 @@ def check_env(env, env_config=None):
             raise ValueError(
                 f"Pass a single environment, not a vector environment. Received: {env}."
             )
+        _take_steps(envs)
         single = envs.envs[0]
         try:
             env_checker.check_env(
                 single.unwrapped, skip_render_check=True, skip_close_check=True
             )
         except Exception as error:
-            raise ValueError(
+            raise EnvProtocolError(
                 f"gymnasium's checker refuses {envs.name}: {error}"
             ) from error
         _check_reset(envs)
         return _remarks(envs)
+
+
+def _take_steps(envs):
+    """Takes random steps, and looks closely at each."""
+    envs._looks = envs._looks_at_ends = math.inf
+    inverse = ActionConverter(envs.action_space).inverse
+    example = spaces.zeros(envs.action_space, 1)
+    envs.action_space.seed(13)
+    with warnings.catch_warnings():
+        # One of the remarks instead.
+        warnings.filterwarnings("ignore", ".*the observation is out of bounds")
+        _check_finite(envs, "reset", envs.reset([13]))
+        for number in range(_STEPS):
+            action = envs.action_space.sample()
+            step = envs.step(inverse(optree.tree_map(_one_row, example, action)))
+            call = f"step {number + 1}"
+            if not np.isfinite(step.rewards).all():
+                raise envs._fault(0, call, f"the reward is {step.rewards[0]}.")
+            _check_finite(
+                envs, call, step.observations, *step.final_observations.values()
+            )
+
+
+def _one_row(_, action):
+    return np.asarray(action)[None]
+
+
+def _check_finite(envs, call, *observations):
+    for tree in observations:
+        for (name, _), leaf in zip(
+            space_leaves(envs.observation_space),
+            envs.observation_leaves(tree),
+            strict=True,
+        ):
+            if not np.isfinite(leaf).all():
+                problem = f"the observation has NaN or infinity at `{name}`: {leaf}."
+                raise envs._fault(0, call, problem)
 
 
 def _check_reset(envs):
@@ -61,14 +112,10 @@ def _check_reset(envs):
         strict=True,
     ):
         if not np.array_equal(a, b):
-            raise ValueError(
+            raise EnvProtocolError(
                 f"{envs.name}: reset(seed=13) twice gave different observations at "
                 f"`{name}`. Draw all randomness from self.np_random after "
                 "super().reset(seed=seed), so that runs can be repeated."
-            )
-        if not np.isfinite(a).all():
-            raise ValueError(
-                f"{envs.name}: reset returned NaN or infinity at `{name}`: {a}."
             )
 
 
@@ -77,6 +124,8 @@ def _remarks(envs):
     for name, leaf in space_leaves(envs.observation_space):
         if leaf.dtype == np.float64:
             remarks.append(f"{name} is float64; observations are kept as float32.")
+        if name in envs._warned:
+            remarks.append(f"{name} goes beyond its bounds; correct them.")
     for name, leaf in space_leaves(envs.action_space, "action"):
         if isinstance(leaf, gymnasium.spaces.Box):
             if leaf.dtype.kind != "f":

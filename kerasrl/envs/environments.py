@@ -1,12 +1,22 @@
 """The one interface through which collectors see environments."""
 
 import abc
+import warnings
 
 import numpy as np
 import optree
 
 from kerasrl import spaces
-from kerasrl.envs.spaces import check_space, leaf_lister
+from kerasrl.envs.protocol import (
+    EnvProtocolError,
+    Observations,
+    bound,
+    shown,
+)
+from kerasrl.envs.spaces import check_space
+
+#: So many steps, and so many with ends of episodes, are looked at most closely.
+CLOSE_LOOKS = 100
 
 
 class EnvStep:
@@ -114,10 +124,14 @@ class Environments(abc.ABC):
         self.action_space = action_space
         self.name = name
         self.reset_infos = [{} for _ in range(num_envs)]
-        self.observation_leaves = leaf_lister(observation_space)
+        self._observations = Observations(observation_space)
+        self.observation_leaves = self._observations.list
         self._example = optree.tree_map(
             lambda leaf: leaf[0, ...], spaces.zeros(observation_space, 1)
         )
+        self._num_steps = 0
+        self._looks = self._looks_at_ends = CLOSE_LOOKS
+        self._warned = set()
         self._no_ends = _constant(num_envs, False)
         self._all_valid = _constant(num_envs, True)
 
@@ -134,8 +148,9 @@ class Environments(abc.ABC):
             Observations, tree `[B, ...]`, in new arrays.
 
         Raises:
-            ValueError: if there are not B seeds, or an observation does not fit the
-                observation space.
+            ValueError: if there are not B seeds.
+            EnvProtocolError: if an observation does not fit the observation space, or
+                an environment returned something else than it has to.
         """
 
     @abc.abstractmethod
@@ -153,6 +168,7 @@ class Environments(abc.ABC):
 
         Raises:
             ValueError: if the actions do not fit the action space.
+            EnvProtocolError: if an environment returned something else than it has to.
             Exception: whatever an environment raises, with a note that says which.
         """
 
@@ -231,16 +247,6 @@ class Environments(abc.ABC):
     def _empty_observations(self):
         return spaces.zeros(self.observation_space, self.num_envs)
 
-    def _copy_observation(self, observation):
-        """One environment's observation in new arrays of the dtypes that are kept."""
-        if isinstance(self._example, np.ndarray):
-            return np.array(observation, self._example.dtype)
-        copy = optree.tree_map(np.empty_like, self._example)
-        rows = self.observation_leaves(copy)
-        for row, leaf in zip(rows, self.observation_leaves(observation), strict=True):
-            row[...] = leaf
-        return copy
-
     def _check_seeds(self, seeds):
         """A list of B Python integers or of B times None."""
         if seeds is None:
@@ -253,26 +259,58 @@ class Environments(abc.ABC):
             )
         return seeds
 
-    def _check_observation(self, index, observation, rows):
-        """Raises if a single observation would not fit its row, or only broadcast."""
-        try:
-            leaves = self.observation_leaves(observation)
-            shapes = [np.shape(leaf) for leaf in leaves]
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"Environment {self.first_index + index} of {self.name} returned an "
-                "observation that does not have the structure of its observation "
-                f"space. Received: {observation!r}. Expected an element of "
-                f"{self.observation_space}."
-            ) from error
-        expected = [row.shape[1:] for row in rows]
-        if shapes != expected:
-            raise ValueError(
-                f"Environment {self.first_index + index} of {self.name} returned an "
-                "observation that does not fit its observation space. Received "
-                f"shapes: {shapes}. Expected: {expected}. Fix the environment's "
-                "`observation_space`."
+    def _fault(self, index, call, problem):
+        """The error about what environment `index` did; None if it is not known."""
+        who = self.name
+        if index is not None:
+            who = f"Environment {self.first_index + index} of {self.name}"
+        return EnvProtocolError(
+            f"{who}, in {call}: {problem} (kerasrl.check_env(env) looks at one "
+            "environment closely.)"
+        )
+
+    def _misfit(self, index, call, misfit):
+        """The error about an observation that does not fit the space."""
+        return self._fault(
+            index,
+            call,
+            f"the observation does not fit the observation space. {misfit} Fix the "
+            "environment's `observation_space`, or what it returns.",
+        )
+
+    def _check_bounds(self, observations, call, index=None):
+        """Looks whether observations are within the bounds of their space.
+
+        Args:
+            observations: tree `[B, ...]`, or of environment `index` alone.
+            call: string, what returned them.
+            index: integer or None.
+
+        Raises:
+            EnvProtocolError: if integers are not. Bounds of floats are often not kept,
+                and that has no consequences here: it warns, once for each leaf.
+        """
+        for leaf, array in zip(
+            self._observations.leaves,
+            self.observation_leaves(observations),
+            strict=True,
+        ):
+            outside = leaf.outside(array)
+            if outside is None or leaf.name in self._warned:
+                continue
+            where = int(np.argwhere(outside)[0][0]) if index is None else index
+            fault = self._fault(
+                where,
+                call,
+                f"the observation is out of bounds. Received at `{leaf.name}`: "
+                f"{shown(array[outside][0])}. Expected: from {bound(leaf.low)} to "
+                f"{bound(leaf.high)}. Fix the environment's `observation_space`, or "
+                "what it returns.",
             )
+            if leaf.exact:
+                raise fault
+            self._warned.add(leaf.name)
+            warnings.warn(str(fault), stacklevel=4)
 
 
 def _constant(size, value):

@@ -1,12 +1,20 @@
 """Environments stepped one after the other in this process."""
 
+import math
+import warnings
+
 import gymnasium
 import numpy as np
 
+from kerasrl.envs import protocol
 from kerasrl.envs.environments import Environments, EnvStep
+from kerasrl.envs.protocol import EnvProtocolError, Misfit
 from kerasrl.envs.spaces import ActionConverter
 
 _FLOAT32 = np.dtype(np.float32)
+_BOOLS = (bool, np.bool_)
+_NOTHING = object()
+_UNKNOWN_ARGUMENT = "got an unexpected keyword argument"
 
 
 class SerialEnvironments(Environments):
@@ -46,32 +54,38 @@ class SerialEnvironments(Environments):
         self.envs = envs
         self._owned = owned
         self._action_rows = ActionConverter(self.action_space).rows
-        self._single_leaf = not isinstance(self._example, (dict, tuple))
+        self._plain_rewards = True
+        self._write = self._observations.writer()
 
     def reset(self, seeds=None):
         seeds = self._check_seeds(seeds)
         observations = self._empty_observations()
-        rows = self.observation_leaves(observations)
-        for index, (env, seed) in enumerate(zip(self.envs, seeds, strict=True)):
+        for index, seed in enumerate(seeds):
+            observation, info = self._reset(index, seed=seed)
             try:
-                observation, info = env.reset(seed=seed)
-            except Exception as error:
-                self._add_note(error, index, "reset")
-                raise
-            self._check_observation(index, observation, rows)
+                self._observations.write_one(observation, observations, index)
+            except Misfit as misfit:
+                raise self._misfit(index, "reset", misfit) from None
             self.reset_infos[index] = info
-            for row, leaf in zip(
-                rows, self.observation_leaves(observation), strict=True
-            ):
-                row[index] = leaf
+        self._check_bounds(observations, "reset")
+        for index, env in enumerate(self.envs):
+            for role in ("observation_space", "action_space"):
+                if getattr(env, role) != getattr(self, role):
+                    raise self._fault(
+                        index,
+                        "reset",
+                        f"the environment changed its `{role}`. Received: "
+                        f"{getattr(env, role)}. Expected: {getattr(self, role)}, as "
+                        "when it was made.",
+                    )
         return observations
 
     def step(self, actions, out=None):
         if out is None:
             out = self._empty_observations()
+        self._num_steps += 1
         rewards, infos, observations = [], [], []
-        ends = None
-        index = 0
+        ends, result = None, _NOTHING
         actions = self._action_rows(actions)
         if len(actions) != self.num_envs:
             raise ValueError(
@@ -80,25 +94,36 @@ class SerialEnvironments(Environments):
             )
         try:
             for env, action in zip(self.envs, actions, strict=True):
-                observation, reward, terminated, truncated, info = env.step(action)
-                if terminated or truncated:
-                    if ends is None:
-                        ends = _Ends(self.num_envs)
-                    ends.terminated[index] = terminated
-                    ends.truncated[index] = truncated
-                    # Copied before the reset, which may reuse the env's own arrays.
-                    final = self._copy_observation(observation)
-                    ends.final_observations[index] = final
-                    observation, reset_info = env.reset()
-                    info = {**info, "reset_info": reset_info}
+                result = env.step(action)
+                observation, reward, terminated, truncated, info = result
+                # Most steps end nothing, and say so with two plain bools.
+                if terminated is not False or truncated is not False:
+                    index = len(observations)
+                    terminated, truncated = self._flags(index, result)
+                    if terminated or truncated:
+                        if ends is None:
+                            ends = _Ends(self.num_envs)
+                        observation, info = self._end(index, ends, result)
+                        ends.terminated[index] = terminated
+                        ends.truncated[index] = truncated
                 observations.append(observation)
                 rewards.append(reward)
                 infos.append(info)
-                index += 1
-        except Exception as error:
-            self._add_note(error, index, "step")
+        except EnvProtocolError:
             raise
-        self._write(observations, out)
+        except (Exception, SystemExit) as error:
+            index = len(observations)
+            if result is not _NOTHING:
+                # What the one before returned, if `step` itself raised the error.
+                self._check(protocol.check_count, result, index)
+            self._explain(error, index, "step", self._call())
+            raise
+        try:
+            self._write(observations, out)
+        except Exception:
+            self._write_slowly(observations, out, ends)
+        if self._looks or (ends is not None and self._looks_at_ends):
+            self._look(out, rewards, infos, ends)
         rewards = self._reward_array(rewards)
         if ends is None:
             no = self._no_ends
@@ -132,44 +157,145 @@ class SerialEnvironments(Environments):
         return [env.render() for env in self.envs]
 
     def close(self):
-        if self._owned:
-            for env in self.envs:
+        if not self._owned:
+            return
+        for index, env in enumerate(self.envs):
+            try:
                 env.close()
+            except Exception as error:
+                # What was learnt must not be lost, nor another error be hidden.
+                warnings.warn(
+                    f"Environment {self.first_index + index} of {self.name} could not "
+                    f"be closed: {error!r}",
+                    stacklevel=2,
+                )
 
-    def _write(self, observations, out):
-        """Writes a list of B single observations into a tree `[B, ...]`."""
+    def _reset(self, index, **seed):
+        """What `reset` of one environment returned; with a seed it is no autoreset."""
+        result = _NOTHING
         try:
-            if self._single_leaf:
-                out[...] = observations
-            else:
-                columns = zip(*map(self.observation_leaves, observations), strict=True)
-                for rows, column in zip(
-                    self.observation_leaves(out), columns, strict=True
-                ):
-                    rows[...] = column
-        except Exception:
-            # Slowly, for a message that names the environment.
-            rows = self.observation_leaves(out)
-            for index, observation in enumerate(observations):
-                self._check_observation(index, observation, rows)
+            result = self.envs[index].reset(**seed)
+            observation, info = result
+            if type(result) is not tuple or type(info) is not dict:
+                protocol.check_reset(result)
+            return observation, info
+        except (Exception, SystemExit) as error:
+            call = "reset" if seed else self._call(ended=True)
+            if result is not _NOTHING:
+                try:
+                    protocol.check_reset(result)
+                except Misfit as misfit:
+                    raise self._fault(index, call, str(misfit)) from None
+            if isinstance(error, TypeError) and _UNKNOWN_ARGUMENT in str(error):
+                raise self._fault(
+                    index,
+                    call,
+                    f"`reset` raised {error}. Expected: def reset(self, *, seed=None, "
+                    "options=None). Environments of the old gym have neither: add "
+                    "both, or convert them with shimmy.",
+                ) from error
+            self._explain(error, index, "reset", call)
             raise
 
-    def _reward_array(self, rewards):
-        try:
-            array = np.array(rewards, _FLOAT32)
-            # Some environments return arrays of one element.
-            return array if array.ndim == 1 else array.reshape(self.num_envs)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"The rewards of {self.name} are not one number per environment. "
-                f"Received: {rewards}."
-            ) from error
+    def _flags(self, index, result):
+        """`terminated` and `truncated` of what `step` returned, as bools."""
+        if type(result[2]) in _BOOLS and type(result[3]) in _BOOLS:
+            return result[2:4]
+        self._check(protocol.check_step, result, index)
+        flags = []
+        for name, value in zip(("terminated", "truncated"), result[2:4], strict=True):
+            try:
+                flags.append(protocol.as_flag(value))
+            except Misfit as misfit:
+                problem = f"`step` returned {name} = {misfit}."
+                raise self._fault(index, self._call(), problem) from None
+        return flags
 
-    def _add_note(self, error, index, method):
-        error.add_note(
-            f"Raised by `{method}` of environment {self.first_index + index} of "
+    def _end(self, index, ends, result):
+        """Keeps the last observation; returns the first of the next, and an info."""
+        info = result[4]
+        try:
+            # Copied before the reset, which may reuse the environment's own arrays.
+            final = self._observations.copy(result[0], self._example)
+        except Misfit as misfit:
+            raise self._misfit(index, self._call(), misfit) from None
+        if self._looks_at_ends or type(info) is not dict:
+            self._look_at_end(index, final, result)
+        ends.final_observations[index] = final
+        observation, reset_info = self._reset(index)
+        return observation, {**info, "reset_info": reset_info}
+
+    def _look_at_end(self, index, final, result):
+        self._check(protocol.check_step, result, index)
+        self._check_bounds(final, self._call(), index)
+
+    def _write_slowly(self, observations, out, ends):
+        """Writes observations one by one, for a message that names the environment."""
+        for index, observation in enumerate(observations):
+            try:
+                self._observations.write_one(observation, out, index)
+            except Misfit as misfit:
+                ended = ends is not None and index in ends.final_observations
+                raise self._misfit(index, self._call(ended), misfit) from None
+
+    def _look(self, observations, rewards, infos, ends):
+        """Looks closely at what a step returned, which would take too long always."""
+        if self._looks:
+            self._looks -= 1
+        if ends is not None and self._looks_at_ends:
+            self._looks_at_ends -= 1
+        for index, info in enumerate(infos):
+            self._check(protocol.check_info, info, index)
+        if any(getattr(reward, "ndim", 0) for reward in rewards):
+            self._plain_rewards = False
+        call = self._call() if ends is None else f"{self._call()} or the reset after it"
+        self._check_bounds(observations, call)
+
+    def _reward_array(self, rewards):
+        if self._plain_rewards:
+            try:
+                # Raises for what is no number; NumPy would read the text "5" as one.
+                math.fsum(rewards)
+                array = np.array(rewards, _FLOAT32)
+                if array.ndim == 1:
+                    return array
+            except Exception:
+                pass  # Found out below, one by one.
+        array = np.empty(self.num_envs, _FLOAT32)
+        for index, reward in enumerate(rewards):
+            try:
+                array[index] = protocol.as_reward(reward)
+            except Misfit as misfit:
+                problem = f"`step` returned as reward {misfit}."
+                raise self._fault(index, self._call(), problem) from None
+        return array
+
+    def _check(self, check, value, index):
+        """Calls a check on what the last step of an environment returned."""
+        try:
+            check(value)
+        except Misfit as misfit:
+            raise self._fault(index, self._call(), str(misfit)) from None
+
+    def _call(self, ended=False):
+        step = f"step {self._num_steps}"
+        return f"the reset after {step}" if ended else step
+
+    def _explain(self, error, index, method, call):
+        """Says which environment raised an error.
+
+        Raises:
+            EnvProtocolError: if the error would end the process without a reason.
+        """
+        if isinstance(error, SystemExit):
+            problem = f"the environment called sys.exit({error.code!r})."
+            raise self._fault(index, call, problem) from error
+        note = (
+            f"of environment {self.first_index + index} of "
             f"{self.num_envs_of_run} ({self.name})."
         )
+        if not any(note in each for each in getattr(error, "__notes__", ())):
+            error.add_note(f"Raised by `{method}` {note}")
 
 
 class _Ends:

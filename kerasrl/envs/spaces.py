@@ -9,6 +9,8 @@ examples). A single leaf space is just one array.
 import numpy as np
 from gymnasium import spaces
 
+from kerasrl.spaces import emitted
+
 LEAF_SPACES = (
     spaces.Box,
     spaces.Discrete,
@@ -105,15 +107,6 @@ def leaf_lister(space):
     return lambda tree: [tree]
 
 
-def take_row(tree, index):
-    """A copy of row `index` of every array of a nested dict/tuple."""
-    if isinstance(tree, dict):
-        return {key: take_row(part, index) for key, part in tree.items()}
-    if isinstance(tree, tuple):
-        return tuple(take_row(part, index) for part in tree)
-    return np.array(tree[index])
-
-
 class ActionConverter:
     """Turns actions as a policy emits them into actions that environments accept.
 
@@ -137,7 +130,8 @@ class ActionConverter:
     def __init__(self, space):
         check_space(space, "action")
         self.space = space
-        self._convert = _tree_converter(space, "actions")
+        self._convert = _tree_converter(space, "actions", _leaf_converter)
+        self._invert = _tree_converter(space, "actions", _leaf_inverter)
         self._split = _tree_splitter(space, "actions")
 
     def batch(self, actions):
@@ -147,6 +141,17 @@ class ActionConverter:
             ValueError: if the structure, a shape or a discrete choice does not fit.
         """
         return self._convert(actions)
+
+    def inverse(self, actions):
+        """Converts actions that environments accept into those of a policy.
+
+        Discrete choices then count from zero; Box actions become float32, and are what
+        the policy chose but for clipping and rounding.
+
+        Raises:
+            ValueError: if the structure, a shape or a discrete choice does not fit.
+        """
+        return self._invert(actions)
 
     def rows(self, actions):
         """Converts a tree `[B, ...]` into a list of B single actions.
@@ -209,10 +214,10 @@ def _named_children(space, name):
     return [(f"{name}[{i}]", part) for i, part in enumerate(space.spaces)]
 
 
-def _tree_converter(space, name):
+def _tree_converter(space, name, make):
     if not isinstance(space, (spaces.Dict, spaces.Tuple)):
-        return _leaf_converter(space, name)
-    parts = [_tree_converter(part, n) for n, part in _named_children(space, name)]
+        return make(space, name)
+    parts = [_tree_converter(part, n, make) for n, part in _named_children(space, name)]
     keys = list(space.spaces) if isinstance(space, spaces.Dict) else None
 
     def convert(actions):
@@ -286,26 +291,23 @@ def _discrete_splitter(space, name):
     return split
 
 
+def _choices(space):
+    """How many choices there are, and from which number environments count."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.n), int(space.start)
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.nvec.astype(np.int64), np.asarray(space.start, np.int64)
+    return 2, 0
+
+
 def _leaf_converter(space, name):
-    rank, shape = len(space.shape) + 1, space.shape
     if isinstance(space, spaces.Box):
         return _box_converter(space, name)
+    count, start = _choices(space)
     dtype = np.dtype(space.dtype)
-    if isinstance(space, spaces.Discrete):
-        count, start = int(space.n), int(space.start)
-    elif isinstance(space, spaces.MultiDiscrete):
-        count, start = space.nvec, np.asarray(space.start)
-    else:
-        count, start = 2, 0
 
     def convert(actions):
-        actions = np.asarray(actions)
-        if (
-            actions.ndim != rank
-            or actions.shape[1:] != shape
-            or actions.dtype.kind not in "iub"
-        ):
-            raise _shape_error(name, actions, space)
+        actions = _check_actions(actions, space, name, "iub")
         if ((actions < 0) | (actions >= count)).any():
             raise _range_error(name, actions, space)
         return (actions + start).astype(dtype)
@@ -313,25 +315,71 @@ def _leaf_converter(space, name):
     return convert
 
 
+def _leaf_inverter(space, name):
+    if isinstance(space, spaces.Box):
+        return lambda actions: _check_actions(actions, space, name, "fiu").astype(
+            np.float32
+        )
+    count, start = _choices(space)
+    dtype = emitted(space).dtype
+
+    def invert(actions):
+        actions = _check_actions(actions, space, name, "iub").astype(np.int64)
+        if ((actions < start) | (actions >= start + count)).any():
+            raise ValueError(
+                f"`{name}` is out of the range of the action space {space}. Received: "
+                f"{actions.tolist()}. Expected actions as environments take them, "
+                "counted from the space's `start`."
+            )
+        return (actions - start).astype(dtype)
+
+    return invert
+
+
+def _check_actions(actions, space, name, kinds):
+    actions = np.asarray(actions)
+    if actions.shape[1:] != space.shape or actions.ndim != len(space.shape) + 1:
+        raise _shape_error(name, actions, space)
+    if actions.dtype.kind not in kinds:
+        raise _shape_error(name, actions, space)
+    return actions
+
+
 def _box_converter(space, name):
-    rank, shape, dtype = len(space.shape) + 1, space.shape, np.dtype(space.dtype)
+    dtype = np.dtype(space.dtype)
     bounded = bool(np.isfinite(space.low).any() or np.isfinite(space.high).any())
-    integer = dtype.kind != "f"
-    compute = np.dtype(np.float64) if integer else dtype
-    low, high = space.low.astype(compute), space.high.astype(compute)
+    if dtype.kind != "f":
+        return _integer_converter(space, name)
+    low, high = space.low, space.high
 
     def convert(actions):
-        actions = np.asarray(actions)
-        if (
-            actions.ndim != rank
-            or actions.shape[1:] != shape
-            or actions.dtype.kind not in "fiu"
-        ):
-            raise _shape_error(name, actions, space)
-        converted = actions.astype(compute)
+        actions = _check_actions(actions, space, name, "fiu")
+        with np.errstate(over="ignore"):  # Of halves; the bounds follow.
+            converted = actions.astype(dtype)
         if bounded:
             np.maximum(converted, low, out=converted)
             np.minimum(converted, high, out=converted)
-        return np.rint(converted).astype(dtype) if integer else converted
+        return converted
+
+    return convert
+
+
+def _integer_converter(space, name):
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+
+    def convert(actions):
+        actions = _check_actions(actions, space, name, "fiu")
+        rounded = np.rint(actions.astype(np.float64))
+        if np.isnan(rounded).any():
+            raise ValueError(
+                f"`{name}` has NaN, which no integer stands for. Received: "
+                f"{actions.tolist()} for the action space {space}."
+            )
+        # The largest integers of 64 bits are no floats: bounds are put in afterwards.
+        inside = (rounded > low) & (rounded < high)
+        converted = np.where(inside, rounded, 0.0).astype(space.dtype)
+        return np.where(
+            inside, converted, np.where(rounded >= high, space.high, space.low)
+        )
 
     return convert

@@ -1,9 +1,12 @@
 """Adapter for gymnasium vector environments in any autoreset mode."""
 
 import numpy as np
+import optree
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from kerasrl.envs import protocol
 from kerasrl.envs.environments import Environments, EnvStep
+from kerasrl.envs.protocol import Misfit
 from kerasrl.envs.spaces import ActionConverter
 
 
@@ -64,23 +67,30 @@ class VectorEnvironments(Environments):
         else:
             # A batched simulation has one random generator and takes one seed.
             seed = seeds[0]
-        observations, infos = self.env.reset(seed=seed)
+        observations, infos = self._reset(seed=seed)
         self.reset_infos = self._unbatch(infos)
         self._resetting = np.zeros(self.num_envs, bool)
         out = self._empty_observations()
-        self._check_batch(observations, out)
-        self._write(observations, out)
+        self._write(observations, out, "reset")
+        self._check_bounds(out, "reset")
         return out
 
     def step(self, actions, out=None):
         if out is None:
             out = self._empty_observations()
         actions = self._convert_actions(actions)
-        observations, rewards, terminated, truncated, infos = self.env.step(actions)
-        rewards = np.array(rewards, np.float32).reshape(self.num_envs)
-        terminated = np.array(terminated, bool)
-        truncated = np.array(truncated, bool)
-        self._write(observations, out)
+        self._num_steps += 1
+        call = f"step {self._num_steps}"
+        result = self.env.step(actions)
+        try:
+            protocol.check_step(result)
+        except Misfit as misfit:
+            raise self._fault(None, call, str(misfit)) from None
+        observations, rewards, terminated, truncated, infos = result
+        rewards = self._column("rewards", rewards, np.float32, call)
+        terminated = self._column("terminated", terminated, bool, call)
+        truncated = self._column("truncated", truncated, bool, call)
+        self._write(observations, out, call)
         fillers = self._resetting
         any_filler = fillers.any()
         if any_filler:
@@ -93,7 +103,7 @@ class VectorEnvironments(Environments):
         indices = np.flatnonzero(ended).tolist() if any_ended else []
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             for index in indices:
-                final_observations[index] = self._final_observation(infos, index)
+                final_observations[index] = self._final_observation(infos, index, call)
         else:
             leaves = self.observation_leaves(out)
             for index in indices:
@@ -101,7 +111,9 @@ class VectorEnvironments(Environments):
             if self.resets_on_next_step:
                 self._resetting = ended
             elif any_ended:
-                reset_infos = self._reset_ended(ended, out)
+                reset_infos = self._reset_ended(ended, out, f"the reset after {call}")
+        if self._looks or (any_ended and self._looks_at_ends):
+            self._look(out, final_observations, call)
         valid = self._all_valid
         if any_filler:
             rewards[fillers] = 0.0
@@ -158,31 +170,77 @@ class VectorEnvironments(Environments):
         if self._owned:
             self.env.close()
 
-    def _write(self, observations, out):
-        for row, leaf in zip(
-            self.observation_leaves(out),
-            self.observation_leaves(observations),
-            strict=True,
-        ):
-            row[...] = leaf
+    def _reset(self, **arguments):
+        result = self.env.reset(**arguments)
+        try:
+            protocol.check_reset(result)
+        except Misfit as misfit:
+            raise self._fault(None, "reset", str(misfit)) from None
+        return result
 
-    def _check_batch(self, observations, out):
-        shapes = [np.shape(leaf) for leaf in self.observation_leaves(observations)]
-        expected = [leaf.shape for leaf in self.observation_leaves(out)]
-        if shapes != expected:
-            raise ValueError(
-                f"{self.name} returned observations that do not fit its "
-                f"`single_observation_space`. Received shapes: {shapes}. Expected: "
-                f"{expected}."
+    def _column(self, name, values, dtype, call):
+        """Rewards or flags in a new array `[B]`."""
+        array = np.asarray(values)
+        kinds = "b" if dtype is bool else "fiub"
+        fits = array.dtype.kind in kinds
+        if not fits and array.dtype.kind in "iu":
+            fits = ((array == 0) | (array == 1)).all()  # Flags as well as bools.
+        if not fits or array.shape != (self.num_envs,):
+            kind = "bools" if dtype is bool else "numbers"
+            raise self._fault(
+                None,
+                call,
+                f"`step` returned {name} = {protocol.shown(values, array)}. Expected: "
+                f"an array of {kind} of shape ({self.num_envs},), one for each "
+                "environment.",
             )
+        return array.astype(dtype)
+
+    def _write(self, observations, out, call, rows=...):
+        """Writes a batch of observations, or some of its rows, into a tree."""
+        try:
+            parts = self._observations.parts(observations)
+            for leaf, target, part in zip(
+                self._observations.leaves,
+                self.observation_leaves(out),
+                parts,
+                strict=True,
+            ):
+                target[rows] = self._fit(leaf, part)[rows]
+        except Misfit as misfit:
+            problem = (
+                "the observations do not fit `single_observation_space`, one row for "
+                f"each environment. {misfit}"
+            )
+            raise self._fault(None, call, problem) from None
+
+    def _fit(self, leaf, part):
+        shape = (self.num_envs, *leaf.shape)
+        try:
+            return leaf.fit(part, shape)
+        except Misfit as misfit:
+            raise Misfit(
+                f"Received at `{leaf.name}`: {misfit}. Expected: shape {shape} and "
+                f"dtype {leaf.dtype}."
+            ) from None
+
+    def _look(self, observations, final_observations, call):
+        """Looks closely at what a step returned, which would take too long always."""
+        if self._looks:
+            self._looks -= 1
+        if final_observations and self._looks_at_ends:
+            self._looks_at_ends -= 1
+        self._check_bounds(observations, call)
+        for index, final in final_observations.items():
+            self._check_bounds(final, call, index)
 
     def _copy_observation_row(self, leaves, index):
-        copy = self._copy_observation(self._example)
+        copy = optree.tree_map(np.empty_like, self._example)
         for row, leaf in zip(self.observation_leaves(copy), leaves, strict=True):
             row[...] = leaf[index]
         return copy
 
-    def _final_observation(self, infos, index):
+    def _final_observation(self, infos, index, call):
         final = infos.get("final_obs")
         if final is None:
             raise ValueError(
@@ -192,18 +250,24 @@ class VectorEnvironments(Environments):
                 "infos['final_obs'], or say AutoresetMode.NEXT_STEP in its "
                 "metadata['autoreset_mode'] if that is what it does."
             )
-        if isinstance(final, np.ndarray) and final.dtype == object:
-            return self._copy_observation(final[index])
-        return self._copy_observation_row(self.observation_leaves(final), index)
+        try:
+            if isinstance(final, np.ndarray) and final.dtype == object:
+                return self._observations.copy(final[index], self._example)
+            rows = [
+                self._fit(leaf, part)
+                for leaf, part in zip(
+                    self._observations.leaves,
+                    self._observations.parts(final),
+                    strict=True,
+                )
+            ]
+            return self._copy_observation_row(rows, index)
+        except Misfit as misfit:
+            raise self._misfit(index, call, f"infos['final_obs']: {misfit}") from None
 
-    def _reset_ended(self, ended, out):
-        observations, infos = self.env.reset(options={"reset_mask": ended.copy()})
-        for row, leaf in zip(
-            self.observation_leaves(out),
-            self.observation_leaves(observations),
-            strict=True,
-        ):
-            row[ended] = np.asarray(leaf)[ended]
+    def _reset_ended(self, ended, out, call):
+        observations, infos = self._reset(options={"reset_mask": ended.copy()})
+        self._write(observations, out, call, ended)
         return infos
 
     def _unbatch(self, infos):

@@ -6,7 +6,7 @@ from keras import ops
 
 from kerasrl import checks
 from kerasrl.models import torso
-from kerasrl.models.encoder import Encoder
+from kerasrl.models.action_encoder import ActionEncoder
 from kerasrl.models.initializers import make_initializer
 from kerasrl.models.policy import Policy, merge_time, split_time
 
@@ -128,7 +128,7 @@ class ActorCritic(Policy):
                     self._seed(1000 * (number + 1) + 500),
                 )
         if self.previous_inputs:
-            self.action_encoder = Encoder(action_space)
+            self.action_encoder = ActionEncoder(action_space)
         is_gaussian = isinstance(action_space, gym_spaces.Box)
         self.independent_log_std = is_gaussian and self.log_std == "independent"
         units = self.num_parameters // (2 if self.independent_log_std else 1)

@@ -22,11 +22,15 @@ class Policy(keras.Model):
     | argument | content |
     |---|---|
     | `inputs["observations"]` | observations, tree `[N, ...]` as in the space |
-    | `inputs["previous_actions"]` | tree `[N, ...]`, zeros at episode starts |
+    | `inputs["previous_actions"]` | tree `[N, ...]`, emitted; zeros at episode starts |
     | `inputs["previous_rewards"]` | float32 `[N]`, zeros at episode starts |
     | `state` | tree `[N, ...]` of recurrent state, `()` or `None` if there is none |
 
-    and returns a dict:
+    Emitted actions are those of the distribution: choices count from zero whatever
+    the `start` of the space, and `Box` actions are float32 before clipping and
+    rounding. `kerasrl.envs.clip_actions` turns them into those of the environment.
+
+    It returns a dict:
 
     | key | content |
     |---|---|
@@ -233,7 +237,9 @@ class Policy(keras.Model):
         rewards = spaces.zeros(_SCALAR, batch_size)
         return {
             "observations": spaces.zeros(self.observation_space, batch_size),
-            "previous_actions": spaces.zeros(self.action_space, batch_size),
+            "previous_actions": spaces.zeros(
+                spaces.emitted(self.action_space), batch_size
+            ),
             "previous_rewards": rewards,
         }
 

@@ -6,7 +6,7 @@ from keras import ops
 
 from kerasrl import checks
 from kerasrl.models import torso
-from kerasrl.models.encoder import Encoder
+from kerasrl.models.action_encoder import ActionEncoder
 from kerasrl.models.initializers import make_initializer
 from kerasrl.models.noisy_dense import NoisyDense
 from kerasrl.models.policy import merge_time, split_time
@@ -155,7 +155,7 @@ class QNetwork(QFunction):
                 )
             }
         if self.previous_inputs:
-            self.action_encoder = Encoder(action_space)
+            self.action_encoder = ActionEncoder(action_space)
         # How many numbers describe the return of one action.
         self.return_size = self.num_quantiles or self.num_atoms
         size = self.num_actions * self.return_size

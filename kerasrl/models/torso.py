@@ -210,7 +210,7 @@ def append_previous(features, inputs, action_encoder):
     Args:
         features: Float32 `[N, F]`.
         inputs: Dict as for `kerasrl.models.Policy.call`.
-        action_encoder: `Encoder` of the action space.
+        action_encoder: `ActionEncoder` of the action space.
 
     Returns:
         Float32 `[N, F + size of the encoded action + 1]`.

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kerasrl import spaces
 from kerasrl.replay import frames
 from kerasrl.replay.columns import TreeColumns
 from kerasrl.replay.placement import find_begins, is_smooth, place, place_smoothly
@@ -46,7 +47,7 @@ class RowStore:
         self.observations = TreeColumns(
             "observations", observation_space, frame_stack, frame_axis
         )
-        self.actions = TreeColumns("actions", action_space)
+        self.actions = TreeColumns("actions", spaces.emitted(action_space))
         self.streams = Streams(num_envs, -(-num_rows // num_envs))
         # Rows before another that its stack of frames may need.
         self.margin = self.observations.num_frames - 1

@@ -110,7 +110,7 @@ class SequenceReplayBuffer(StreamBuffer):
         self._window = np.arange(self.sequence_length)
         started = {
             "state": state_example,
-            "previous_actions": spaces.zeros(action_space, 1),
+            "previous_actions": spaces.zeros(spaces.emitted(action_space), 1),
             "previous_rewards": np.zeros(1, np.float32),
         }
         self._start_spec = optree.tree_structure(started)

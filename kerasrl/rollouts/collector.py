@@ -4,7 +4,7 @@ import numpy as np
 import optree
 
 from kerasrl import spaces
-from kerasrl.envs.spaces import space_leaves
+from kerasrl.rollouts.checking import RolloutCheck
 from kerasrl.rollouts.episodes import EpisodeStatistics, EpisodeTracker
 from kerasrl.rollouts.rollout import Rollout
 
@@ -94,7 +94,8 @@ class Collector:
         self.env_steps = 0
         self._finished = []
         self._observations = None
-        self._checked = False
+        self._checked = self._rounds = False
+        self._check_rollout = RolloutCheck(envs)
         self._drawn = []
 
     def reset(self, seeds=None):
@@ -109,7 +110,9 @@ class Collector:
         """
         num_envs = self.envs.num_envs
         self._observations = self.envs.reset(seeds)
-        self._previous_actions = spaces.zeros(self.envs.action_space, num_envs)
+        self._previous_actions = spaces.zeros(
+            spaces.emitted(self.envs.action_space), num_envs
+        )
         self._previous_rewards = np.zeros(num_envs, np.float32)
         self._starts = np.ones(num_envs, bool)
         initial_state = self.actor.initial_state
@@ -129,8 +132,10 @@ class Collector:
 
         Raises:
             RuntimeError: `reset` has not been called.
-            ValueError: The actor's outputs do not fit the action space, or an
-                environment returned NaN or infinity.
+            ValueError: The actor's outputs do not fit the action space.
+            FloatingPointError: An action is NaN or infinite.
+            EnvProtocolError: An environment returned NaN or infinity, or something
+                else that it must not.
         """
         if self._observations is None:
             raise RuntimeError("Call `reset` before the first `collect`.")
@@ -165,6 +170,8 @@ class Collector:
             if extras is None:
                 extras = self._first_outputs(outputs)
             taken, state = outputs["actions"], outputs["state"]
+            if self._rounds:
+                taken = self._as_recorded(taken)
             for name, rows in extras.items():
                 rows.write(time, outputs[name])
             seen = observations.row(time + 1)
@@ -211,7 +218,7 @@ class Collector:
             extras={name: rows.slice(0, length) for name, rows in extras.items()},
             infos=info_arrays(self.info_keys, infos),
         )
-        self._check_finite(rollout, observations.slice(0, length + 1))
+        self._check_rollout(rollout, observations.slice(0, length + 1))
         inputs = {name: inputs[name] for name in _NEXT_INPUTS}
         inputs["episode_starts"] = terminated[-1] | truncated[-1]
         # Copies twice: a user may write into what is handed out.
@@ -271,11 +278,26 @@ class Collector:
         if not self._checked:
             self._check_outputs(outputs)
             self._checked = True
+            # Environments must get what a reader of the rollout can compute.
+            actions = optree.tree_leaves(outputs["actions"])
+            recorded = optree.tree_leaves(self._previous_actions)
+            self._rounds = any(
+                leaf.dtype.kind == "f" and np.asarray(action).dtype != leaf.dtype
+                for action, leaf in zip(actions, recorded, strict=True)
+            )
         return {
             name: _Rows(value, self.rollout_length, start=False)
             for name, value in outputs.items()
             if name not in ("actions", "state")
         }
+
+    def _as_recorded(self, actions):
+        """Actions in the dtypes in which they are recorded, in new arrays."""
+        return optree.tree_map(
+            lambda like, action: np.asarray(action, like.dtype),
+            self._previous_actions,
+            actions,
+        )
 
     def _check_outputs(self, outputs):
         missing = {"actions", "state"} - set(outputs)
@@ -345,34 +367,6 @@ class Collector:
                 metrics = tracker.custom_metrics(time, record.env_index)
                 record.custom_metrics.update(metrics)
             self._finished.append(record)
-
-    def _check_finite(self, rollout, observations):
-        """Raises for NaN or infinity, which would spread into the weights."""
-        self._check_array("a reward", rollout.rewards)
-        names = [name for name, _ in space_leaves(self.envs.observation_space)]
-        lister = self.envs.observation_leaves
-        for name, leaf in zip(names, lister(observations), strict=True):
-            if leaf.dtype.kind == "f":
-                self._check_array(f"an observation ({name})", leaf)
-        if rollout.final is not None:
-            for leaf in optree.tree_leaves(rollout.final["observations"]):
-                if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
-                    raise ValueError(
-                        f"{self.envs.name} returned a final observation with NaN or "
-                        "infinity. Received: "
-                        f"{leaf[~np.isfinite(leaf)][0]}. Expected finite numbers."
-                    )
-
-    def _check_array(self, what, array):
-        if np.isfinite(array).all():
-            return
-        time, env = np.argwhere(~np.isfinite(array))[0][:2].tolist()
-        raise ValueError(
-            f"Environment {self.envs.first_index + env} of {self.envs.name} returned "
-            f"{what} with NaN or infinity at step {time} of the rollout. Received: "
-            f"{array[time, env]}. Expected finite numbers: fix the environment, or "
-            "clip them in a wrapper."
-        )
 
 
 class _Rows:

@@ -5,6 +5,7 @@ environment `BAD` (of two or more) has the fault while all others are sound. Imp
 as `from envs.bad_environments import ...`, in worker processes too.
 """
 
+import copy
 import dataclasses
 import sys
 from typing import Any
@@ -211,7 +212,7 @@ class BadEnv(gymnasium.Env):
         if self.fault is None or call != self.call:
             return tuple(parts.values())
         if self.fault.part == "raise":
-            raise self.fault.value
+            raise copy.copy(self.fault.value)
         if self.fault.part == "result":
             return self.fault.value
         return tuple({**parts, self.fault.part: self.fault.value}.values())

@@ -188,7 +188,7 @@ def test_rewards_that_do_not_fit():
     assert envs.step(np.zeros(2, int)).rewards.tolist() == [1.0, 1.0]
     envs = make_envs(lambda: Rewarding("much"), num_envs=2)
     envs.reset()
-    with pytest.raises(ValueError, match="rewards.*much"):
+    with pytest.raises(ValueError, match="reward.*much"):
         envs.step(np.zeros(2, int))
 
 

@@ -151,7 +151,9 @@ class WorkerCollector(RecordedCollector):
         num_envs = self.envs.num_envs
         return {
             "observations": observations,
-            "previous_actions": spaces.zeros(self.envs.action_space, num_envs),
+            "previous_actions": spaces.zeros(
+                spaces.emitted(self.envs.action_space), num_envs
+            ),
             "previous_rewards": np.zeros(num_envs, np.float32),
             "episode_starts": np.ones(num_envs, bool),
         }

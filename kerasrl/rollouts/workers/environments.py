@@ -174,7 +174,7 @@ class WorkerEnvironments(Environments):
             flags = np.zeros(count, bool)
             self._shared = SharedArrays.like(
                 {
-                    "actions": spaces.zeros(self.action_space, count),
+                    "actions": spaces.zeros(spaces.emitted(self.action_space), count),
                     "observations": observations,
                     "final_observations": observations,
                     "rewards": np.zeros(count, np.float32),

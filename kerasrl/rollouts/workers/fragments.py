@@ -92,7 +92,7 @@ def fragment_example(envs, num_envs, length, actor, exploration):
     initial_state = () if actor.initial_state is None else actor.initial_state
     inputs = {
         "observations": spaces.zeros(envs.observation_space, num_envs),
-        "previous_actions": spaces.zeros(envs.action_space, num_envs),
+        "previous_actions": spaces.zeros(spaces.emitted(envs.action_space), num_envs),
         "previous_rewards": np.zeros(num_envs, np.float32),
     }
     state = optree.tree_map(

@@ -1,0 +1,80 @@
+"""What is looked for in whole rollouts, where it costs next to nothing."""
+
+import numpy as np
+import optree
+
+from kerasrl.envs.protocol import EnvProtocolError, Observations, bound, shown
+
+
+class RolloutCheck:
+    """Refuses rollouts with numbers that would spread into the weights.
+
+    Args:
+        envs: `kerasrl.envs.Environments`.
+    """
+
+    def __init__(self, envs):
+        self._envs = envs
+        self._observations = Observations(envs.observation_space)
+
+    def __call__(self, rollout, observations):
+        """Checks a rollout.
+
+        Args:
+            rollout: `kerasrl.rollouts.Rollout`.
+            observations: Tree `[T + 1, B, ...]`, those of the rollout and the next.
+
+        Raises:
+            FloatingPointError: An action is NaN or infinite.
+            EnvProtocolError: A reward or observation is, or an observation of integers
+                is out of the bounds of its space.
+        """
+        # First, because an environment can only answer NaN with NaN.
+        for leaf in optree.tree_leaves(rollout.actions):
+            if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
+                time, env = np.argwhere(~np.isfinite(leaf))[0][:2].tolist()
+                raise FloatingPointError(
+                    "The policy chose an action with NaN or infinity at step "
+                    f"{time} of the rollout, in environment {env}. Received: "
+                    f"{shown(leaf[time, env])}. Lower the learning rate, clip "
+                    "gradients, or look at what the policy computes."
+                )
+        rewards = rollout.rewards
+        if not np.isfinite(rewards).all():
+            time, env = np.argwhere(~np.isfinite(rewards))[0].tolist()
+            self._refuse("a reward with NaN or infinity", time, env, rewards[time, env])
+        trees = [(observations, None)]
+        if rollout.final is not None:
+            trees.append((rollout.final["observations"], rollout.final))
+        for tree, final in trees:
+            leaves = self._observations.list(tree)
+            for leaf, array in zip(self._observations.leaves, leaves, strict=True):
+                self._check_leaf(leaf, array, final)
+
+    def _check_leaf(self, leaf, array, final):
+        if leaf.exact:
+            wrong = leaf.outside(array)
+            what = f"out of the bounds {bound(leaf.low)} to {bound(leaf.high)}"
+        else:
+            wrong = ~np.isfinite(array)
+            what = "with NaN or infinity"
+        if wrong is None or not wrong.any():
+            return
+        where = np.argwhere(wrong)[0]
+        if final is None:
+            # An observation of row t is what step t - 1 returned, or a reset.
+            time, env = where[:2].tolist()
+            value = array[time, env]
+        else:
+            time, env = (final[name][where[0]].item() for name in ("time", "env"))
+            value = array[where[0]]
+        kind = "an" if final is None else "a final"
+        self._refuse(f"{kind} observation ({leaf.name}) {what}", time, env, value)
+
+    def _refuse(self, what, time, env, value):
+        envs = self._envs
+        raise EnvProtocolError(
+            f"Environment {envs.first_index + env} of {envs.name} returned {what} at "
+            f"step {time} of the rollout. Received: {shown(value)}. Fix the "
+            "environment, or correct its observations in a wrapper."
+        )
