@@ -53,11 +53,13 @@ setup(
         "tensorboard",
         # For workers; gymnasium needs it as well.
         "cloudpickle",
-        # Three small ones that replace code of our own: the command line, its
-        # YAML files, and trees of arrays where TensorFlow is not imported.
+        # Small ones that replace code of our own: the command line, its YAML files,
+        # trees of arrays where TensorFlow is not imported, the line that shows
+        # progress. Keras needs the last two as well.
         "click>=8.1",
         "pyyaml>=6.0",
         "optree>=0.12",
+        "rich>=13.0",
     ],
     extras_require={
         "atari": ATARI,

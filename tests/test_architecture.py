@@ -26,6 +26,7 @@ MAY_IMPORT = {
         "callbacks",
         "checkpoint",
         "checks",
+        "display",
         "distribute",
         "distributions",
         "envs",

@@ -53,6 +53,13 @@ def test_notebook(path, tmp_path, monkeypatch):
         if "image/png" in output.get("data", {})
     ]
     assert len(images) >= 2, "a learning curve and an episode"
+    text = "".join(
+        str(output.get("data", {}))
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+    )
+    assert " steps/s" in text, "the line that shows progress"
 
 
 def test_custom_algorithm_is_short():

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import optree
 
+from kerasrl.agents import progress
 from kerasrl.agents.statistics import spread
 from kerasrl.models import Policy
 from kerasrl.rollouts import Collector, build_actor
@@ -118,7 +119,7 @@ def rollout_arrays(agent, rollout):
     return arrays
 
 
-def evaluate(agent, envs, episodes, deterministic, seed):
+def evaluate(agent, envs, episodes, deterministic, seed, verbose):
     """Implements `Agent.evaluate` on environments."""
     actor = agent.actor(deterministic)
     actor.refresh()
@@ -131,12 +132,14 @@ def evaluate(agent, envs, episodes, deterministic, seed):
     collector.reset(seeds[1])
     wanted = spread(episodes, envs.num_envs)
     records = []
-    while any(wanted):
-        collector.collect()
-        for record in collector.drain_episodes():
-            if wanted[record.env_index]:
-                wanted[record.env_index] -= 1
-                records.append(record)
+    with progress.Evaluation(agent, episodes, verbose) as shown:
+        while any(wanted):
+            collector.collect()
+            for record in collector.drain_episodes():
+                if wanted[record.env_index]:
+                    wanted[record.env_index] -= 1
+                    records.append(record)
+            shown.update(records)
     returns = [record.episode_return for record in records]
     return {
         "return_mean": float(np.mean(returns)),

@@ -318,7 +318,9 @@ class Agent(Configurable):
                 does not answer is replaced; `None` waits for ever.
             callbacks: List of Keras callbacks; those of `kerasrl.callbacks` have more
                 hooks.
-            verbose: `"auto"`, 0 (silent), 1 (progress bar) or 2 (a line per epoch).
+            verbose: 0 (silent), 1 (one line with a bar over all steps; where output is
+                no terminal or notebook, a line from time to time), 2 (a line per epoch)
+                or `"auto"`, which is 1.
             initial_epoch: Integer, epoch at which to start, as in Keras.
 
         Returns:
@@ -354,7 +356,7 @@ class Agent(Configurable):
             )
             callbacks = hooks.CallbackHooks(self, callbacks, plan, verbose)
             self.envs, self.env_name, self._fitted_env = envs, envs.name, env
-            with self.replicas.scope(), self.replicas.errors():
+            with self.replicas.scope(), self.replicas.errors(), callbacks:
                 ranks.check_plan(self, envs.num_envs, plan)
                 ranks.separate(self)
                 env_seeds = self._start_collecting(envs, callbacks.episode_listener)
@@ -530,6 +532,7 @@ class Agent(Configurable):
         seed=None,
         num_envs=None,
         env_config=None,
+        verbose="auto",
     ):
         """Runs whole episodes without learning.
 
@@ -543,6 +546,8 @@ class Agent(Configurable):
             deterministic: Whether to take the mode of the distribution rather than
                 a sample.
             seed: Integer or `None`, seed of environments and samples.
+            verbose: 0 (silent), 1 (a bar while it runs), 2 (a line when it is done) or
+                `"auto"`, which is 1 unless it runs inside `fit`.
 
         Returns:
             Dict with `return_mean`, `return_std`, `length_mean` (environment steps)
@@ -554,6 +559,7 @@ class Agent(Configurable):
         agent.evaluate("CartPole-v1", episodes=100)["return_mean"]
         ```
         """
+        checks.choice("verbose", verbose, ("auto", 0, 1, 2))
         episodes = checks.positive_integer("episodes", episodes)
         is_instance = isinstance(env, (gymnasium.Env, gymnasium.vector.VectorEnv))
         if is_instance and env is self._fitted_env:
@@ -566,7 +572,7 @@ class Agent(Configurable):
         envs = make_envs(env, num_envs, env_config)
         try:
             self.build(envs.observation_space, envs.action_space)
-            return acting.evaluate(self, envs, episodes, deterministic, seed)
+            return acting.evaluate(self, envs, episodes, deterministic, seed, verbose)
         finally:
             envs.close()
 

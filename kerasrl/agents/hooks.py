@@ -4,6 +4,7 @@ import math
 
 import keras
 
+from kerasrl.agents.progress import Progress
 from kerasrl.rollouts import Rollout
 
 
@@ -37,10 +38,14 @@ class CallbackHooks(keras.callbacks.CallbackList):
         for callback in callbacks:
             if hasattr(callback, "set_agent"):
                 callback.set_agent(agent)
+        # Keras's own, where somebody wants it, is one of the callbacks.
+        has_logger = any(
+            isinstance(each, keras.callbacks.ProgbarLogger) for each in callbacks
+        )
+        self._progress = Progress(agent, plan, 0 if has_logger else verbose)
         super().__init__(
             callbacks,
             add_history=True,
-            add_progbar=verbose != 0,
             model=agent.policy,
             verbose=verbose,
             epochs=plan.epochs,
@@ -68,12 +73,35 @@ class CallbackHooks(keras.callbacks.CallbackList):
             for callback in callbacks
             for name in hooks
         )
-        self._show_batches = verbose != 0
         self._on_rollout_end = overriders("on_rollout_end")
         self._episode = {
             name: overriders(name)
             for name in ("on_episode_begin", "on_episode_step", "on_episode_end")
         }
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        # A bar in a terminal hides the cursor, also when training failed.
+        self._progress.close()
+
+    def on_train_begin(self, logs=None):
+        """Called before the first epoch."""
+        super().on_train_begin(logs)
+        # Last: callbacks may refuse, and would do so below an empty bar.
+        self._progress.begin_training()
+
+    def on_train_end(self, logs=None):
+        """Called after the last epoch."""
+        # First: callbacks may print something about the whole.
+        self._progress.close()
+        super().on_train_end(logs)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Called before an epoch."""
+        self._progress.begin_epoch(epoch)
+        super().on_epoch_begin(epoch, logs)
 
     def on_epoch_end(self, epoch, logs=None):
         """Called after an epoch; callbacks that monitor NaN are left out."""
@@ -84,16 +112,18 @@ class CallbackHooks(keras.callbacks.CallbackList):
         for callback in self.callbacks:
             if not _monitors_nan(callback, logs):
                 callback.on_epoch_end(epoch, logs)
+        self._progress.end_epoch(epoch, logs)
 
     def on_train_batch_begin(self, batch, logs=None):
         """Called before an iteration, if any callback wants to know."""
-        if self.see_batches or self._show_batches:
+        if self.see_batches:
             super().on_train_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch, logs=None):
         """Called after an iteration, if any callback wants to know."""
-        if self.see_batches or self._show_batches:
+        if self.see_batches:
             super().on_train_batch_end(batch, logs)
+        self._progress.end_iteration(batch, logs)
 
     @property
     def episode_listener(self):

@@ -21,11 +21,15 @@ class Plan:
         epochs: Index of the last epoch.
         iterations_per_epoch: Iterations in an epoch.
         total_iterations: Iterations in all epochs; the last epoch may be shorter.
+        iteration_steps: Environment steps of an iteration.
+        steps: Those of all as they were asked for; whole iterations may have more.
     """
 
     epochs: int
     iterations_per_epoch: int
     total_iterations: int
+    iteration_steps: int
+    steps: int
 
     def iterations(self, epoch):
         """Number of iterations in an epoch."""
@@ -36,6 +40,11 @@ class Plan:
         """Share of the plan, from 0 to 1, that is done before an iteration."""
         done = epoch * self.iterations_per_epoch + iteration
         return done / self.total_iterations
+
+    def steps_until(self, epoch, iteration):
+        """Number of environment steps before an iteration, of those asked for."""
+        done = epoch * self.iterations_per_epoch + iteration
+        return min(done * self.iteration_steps, self.steps)
 
 
 def plan_epochs(iteration_steps, steps, epochs, steps_per_epoch):
@@ -85,9 +94,11 @@ def plan_epochs(iteration_steps, steps, epochs, steps_per_epoch):
     iterations_per_epoch = math.ceil(steps_per_epoch / iteration_steps)
     if steps is None:
         total = epochs * iterations_per_epoch
+        steps = total * iteration_steps
     else:
         total = math.ceil(steps / iteration_steps)
-    return Plan(math.ceil(total / iterations_per_epoch), iterations_per_epoch, total)
+    epochs = math.ceil(total / iterations_per_epoch)
+    return Plan(epochs, iterations_per_epoch, total, iteration_steps, steps)
 
 
 def current(agent, name):

@@ -144,6 +144,7 @@ class PeriodicEvaluation(Callback):
             seed=self.seed,
             num_envs=self.num_envs,
             env_config=self.env_config,
+            verbose=0,
         )
         # Ranks decide by the same numbers.
         result = self.agent.replicas.gather_data(result)[0]

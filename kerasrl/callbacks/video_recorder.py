@@ -126,7 +126,11 @@ def record(
         )
         try:
             return agent.evaluate(
-                recorder, episodes=episodes, deterministic=deterministic, seed=seed
+                recorder,
+                episodes=episodes,
+                deterministic=deterministic,
+                seed=seed,
+                verbose=0,
             )
         finally:
             recorder.close()

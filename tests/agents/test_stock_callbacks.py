@@ -149,13 +149,6 @@ def test_terminate_on_nan_stops_quietly():
     assert len(history.epoch) < 10
 
 
-def test_progress_bar_and_lines(capsys):
-    agent = kerasrl.A2C(seed=1)
-    agent.fit("CartPole-v1", epochs=2, steps_per_epoch=40, verbose=2)
-    output = capsys.readouterr().out
-    assert "Epoch 2/2" in output and "episode_return_mean" in output
-
-
 class TestMonitorsOfWhatHasNoValueYet:
     """Pendulum's episodes are longer than the first epochs of these runs."""
 
