@@ -111,7 +111,12 @@ EXPERIMENTS = {
         steps=100_000,
         gate=475,
         required=1.0,
-        sb3={"n_steps": 128, "n_epochs": 10, "batch_size": 256},
+        sb3={
+            "n_steps": 128,
+            "n_epochs": 10,
+            "batch_size": 256,
+            "learning_rate": 1e-3,
+        },
     ),
     "a2c-cartpole": Experiment(
         algorithm="A2C",
@@ -162,6 +167,7 @@ EXPERIMENTS = {
         steps=200_000,
         gate=-100,
         required=0.8,
+        learning_rate=3e-4,
         policy={"normalize_observations": True},
         settings={"gae_lambda": 0.94},
         sb3={"n_steps": 128, "n_epochs": 10, "batch_size": 256, "gae_lambda": 0.94},

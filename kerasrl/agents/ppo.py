@@ -18,6 +18,7 @@ from kerasrl.losses import (
     standardize,
     value_loss,
 )
+from kerasrl.optimizers import Adam
 
 
 @keras.saving.register_keras_serializable("kerasrl")
@@ -57,13 +58,14 @@ class PPO(OnPolicyAgent):
 
     Schedules are `keras.optimizers.schedules` objects of environment steps, or
     functions of the progress of `fit`, from 0 to 1. The schedule of the learning rate
-    belongs to the optimizer.
+    belongs to the optimizer. The default, Adam at 1e-3, suits minibatches of 256 and
+    small networks; large ones, for images above all, are usually trained at 2.5e-4.
 
     Example:
 
     ```python
     agent = kerasrl.PPO(clip_ratio=lambda progress: 0.2 * (1 - progress))
-    agent.compile(keras.optimizers.Adam(1e-3))
+    agent.compile(kerasrl.optimizers.Adam(3e-4, epsilon=1e-5))
     agent.fit("CartPole-v1", steps=100_000)
     ```
     """
@@ -129,6 +131,9 @@ class PPO(OnPolicyAgent):
         super().apply_change(name, before)
         if name == "kl_coef" and _penalizes(before) != self.uses_kl_penalty:
             self._compiled_update = None
+
+    def default_optimizer(self):
+        return Adam(1e-3, epsilon=1e-5)
 
     def targets(self, rollout):
         outputs, next_values = updates.rollout_outputs(self.policy, rollout)
