@@ -10,6 +10,8 @@ import numpy as np
 
 #: What counts steps has 64 bits.
 _LARGEST = 2**63 - 1
+#: More would be a page rather than a message.
+_MOST_NAMES = 60
 #: What the modules of Keras hold besides what `get` makes by name.
 _NO_NAMES = {
     "LossScaleOptimizer",
@@ -25,6 +27,8 @@ _NO_NAMES = {
 def nearest(name, known):
     """Returns the end of a message about an unknown name: what was meant, or all.
 
+    All are named unless they are very many.
+
     Example:
 
     ```python
@@ -36,6 +40,8 @@ def nearest(name, known):
     near = difflib.get_close_matches(name.lower(), lowered, n=1)
     if near:
         return f"Did you mean {lowered[near[0]]!r}?"
+    if len(names) > _MOST_NAMES:
+        return "No known name is near to it."
     return f"Expected one of: {', '.join(names)}."
 
 

@@ -50,6 +50,7 @@ class CallbackHooks(keras.callbacks.CallbackList):
             verbose=verbose,
             epochs=plan.epochs,
             steps=plan.iterations_per_epoch,
+            environment_steps=plan.steps,
         )
         # Imported here because callbacks are optional to know for the agents.
         from kerasrl.callbacks import Callback

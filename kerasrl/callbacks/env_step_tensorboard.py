@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasrl.callbacks.callback import Callback
+from kerasrl.callbacks.run_logger import describe
 
 # Longest beginning first; the others go under "train/".
 GROUPS = (
@@ -13,6 +14,15 @@ GROUPS = (
     ("episode", "episodes"),
     ("steps_per_second", "time"),
     ("time_", "time"),
+)
+#: What Keras writes beside the settings of an object.
+NO_SETTINGS = (
+    "name",
+    "trainable",
+    "dtype",
+    "module",
+    "registered_name",
+    "build_config",
 )
 
 
@@ -112,10 +122,11 @@ class EnvStepTensorBoard(Callback):
         config = {
             "algorithm": type(self.agent).__name__,
             "env": self.agent.env_name,
-            **flatten(self.agent.get_config()),
+            **flatten(describe(self.agent)),
         }
         optimizer = getattr(self.model, "optimizer", None)
         if optimizer is not None:
+            config["optimizer"] = type(optimizer).__name__
             config.update(flatten(optimizer.get_config(), "optimizer."))
         lines = ["| name | value |", "| --- | --- |"]
         lines += [f"| {key} | {value} |" for key, value in config.items()]
@@ -139,14 +150,26 @@ def tag(name: str) -> str:
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one dict with dotted names; lists and objects as JSON text."""
+    """Nested dicts as one dict of plain settings with dotted names.
+
+    An object that Keras has serialized is the name of its class and its settings.
+    """
     flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
+        if key in NO_SETTINGS:
+            continue
+        if isinstance(value, dict) and "class_name" in value:
+            flat[name] = value["class_name"]
+            value = value.get("config")
+            if not isinstance(value, dict):
+                continue
         if isinstance(value, dict):
             flat.update(flatten(value, f"{name}."))
         elif value is None or isinstance(value, bool | int | float | str):
             flat[name] = value
+        elif callable(value):
+            flat[name] = "a function"
         else:
             flat[name] = json.dumps(value, default=str)
     return flat

@@ -18,6 +18,8 @@ import numpy as np
 from kerasrl.callbacks.callback import Callback
 
 RESULTS = Path("~/kerasrl_results")
+#: What `params.json` says once, however often a run is gone on with.
+OF_THE_AGENT = ("algorithm", "seed", "config")
 PACKAGES = ("kerasrl", "keras", "tensorflow", "gymnasium", "numpy")
 
 
@@ -26,14 +28,17 @@ class RunLogger(Callback):
 
     | file | content |
     | --- | --- |
-    | `params.json` | algorithm, environment, seed, arguments, optimizer, versions |
+    | `params.json` | algorithm, environment, seed, steps, arguments, versions, ... |
     | `result.json` | one line of strict JSON an epoch; what is not a number is null |
     | `progress.csv` | the same as a table whose columns stay in place |
 
     Each line has the epoch's logs and `epoch`, `iterations`, `env_steps`,
     `time_this_epoch_s`, `time_total_s` (of this `fit`) and `timestamp` (seconds since
-    1970). In a directory that has these files already, lines are added and
-    `params.json` is written anew.
+    1970).
+
+    In the directory of a run that is gone on with, lines are added and epochs are
+    counted on; `params.json` keeps what the first `fit` wrote and lists each further
+    one under `resumed`. An agent that has not trained yet begins a new `params.json`.
 
     Put it after callbacks that add to the logs.
 
@@ -65,6 +70,7 @@ class RunLogger(Callback):
         self.directory = None if directory is None else Path(directory).expanduser()
         self.extra = dict(extra or {})
         self._columns: list[str] = []
+        self._next_epoch: int | None = None
         self._start = self._epoch_start = 0.0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -76,9 +82,17 @@ class RunLogger(Callback):
         self._start = self._epoch_start = time.monotonic()
         self._write_params(self.directory / "params.json")
         self._columns = read_columns(self.directory / "progress.csv")
+        self._next_epoch = None
+        if self.agent.iterations > 0:
+            self._next_epoch = epochs_until(
+                self.directory / "result.json", int(self.agent.env_steps)
+            )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         now = time.monotonic()
+        if self._next_epoch is not None:
+            epoch = self._next_epoch
+            self._next_epoch += 1
         row = {
             "epoch": epoch,
             "iterations": int(self.agent.iterations),
@@ -107,35 +121,37 @@ class RunLogger(Callback):
 
     def _write_params(self, path: Path) -> None:
         optimizer = getattr(self.model, "optimizer", None)
+        envs = getattr(self.agent, "envs", None)
+        fit = dict(self.params or {})
         params = {
             "algorithm": type(self.agent).__name__,
             "env": self.agent.env_name,
             "seed": getattr(self.agent, "seed", None),
-            "config": self._config(),
+            "steps": fit.pop("environment_steps", None),
+            "num_envs": None if envs is None else envs.num_envs,
+            "config": describe(self.agent),
             "optimizer": None
             if optimizer is None
             else {
                 "class_name": type(optimizer).__name__,
                 "config": optimizer.get_config(),
             },
-            "fit": dict(self.params or {}),
+            "fit": fit,
             "command": sys.argv,
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
             "versions": versions(),
             **self.extra,
         }
+        first = read_params(path) if self.agent.iterations > 0 else None
+        if first is not None:
+            # What the agent is has not changed.
+            again = {n: x for n, x in params.items() if n not in OF_THE_AGENT}
+            again["env_steps"] = int(self.agent.env_steps)
+            params = {**first, "resumed": [*first.get("resumed", ()), again]}
         text = json.dumps(jsonable(params), indent=2, allow_nan=False)
         temporary = path.with_suffix(".json.tmp")
         temporary.write_text(text + "\n", encoding="utf-8")
         os.replace(temporary, path)
-
-    def _config(self) -> dict[str, Any]:
-        try:
-            return self.agent.get_config()
-        except ValueError:
-            # A function of one's own cannot be saved, but it can be described.
-            names = self.agent.hyperparameters()
-            return {name: getattr(self.agent, name) for name in names}
 
     def _write_row(self, path: Path, row: dict[str, Any]) -> None:
         new = [name for name in row if name not in self._columns]
@@ -153,6 +169,15 @@ class RunLogger(Callback):
                     for name in self._columns
                 ]
             )
+
+
+def describe(agent: Any) -> dict[str, Any]:
+    """The settings of an agent, also of one that cannot be saved."""
+    try:
+        return agent.get_config()
+    except ValueError:
+        # A function of one's own cannot be saved, but it can be described.
+        return {name: getattr(agent, name) for name in agent.hyperparameters()}
 
 
 def new_run_directory(algorithm: str, env: str, root: str | Path | None = None) -> Path:
@@ -213,6 +238,29 @@ def jsonable(value: Any) -> Any:
     except (TypeError, ValueError):
         return str(value)
     return number if math.isfinite(number) else None
+
+
+def read_params(path: Path) -> dict[str, Any] | None:
+    """What a `params.json` holds, or None where there is none that can be read."""
+    try:
+        params = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(params, dict) or not isinstance(params.get("resumed", []), list):
+        return None
+    return params
+
+
+def epochs_until(path: Path, env_steps: int) -> int | None:
+    """Epochs that a `result.json` has up to a number of environment steps, or None."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for row in map(json.loads, reversed(lines)):
+            if row["env_steps"] <= env_steps:
+                return int(row["epoch"]) + 1
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return None
 
 
 def read_columns(path: Path) -> list[str]:

@@ -14,10 +14,10 @@ from kerasrl.cli.common import (
     common_options,
     import_module,
     load_agent,
-    quiet_tensorflow,
     run,
     run_params,
     show_evaluation,
+    start,
 )
 from kerasrl.experiment import parse_json, refuse
 
@@ -76,7 +76,7 @@ def open_checkpoint(
 @checkpoint_options
 def evaluate(verbosity: int, **options: Any) -> None:
     """Evaluate the agent of CHECKPOINT over whole episodes."""
-    quiet_tensorflow(verbosity)
+    start(verbosity)
     run(lambda: evaluate_command(**options), verbosity)
 
 
@@ -108,7 +108,7 @@ def rollout(verbosity: int, **options: Any) -> None:
     The archive of --out holds one row a step: observations (observations/<key> where
     they are nested), actions, rewards, terminated, truncated, episode.
     """
-    quiet_tensorflow(verbosity)
+    start(verbosity)
     run(lambda: rollout_command(**options), verbosity)
 
 
@@ -124,6 +124,7 @@ def rollout_command(
     """Play episodes one after the other; show, film or write them as asked."""
     from kerasrl.callbacks.video_recorder import check_video_dependencies
     from kerasrl.envs import make_envs
+    from kerasrl.envs.rendering import check_display
 
     if out is not None and Path(out).expanduser().is_dir():
         refuse(f"--out must be a file. Received: the directory {out!r}")
@@ -131,6 +132,8 @@ def rollout_command(
         refuse("--render and --video need different environments: give one of them.")
     if video is not None:
         check_video_dependencies()
+    if render:
+        check_display()
     agent, env, env_config = open_checkpoint(**options)
     render_mode = "human" if render else "rgb_array" if video is not None else None
     envs = make_envs(env, num_envs=1, env_config=env_config, render_mode=render_mode)
@@ -150,7 +153,11 @@ def rollout_command(
             )
         recorder = make_recorder(single, episodes, keep_steps=out is not None)
         result = agent.evaluate(
-            recorder, episodes=episodes, deterministic=not stochastic, seed=seed
+            recorder,
+            episodes=episodes,
+            deterministic=not stochastic,
+            seed=seed,
+            verbose=0,
         )
         if video is not None:
             single.close()

@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from kerasrl.cli import catalog
+from kerasrl.cli.messages import quiet_import, show_messages
 from kerasrl.experiment import first_line, refuse, unknown, whole
 
 
@@ -94,11 +96,13 @@ class WholeNumber(click.ParamType):
 SEED = WholeNumber(0, 2**31 - 1)
 
 
-def quiet_tensorflow(verbosity: int) -> None:
-    """Silence TensorFlow; must run before its first import."""
+def start(verbosity: int) -> None:
+    """Set up what TensorFlow and kerasrl say; must run before the first import."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if verbosity == 0:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        quiet_import("tensorflow")
+    show_messages(verbosity)
 
 
 def run(command: Callable[[], None], verbosity: int) -> None:
@@ -123,20 +127,8 @@ def run(command: Callable[[], None], verbosity: int) -> None:
         raise (BadInput if bad_input else FailedRun)(message) from error
 
 
-def algorithms() -> dict[str, type]:
-    """The agents by name."""
-    agents = importlib.import_module("kerasrl.agents")
-    classes = {name: getattr(agents, name) for name in agents.__all__}
-    bases = (agents.Agent, agents.OnPolicyAgent, agents.OffPolicyAgent)
-    return {
-        name: cls
-        for name, cls in classes.items()
-        if inspect.isclass(cls) and issubclass(cls, agents.Agent) and cls not in bases
-    }
-
-
-def find_algorithm(name: str) -> type:
-    """The agent class of a name, or of `module:Class`."""
+def find_algorithm(name: str) -> Any:
+    """What the catalog has of an algorithm, or the class that `module:Class` names."""
     if ":" in name:
         module, _, attribute = name.partition(":")
         try:
@@ -147,11 +139,18 @@ def find_algorithm(name: str) -> type:
         if not (inspect.isclass(found) and issubclass(found, agent)):
             refuse(f"{name} is not a subclass of kerasrl.Agent.")
         return found
-    known = algorithms()
+    known = catalog.algorithms()
     by_lower = {each.lower(): cls for each, cls in known.items()}
     if name.lower() not in by_lower:
         refuse(unknown("algorithm", name, known))
     return by_lower[name.lower()]
+
+
+def import_algorithm(found: Any) -> Any:
+    """The class of what `find_algorithm` found. Imports TensorFlow."""
+    if inspect.isclass(found):
+        return found
+    return getattr(importlib.import_module("kerasrl.agents"), found.__name__)
 
 
 def import_module(name: str) -> Any:
@@ -182,7 +181,9 @@ def load_agent(path: str) -> Any:
 
 def check_algorithm(checkpoint: str, agent: Any, run_name: str | None) -> None:
     """Refuse a checkpoint of another algorithm than the one named."""
-    if run_name is not None and find_algorithm(run_name) is not type(agent):
+    if run_name is None:
+        return
+    if import_algorithm(find_algorithm(run_name)) is not type(agent):
         refuse(
             f"{checkpoint} is a checkpoint of {type(agent).__name__}, not of "
             f"{run_name}."
@@ -193,9 +194,13 @@ def run_params(checkpoint: str) -> dict[str, Any]:
     """What `params.json` beside a checkpoint says about `fit`; empty without one."""
     try:
         text = (Path(checkpoint).parent / "params.json").read_text(encoding="utf-8")
-        return dict(json.loads(text).get("settings") or {})
-    except (OSError, ValueError):
+        params = json.loads(text)
+        settings = dict(params.get("settings") or {})
+        for again in params.get("resumed", ()):
+            settings.update(again.get("settings") or {})
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
+    return settings
 
 
 def show_evaluation(result: dict[str, float]) -> None:
@@ -215,7 +220,8 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--verbose",
             "verbosity",
             count=True,
-            help="Show TensorFlow's messages; -vv also shows tracebacks.",
+            help="Say what happens, and show TensorFlow's messages; -vv says more and "
+            "shows tracebacks.",
         ),
         click.option(
             "--import",

@@ -1,35 +1,42 @@
 """`kerasrl list` and `kerasrl stack`."""
 
-import inspect
+import math
+import shutil
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 import click
 
+from kerasrl.cli import catalog
 from kerasrl.cli.common import (
     Command,
     WholeNumber,
-    algorithms,
     common_options,
     import_module,
-    quiet_tensorflow,
     run,
+    start,
 )
-from kerasrl.experiment import refuse
+from kerasrl.experiment import refuse, unknown
 
 
 @click.command("list", cls=Command)
-@click.argument(
-    "what", required=False, type=click.Choice(["algorithms", "environments"])
-)
+@click.argument("what", required=False, metavar="[algorithms|environments|ALGO]")
 @common_options
 def list_command(what: str | None, verbosity: int, modules: Iterable[str]) -> None:
-    """List the algorithms and the environments that are known by name."""
-    quiet_tensorflow(verbosity)
+    """List the algorithms and the environments that are known by name.
+
+    \b
+    kerasrl list PPO    the settings of an algorithm and of its policy
+    """
+    start(verbosity)
 
     def show() -> None:
         for module in modules:
             import_module(module)
+        if what not in (None, "algorithms", "environments"):
+            show_settings(str(what))
+            return
         if what != "environments":
             show_algorithms()
         if what != "algorithms":
@@ -41,8 +48,47 @@ def list_command(what: str | None, verbosity: int, modules: Iterable[str]) -> No
 def show_algorithms() -> None:
     """Print the agents, with what the first line of each says of it."""
     click.echo("Algorithms:")
-    for name, cls in sorted(algorithms().items()):
-        click.echo(f"  {name:<12} {(inspect.getdoc(cls) or '').splitlines()[0]}")
+    for name, cls in catalog.algorithms().items():
+        click.echo(f"  {name:<12} {cls.summary}")
+    click.echo("`kerasrl list PPO` shows the settings of one.")
+
+
+def show_settings(name: str) -> None:
+    """Print the settings of an algorithm and of its policy, one a line."""
+    known = catalog.algorithms()
+    by_lower = {each.lower(): cls for each, cls in known.items()}
+    if name.lower() not in by_lower:
+        refuse(unknown("algorithm", name, [*known, "algorithms", "environments"]))
+    algorithm = by_lower[name.lower()]
+    policy = algorithm.default_policy
+    click.echo(f"{algorithm.__name__}: {algorithm.summary}")
+    click.echo("\nSettings, given as --set NAME=VALUE or as arguments in Python:")
+    show_arguments(algorithm.arguments())
+    click.echo(f"\nOptimizer: {algorithm.default_optimizer}")
+    for text in (
+        "learning_rate=VALUE    its learning rate, a number or a schedule",
+        "optimizer=NAME         another of Keras's",
+        "optimizer.NAME=VALUE   another of its arguments",
+    ):
+        click.echo(f"  {text}")
+    click.echo(f"\nPolicy: {policy.__name__}, given as --set policy.NAME=VALUE:")
+    show_arguments(policy.arguments(inherited=False))
+
+
+def show_arguments(arguments: dict[str, catalog.Argument]) -> None:
+    """Print arguments, their defaults and what they mean, each on one line."""
+    texts = {
+        name if each.default is None else f"{name}={each.default}": each.meaning
+        for name, each in arguments.items()
+    }
+    width = max(map(len, texts), default=0)
+    # Whole sentences where there is no terminal to fit them in.
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else math.inf
+    for text, meaning in texts.items():
+        line = f"  {text:<{width}}  {meaning}".rstrip()
+        if len(line) > columns:
+            line = f"{line[: int(columns) - 4].rstrip()} ..."
+        click.echo(line)
 
 
 def show_environments() -> None:

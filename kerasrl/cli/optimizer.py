@@ -2,20 +2,48 @@
 
 import contextlib
 import inspect
+import math
 from typing import Any
 
 from kerasrl.experiment import (
     FLAG,
     NUMBER,
+    POSITIVE,
     RATE,
     TEXT,
     Settings,
     check,
     constructor_arguments,
+    number,
+    optional,
     read_schedule,
     refuse,
     unknown,
+    whole,
 )
+
+_DECAY = number("a number from 0 to below 1", 0.0, math.nextafter(1.0, 0.0))
+_NOT_NEGATIVE = number("a number from 0", 0.0)
+_NOT_POSITIVE = number("a number up to 0", most=0.0)
+#: What Keras's optimizers would train with, whatever it is, by the argument's name.
+RANGES = {
+    **dict.fromkeys(("beta_1", "beta_2", "adam_beta_1", "adam_beta_2"), _DECAY),
+    **dict.fromkeys(("rho", "momentum", "ema_momentum"), _DECAY),
+    **dict.fromkeys(("epsilon", "epsilon_1", "epsilon_2", "beta"), _NOT_NEGATIVE),
+    **dict.fromkeys(("weight_decay", "adam_weight_decay", "rms_rate"), _NOT_NEGATIVE),
+    "initial_accumulator_value": _NOT_NEGATIVE,
+    "l1_regularization_strength": _NOT_NEGATIVE,
+    "l2_regularization_strength": _NOT_NEGATIVE,
+    "l2_shrinkage_regularization_strength": _NOT_NEGATIVE,
+    **dict.fromkeys(("clipnorm", "clipvalue", "global_clipnorm"), POSITIVE),
+    **dict.fromkeys(("loss_scale_factor", "clip_threshold"), POSITIVE),
+    "adam_lr_ratio": POSITIVE,
+    **dict.fromkeys(("learning_rate_power", "beta_2_decay"), _NOT_POSITIVE),
+    "ema_overwrite_frequency": whole(1),
+    "gradient_accumulation_steps": whole(2),
+    "ns_steps": whole(1),
+    "warmup_steps": whole(0),
+}
 
 
 def make_optimizer(agent: Any, settings: Settings, resumed: bool) -> Any:
@@ -68,9 +96,8 @@ def read_argument(cls: type, name: str, value: Any) -> Any:
             return read_schedule(name, value)
         return float(check(name, value, RATE))
     default = inspect.signature(cls).parameters[name].default
-    kinds = {bool: FLAG, str: TEXT, int: NUMBER, float: NUMBER}
-    if type(default) in kinds:
-        return check(f"optimizer.{name}", value, kinds[type(default)])
-    if isinstance(value, str | dict):
-        refuse(f"optimizer.{name} must be a number or null. Received: {value!r}")
-    return value
+    by_default = {bool: FLAG, str: TEXT}
+    kind = RANGES.get(name) or by_default.get(type(default), NUMBER)
+    if default is None:
+        kind = optional(kind._replace(expected=f"{kind.expected} or null"))
+    return check(f"optimizer.{name}", value, kind)

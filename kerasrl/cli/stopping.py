@@ -7,7 +7,12 @@ from kerasrl.experiment import COUNTERS, refuse, unknown
 from kerasrl.logs import LOGGED
 
 
-def make_stop(criteria: dict[str, Any], agent: Any, modules: tuple[str, ...]) -> Any:
+def make_stop(
+    criteria: dict[str, Any],
+    agent: Any,
+    modules: tuple[str, ...],
+    evaluation: Any = None,
+) -> Any:
     """The callback that stops training, once the names of criteria are checked.
 
     A name that is not in `LOGGED` can only come from code of the user's: custom metrics
@@ -20,6 +25,7 @@ def make_stop(criteria: dict[str, Any], agent: Any, modules: tuple[str, ...]) ->
         criteria: dict of numbers.
         agent: an `Agent`.
         modules: the modules of `--import`.
+        evaluation: the callback that evaluates while training, or None.
 
     Returns:
         A `kerasrl.callbacks.StopOn`.
@@ -27,6 +33,8 @@ def make_stop(criteria: dict[str, Any], agent: Any, modules: tuple[str, ...]) ->
     from kerasrl.callbacks import StopOn
 
     known = {*LOGGED, *COUNTERS}
+    if evaluation is not None:
+        known |= {f"evaluation_{name}" for name in ("return_mean", "length_mean")}
     if not modules and type(agent).__module__.startswith("kerasrl."):
         for name in criteria:
             if name not in known:

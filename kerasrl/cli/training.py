@@ -1,5 +1,6 @@
 """`kerasrl train`."""
 
+import secrets
 from typing import Any
 
 import click
@@ -11,16 +12,16 @@ from kerasrl.cli.common import (
     check_algorithm,
     common_options,
     find_algorithm,
+    import_algorithm,
     import_module,
     load_agent,
-    quiet_tensorflow,
     run,
     run_params,
     show_evaluation,
+    start,
 )
 from kerasrl.cli.directory import choose_directory, run_directory
 from kerasrl.cli.optimizer import make_optimizer
-from kerasrl.cli.progress import make_progress_bar
 from kerasrl.cli.stopping import make_stop
 from kerasrl.experiment import (
     FIT,
@@ -38,6 +39,8 @@ from kerasrl.experiment import (
 DEFAULT_STEPS = 100_000
 #: Steps when only `--stop` says when to end.
 UNLIMITED_STEPS = 100_000_000
+#: What `--progress` means to `fit`.
+VERBOSE = {"bar": 1, "lines": 2, "none": 0}
 
 
 @click.command(cls=Command)
@@ -105,14 +108,22 @@ UNLIMITED_STEPS = 100_000_000
     type=WholeNumber(0),
     default=20,
     show_default=True,
-    help="Episodes of the evaluation at the end.",
+    help="Episodes of an evaluation.",
+)
+@click.option(
+    "--eval-freq",
+    type=WholeNumber(0),
+    default=0,
+    help="Environment steps between evaluations while training; they are logged, and "
+    "decide which checkpoint is the best. Default 0: one at the end.",
 )
 @click.option(
     "--progress",
-    type=click.Choice(["bar", "lines", "none"]),
+    type=click.Choice(list(VERBOSE)),
     default="bar",
     show_default=True,
-    help="How to show progress.",
+    help="How to show progress: one line with a bar (in a pipe, a line from time to "
+    "time), a line an epoch, or not.",
 )
 @common_options
 def train(**options: Any) -> None:
@@ -123,15 +134,15 @@ def train(**options: Any) -> None:
     kerasrl train --run PPO --env CartPole-v1 --config '{"lr": 0.001}'
     kerasrl train -f experiment.yaml
     """
-    quiet_tensorflow(options["verbosity"])
+    start(options["verbosity"])
     run(lambda: train_command(**options), options["verbosity"])
 
 
 def train_command(**options: Any) -> None:
     """Train in the scope of the replicas that were asked for."""
-    start = train_elastic if options["elastic"] else train_once
+    command = train_elastic if options["elastic"] else train_once
     if options["distribute"] is None:
-        start(**options)
+        command(**options)
         return
     from kerasrl.distribute import open_scope
 
@@ -141,7 +152,7 @@ def train_command(**options: Any) -> None:
     except ValueError as error:
         refuse(f"--distribute: {error}")
     with scope:
-        start(**options)
+        command(**options)
 
 
 def train_elastic(**options: Any) -> None:
@@ -190,19 +201,20 @@ def train_once(**options: Any) -> None:
         )
         settings.fit = {**run_params(options["resume"]), **settings.fit}
         env = env or agent.env_name
+    elif run_name is None:
+        refuse("Which algorithm? `kerasrl train ALGO ENV`; `kerasrl list` names them.")
     else:
-        if run_name is None:
-            refuse(
-                "Which algorithm? `kerasrl train ALGO ENV`; `kerasrl list` names them."
-            )
-        agent_class = find_algorithm(run_name)
-        settings = split_config(config, agent_class)
-        agent = agent_class(**settings.agent)
+        algorithm = find_algorithm(run_name)
+        settings = split_config(config, algorithm)
+        agent = None
     if env is None:
         refuse(
             "Which environment? `kerasrl train ALGO ENV`; `kerasrl list` names some."
         )
     env = check_env_name(env, settings.fit)
+    if agent is None:
+        # What is misspelt has been refused by now: this takes seconds.
+        agent = make_agent(import_algorithm(algorithm), settings)
     agent.compile(
         optimizer=make_optimizer(agent, settings, resumed=bool(options["resume"])),
         run_eagerly=options["eager"],
@@ -216,6 +228,18 @@ def train_once(**options: Any) -> None:
                 click.echo(f"All steps are done. Checkpoint: {options['resume']}")
             return
     train_agent(agent, env, steps, stop, settings, options, experiment)
+
+
+def make_agent(agent_class: Any, settings: Settings) -> Any:
+    """The agent of settings; its seed is drawn here, to be known, if none was given."""
+    arguments = dict(settings.agent)
+    if arguments.get("seed") is None and "seed" in agent_class.hyperparameters():
+        from kerasrl import distribute
+
+        drawn = secrets.randbelow(2**31)
+        # The same for all ranks.
+        arguments["seed"] = distribute.current().gather_data(drawn)[0]
+    return agent_class(**arguments)
 
 
 def train_agent(
@@ -232,28 +256,34 @@ def train_agent(
     from kerasrl.rollouts.workers import stacks
 
     stacks.register()
-    stop_on = make_stop(stop, agent, options["modules"]) if stop else None
+    evaluation = make_evaluation(env, settings, options)
+    stop_on = make_stop(stop, agent, options["modules"], evaluation) if stop else None
     every = first_given(
         options["checkpoint_freq"], experiment.get("checkpoint_freq"), 10
     )
     asked = choose_directory(options, experiment)
     with run_directory(asked, agent, env) as directory:
-        checkpoint = callbacks.AgentCheckpoint(directory, every=every)
+        checkpoint = callbacks.AgentCheckpoint(
+            directory,
+            every=every,
+            monitor=f"{'episode' if evaluation is None else 'evaluation'}_return_mean",
+        )
         listeners = [
+            # Before those that read what it adds to the logs.
+            evaluation,
             # First: what it refuses is not logged.
             stop_on,
             callbacks.RunLogger(directory, extra={"settings": settings.fit}),
             callbacks.EnvStepTensorBoard(directory),
             checkpoint,
             callbacks.RewardScaleWarning(),
-            make_progress_bar(steps) if options["progress"] == "bar" else None,
         ]
         try:
             agent.fit(
                 env,
                 steps=steps,
                 callbacks=[each for each in listeners if each is not None],
-                verbose=2 if options["progress"] == "lines" else 0,
+                verbose=VERBOSE[options["progress"]],
                 **settings.fit,
             )
         except KeyboardInterrupt:
@@ -273,11 +303,28 @@ def train_agent(
                 episodes=options["eval_episodes"],
                 env_config=settings.fit.get("env_config"),
                 seed=0,
+                verbose=int(options["progress"] != "none"),
             )
         )
     click.echo(f"Checkpoint: {checkpoint.last_path}")
     click.echo(f"Run directory: {directory}")
     agent.replicas.barrier()
+
+
+def make_evaluation(env: str, settings: Settings, options: dict[str, Any]) -> Any:
+    """The callback that evaluates while training, or None if nobody asked for it."""
+    from kerasrl.callbacks import PeriodicEvaluation
+
+    if not options["eval_freq"]:
+        return None
+    if not options["eval_episodes"]:
+        refuse("--eval-freq needs episodes: give --eval-episodes from 1.")
+    return PeriodicEvaluation(
+        env,
+        every_steps=options["eval_freq"],
+        episodes=options["eval_episodes"],
+        env_config=settings.fit.get("env_config"),
+    )
 
 
 def choose(

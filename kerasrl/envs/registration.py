@@ -1,10 +1,11 @@
 """Names for environments, and what their creators are told."""
 
-import difflib
 import importlib
 from typing import NamedTuple
 
 import gymnasium
+
+from kerasrl.checks import nearest
 
 # Filled by `register_env`; a string "module:attribute" is imported when first used.
 _CREATORS = {
@@ -125,15 +126,10 @@ def find_creator(name):
 
 
 def unknown_env_error(name):
-    """A ValueError that names the known environments nearest to `name`."""
-    known = sorted({*_CREATORS, *gymnasium.registry})
-    lowered = {}
-    for candidate in known:
-        lowered.setdefault(candidate.lower(), candidate)
-    near = difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)
-    nearest = ", ".join(repr(lowered[key]) for key in near)
-    hint = f"Did you mean {nearest}?" if near else "No known name is near to it."
+    """A ValueError that names the known environment nearest to `name`."""
     return ValueError(
-        f"Unknown environment {name!r}. {hint} Expected a gymnasium id or a name given "
-        "to kerasrl.register_env (import the module that registers it first)."
+        f"Unknown environment {name!r}. "
+        f"{nearest(name, {*_CREATORS, *gymnasium.registry})} Expected a gymnasium id "
+        "or a name given to kerasrl.register_env (import the module that registers it "
+        "first)."
     )

@@ -1,5 +1,6 @@
 """Hyperparameters sorted by who takes them."""
 
+import inspect
 from typing import Any
 
 from kerasrl.experiment.refusals import (
@@ -50,7 +51,8 @@ def split_config(config: dict[str, Any], agent_class: Any) -> Settings:
         config: dict of hyperparameters in kerasrl's or RLlib's spelling.
             `policy.<name>` and `optimizer.<name>` reach the policy's and the
             optimizer's arguments.
-        agent_class: the agent's class; its constructor's signature says what is valid.
+        agent_class: the agent's class, or what a `kerasrl.cli.catalog.Class` says of
+            it; the constructor's arguments say what is valid.
 
     Returns:
         `Settings`.
@@ -100,9 +102,12 @@ def split_config(config: dict[str, Any], agent_class: Any) -> Settings:
     return settings
 
 
-def check_policy(policy: dict[str, Any], policy_class: type) -> None:
+def check_policy(policy: dict[str, Any], policy_class: Any) -> None:
     """Refuse arguments that the built-in policy does not have."""
-    known = constructor_arguments(policy_class)
+    if inspect.isclass(policy_class):
+        known = constructor_arguments(policy_class)
+    else:
+        known = list(policy_class.signature(inherited=False))
     for name in policy:
         if name not in known:
             refuse(unknown("policy argument", name, known))

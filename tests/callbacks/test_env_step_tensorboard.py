@@ -1,8 +1,10 @@
 import glob
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 import kerasrl
 from kerasrl.callbacks import EnvStepTensorBoard
@@ -60,3 +62,54 @@ def test_a_second_fit_goes_on_along_the_axis(tmp_path):
 def test_bad_update_freq(tmp_path):
     with pytest.raises(ValueError, match="update_freq.*'step'"):
         EnvStepTensorBoard(tmp_path, update_freq="step")
+
+
+def hyperparameters(directory):
+    """{name: value} of the HPARAMS tab."""
+    found = {}
+    for path in glob.glob(f"{directory}/events*"):
+        for record in tf.data.TFRecordDataset(path):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                if value.tag == "_hparams_/session_start_info":
+                    content = value.metadata.plugin_data.content
+                    data = plugin_data_pb2.HParamsPluginData.FromString(content)
+                    for name, number in data.session_start_info.hparams.items():
+                        found[name] = getattr(number, number.WhichOneof("kind"))
+    return found
+
+
+def test_hyperparameters_are_plain_settings(tmp_path):
+    agent = kerasrl.A2C(
+        {"hidden_units": (4,)},
+        entropy_coef=keras.optimizers.schedules.PolynomialDecay(0.1, 100, 0.0),
+        seed=3,
+    )
+    agent.compile(keras.optimizers.SGD(0.5), jit_compile=False)
+    callbacks = [EnvStepTensorBoard(tmp_path)]
+    agent.fit("CartPole-v1", steps=40, callbacks=callbacks, verbose=0)
+    found = hyperparameters(tmp_path)
+    expected = {
+        "algorithm": "A2C",
+        "env": "CartPole-v1",
+        "gamma": 0.99,
+        "seed": 3.0,
+        "policy": "ActorCritic",
+        "policy.hidden_units": "[4]",
+        "entropy_coef": "PolynomialDecay",
+        "entropy_coef.decay_steps": 100.0,
+        "optimizer": "SGD",
+        "optimizer.learning_rate": 0.5,
+    }
+    assert {name: found.get(name) for name in expected} == expected
+    for name, value in found.items():
+        assert not name.endswith(("module", "registered_name", "dtype", ".name")), name
+        assert "object at 0x" not in str(value) and "kerasrl.models" not in str(value)
+
+
+def test_functions_do_not_keep_a_run_from_being_written(tmp_path):
+    agent = kerasrl.A2C({"hidden_units": (4,)}, entropy_coef=lambda progress: 0.1)
+    agent.compile(jit_compile=False)
+    callbacks = [EnvStepTensorBoard(tmp_path)]
+    agent.fit("CartPole-v1", steps=40, callbacks=callbacks, verbose=0)
+    assert hyperparameters(tmp_path)["entropy_coef"] == "a function"

@@ -98,6 +98,7 @@ def test_with_a_real_agent(tmp_path, algorithm):
     )
     params = json.loads((tmp_path / "params.json").read_text())
     assert params["config"]["rollout_length"] == 8
+    assert (params["steps"], params["num_envs"]) == (64, 2)
     assert [line["env_steps"] for line in lines(tmp_path)] == [32, 64]
     expected = {
         "loss",
@@ -118,3 +119,36 @@ def test_functions_that_cannot_be_saved_are_described(tmp_path):
     agent.fit("CartPole-v1", steps=40, callbacks=[RunLogger(tmp_path)], verbose=0)
     config = json.loads((tmp_path / "params.json").read_text())["config"]
     assert "function" in config["entropy_coef"] and config["gamma"] == 0.99
+
+
+def test_a_run_that_goes_on_keeps_what_was_written(agent, tmp_path):
+    agent.fit([RunLogger(tmp_path, {"note": "first"})], [{"a": 1.0}, {"a": 2.0}])
+    first = json.loads((tmp_path / "params.json").read_text())
+    for note in ("second", "third"):
+        agent.fit([RunLogger(tmp_path, {"note": note})], [{"a": 3.0}])
+    again = json.loads((tmp_path / "params.json").read_text())
+    resumed = again.pop("resumed")
+    assert again == first
+    assert [(each["note"], each["env_steps"]) for each in resumed] == [
+        *(("second", 20), ("third", 30)),
+    ]
+    assert [line["epoch"] for line in lines(tmp_path)] == [0, 1, 2, 3]
+    # From an earlier checkpoint: what came after it stays, and is not counted.
+    agent.env_steps = 10
+    agent.fit([RunLogger(tmp_path)], [{"a": 4.0}])
+    assert [line["epoch"] for line in lines(tmp_path)] == [0, 1, 2, 3, 1]
+    # Another agent in the same directory is another run.
+    agent.env_steps = agent.iterations = 0
+    agent.fit([RunLogger(tmp_path, {"note": "new"})], [{"a": 4.0}])
+    params = json.loads((tmp_path / "params.json").read_text())
+    assert params["note"] == "new" and "resumed" not in params
+    assert lines(tmp_path)[-1]["epoch"] == 0
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"resumed": 3}', "null\n{"])
+def test_files_that_are_broken_do_not_end_a_run(agent, tmp_path, text):
+    agent.fit([RunLogger(tmp_path)], [{"a": 1.0}])
+    for name in ("params.json", "result.json"):
+        (tmp_path / name).write_text(text)
+    agent.fit([RunLogger(tmp_path)], [{"a": 1.0}])
+    assert json.loads((tmp_path / "params.json").read_text())["seed"] == 7

@@ -1,6 +1,8 @@
 import importlib.util
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +11,10 @@ import numpy as np
 import pytest
 from commands import SMALL, error, kerasrl
 
-from kerasrl import experiment
+from kerasrl import agents, experiment
 from kerasrl.agents import A2C, DQN, PG, PPO
 from kerasrl.callbacks import run_logger
+from kerasrl.cli import catalog
 from kerasrl.cli.common import WholeNumber
 from kerasrl.rollouts.workers import WorkerEnvironments
 
@@ -189,6 +192,7 @@ def test_a_run_leaves_its_files(trained):
     content = params(trained)
     assert content["algorithm"] == "PPO" and content["env"] == "CartPole-v1"
     assert content["seed"] == 0 and content["settings"] == {"num_envs": 2}
+    assert (content["steps"], content["num_envs"]) == (300, 2)
     assert content["config"]["rollout_length"] == 16
     last = (trained / "result.json").read_text().splitlines()[-1]
     assert json.loads(last)["env_steps"] == 320
@@ -219,6 +223,47 @@ def test_default_directory(tmp_path, monkeypatch):
     (directory,) = tmp_path.iterdir()
     assert directory.name.startswith("A2C_CartPole-v1_")
     assert result.output.splitlines()[-1] == f"Run directory: {directory}"
+
+
+def test_a_seed_is_drawn_and_kept(tmp_path):
+    for name in ("a", "b"):
+        result = kerasrl(
+            *("train", "A2C", "CartPole-v1", "--steps", 40, "--num-envs", 2),
+            *("--logdir", tmp_path / name, "--progress", "none", "--eval-episodes", 0),
+        )
+        assert result.exit_code == 0, result.output
+    seeds = [params(tmp_path / name)["seed"] for name in ("a", "b")]
+    assert all(isinstance(seed, int) for seed in seeds) and seeds[0] != seeds[1]
+    result = kerasrl(
+        *("train", "A2C", "CartPole-v1", "--steps", 40, "--num-envs", 2),
+        *("--logdir", tmp_path / "c", "--progress", "none", "--eval-episodes", 0),
+        *("--seed", seeds[0]),
+    )
+    losses = [
+        json.loads((tmp_path / name / "result.json").read_text())["loss"]
+        for name in ("a", "c")
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_evaluations_while_training(tmp_path):
+    arguments = [
+        *("train", "A2C", "CartPole-v1", "--steps", 120, "--num-envs", 2, "--seed", 1),
+        *("--set", "steps_per_epoch=40", "--eval-freq", 80),
+    ]
+    result = kerasrl(
+        *arguments,
+        *("--eval-episodes", 2, "--logdir", tmp_path / "run"),
+        *("--stop", '{"evaluation_return_mean": 1e9}'),
+    )
+    assert result.exit_code == 0, result.output
+    rows = (tmp_path / "run" / "result.json").read_text().splitlines()
+    returns = [json.loads(row)["evaluation_return_mean"] for row in rows]
+    assert returns[0] is None and returns[1] > 0 and returns[2] is None
+    best = json.loads((tmp_path / "run" / "checkpoint-best.json").read_text())
+    assert best["monitor"] == "evaluation_return_mean" and best["env_steps"] == 80
+    assert "evaluation " in result.output
+    assert "--eval-episodes" in error(*arguments, "--eval-episodes", 0)
 
 
 def test_options_of_rllib(tmp_path):
@@ -329,7 +374,16 @@ def test_resume_goes_on_in_the_directory_of_the_run(trained, tmp_path):
     assert json.loads((directory / "result.json").read_text().splitlines()[-1])[
         "learning_rate"
     ] == pytest.approx(0.002)
-    assert params(directory)["settings"] == {"num_envs": 2}
+    before, after = params(trained), params(directory)
+    (again,) = after.pop("resumed")
+    assert after == before
+    assert (again["steps"], again["env_steps"]) == (64, 320)
+    assert again["settings"] == {"num_envs": 2}
+    old, new = (
+        (each / "result.json").read_text().splitlines() for each in (trained, directory)
+    )
+    assert new[: len(old)] == old
+    assert json.loads(new[len(old)])["epoch"] == json.loads(old[-1])["epoch"] + 1
     assert "gamma" in error("train", "--resume", checkpoint, "--set", "gamma=0.5")
     # What was there before a refused command stays.
     assert "'kl'" in error(
@@ -410,7 +464,40 @@ def test_list():
     for package, name in (("Box2D", "LunarLander"), ("jax", "tabular/Blackjack")):
         installed = importlib.util.find_spec(package) is not None
         assert (name in result.output) == installed
-    assert "CartPole" not in kerasrl("list", "algorithms").output
+    assert "CartPole-v1" not in kerasrl("list", "algorithms").output
+
+
+@pytest.mark.parametrize("name", sorted(catalog.algorithms()))
+def test_list_shows_the_settings_of_an_algorithm(name):
+    """The catalog reads the source: it must agree with what Python sees."""
+    cls = getattr(agents, name)
+    described = catalog.algorithms()[name]
+    assert described.hyperparameters() == cls.hyperparameters()
+    made = cls()
+    for argument, each in described.arguments().items():
+        assert each.meaning, argument
+        default = eval(each.default, {})
+        if argument not in ("policy", "seed") and default is not None:
+            assert getattr(made, argument) == default, argument
+    policy = described.default_policy
+    assert policy.__name__ == cls.default_policy.__name__
+    known = experiment.constructor_arguments(cls.default_policy)
+    assert list(policy.arguments(inherited=False)) == known
+    assert all(each.meaning for each in policy.arguments(inherited=False).values())
+    optimizer = made.default_optimizer()
+    assert described.default_optimizer.startswith(type(optimizer).__name__)
+    output = kerasrl("list", name.lower()).output
+    for argument in (*cls.hyperparameters(), *known):
+        assert re.search(rf"^  {argument}=", output, re.MULTILINE), argument
+
+
+def test_the_catalog_has_every_algorithm():
+    bases = (agents.Agent, agents.OnPolicyAgent, agents.OffPolicyAgent)
+    assert set(catalog.algorithms()) == {
+        name
+        for name, cls in vars(agents).items()
+        if inspect.isclass(cls) and issubclass(cls, agents.Agent) and cls not in bases
+    }
 
 
 def test_version():
@@ -419,13 +506,45 @@ def test_version():
     assert package.__version__ in kerasrl("--version").output
 
 
-def test_help_does_not_import_tensorflow():
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["list"],
+        ["list", "PPO"],
+        ["list", "PPQ"],
+        ["train", "PPQ", "CartPole-v1"],
+        ["train", "PPO", "CartPol-v1"],
+        ["train", "PPO", "CartPole-v1", "--set", "gama=1"],
+        ["train", "PPO", "CartPole-v1", "--set", "policy.hiden_units=[1]"],
+        ["train", "PPO", "CartPole-v1", "--stop", "{}", "--steps", "0"],
+    ],
+    ids=" ".join,
+)
+def test_what_needs_no_tensorflow_does_not_import_it(arguments):
     code = (
         "import sys; from kerasrl.cli import main\n"
-        "try: main(['train', '--help'])\n"
+        f"try: main({arguments})\n"
         "except SystemExit: pass\n"
-        "sys.exit('tensorflow' in sys.modules)"
+        "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment)
     assert done.returncode == 0
+
+
+def test_commands_let_tensorflow_say_nothing(trained):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "kerasrl.cli", "evaluate"),
+            *(trained / "checkpoint-5", "--episodes", "1"),
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0
+    assert done.stderr == "" and len(done.stdout.splitlines()) == 1

@@ -1,7 +1,9 @@
 """Bad input gets one line that says what to mend, and leaves nothing behind."""
 
+import inspect
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from commands import error, kerasrl
 
 import kerasrl as package
 from kerasrl.callbacks import run_logger
+from kerasrl.cli import optimizer
 from kerasrl.logs import LOGGED
 
 CARTPOLE = ("train", "PPO", "CartPole-v1", "--steps", "10", "--progress", "none")
@@ -139,7 +142,18 @@ def test_bad_input_gets_one_line(arguments, expected):
         ('{"optimizer": "MultiOptimizer"}', "Unknown optimizer 'MultiOptimizer'"),
         ('{"optimizer": "adamm"}', "Did you mean 'Adam'?"),
         ('{"optimizer": {"epsilon": "abc"}}', "optimizer.epsilon must be a number"),
-        ('{"optimizer": {"clipnorm": "abc"}}', "clipnorm must be a number or null"),
+        ('{"optimizer": {"clipnorm": "abc"}}', "be a positive number or null"),
+        ('{"optimizer": {"beta_1": 5}}', "optimizer.beta_1 must be a number from 0 to"),
+        ('{"optimizer": {"beta_2": 1}}', "optimizer.beta_2 must be a number from 0 to"),
+        ('{"optimizer": {"beta_1": -0.1}}', "to below 1. Received: -0.1"),
+        ('{"optimizer": {"epsilon": -1}}', "optimizer.epsilon must be a number from 0"),
+        (
+            '{"optimizer": {"clipnorm": 0}}',
+            "clipnorm must be a positive number or null",
+        ),
+        ('{"optimizer": {"weight_decay": -1}}', "must be a number from 0 or null"),
+        ('{"optimizer": {"gradient_accumulation_steps": 1.5}}', "an integer from 2"),
+        ('{"optimizer": {"use_ema": 1}}', "optimizer.use_ema must be true or false"),
         ("[" * 100_000, "--config must be a JSON object"),
     ],
 )
@@ -289,6 +303,31 @@ def test_bad_files(content, expected, tmp_path):
     assert expected in error(
         "train", "-f", path, "--logdir", tmp_path / "run", "--progress", "none"
     )
+
+
+def test_every_number_of_an_optimizer_has_a_range():
+    import keras
+
+    names = set()
+    for cls in vars(keras.optimizers).values():
+        if inspect.isclass(cls) and issubclass(cls, keras.optimizers.Optimizer):
+            if not optimizer.required(cls):
+                names |= {
+                    name
+                    for name, each in inspect.signature(cls).parameters.items()
+                    if each.default is None or type(each.default) in (int, float)
+                }
+    free = {"learning_rate", "name", "muon_a", "muon_b", "muon_c", "exclude_layers"}
+    assert names <= free | set(optimizer.RANGES)
+
+
+def test_a_window_needs_a_display(monkeypatch, tmp_path):
+    names = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER", "SDL_VIDEO_DRIVER")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    message = error("rollout", tmp_path / "checkpoint-1", "--render")
+    assert "no display" in message and "--video" in message
 
 
 def test_not_a_checkpoint(tmp_path):
