@@ -26,7 +26,8 @@ _SHORTEST_BAR = 6
 #: What is left out of a line that is too narrow, first to last.
 _LEFT_OUT = ("length", "loss", "rate", "time", "evaluation", "return")
 
-_open = []
+#: Displays that are not closed yet.
+_open: list["Display"] = []
 
 
 class Display:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from types import ModuleType
-from typing import Any
+from typing import IO, Any, cast
 
 LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 
@@ -106,7 +106,7 @@ def make_handler() -> logging.Handler:
         from rich.console import Console
         from rich.logging import RichHandler
 
-        console = Console(file=StandardError(), force_terminal=True)
+        console = Console(file=cast("IO[str]", StandardError()), force_terminal=True)
         return RichHandler(console=console, show_path=False)
     handler = logging.StreamHandler(StandardError())
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
