@@ -54,9 +54,11 @@ class ObservationLeaf:
         if isinstance(space, spaces.Box):
             low, high = space.low, space.high
         elif isinstance(space, spaces.Discrete):
-            low, high = space.start, space.start + space.n - 1
+            low = int(space.start)
+            high = low + int(space.n) - 1
         elif isinstance(space, spaces.MultiDiscrete):
-            low, high = space.start, space.start + space.nvec - 1
+            low = space.start.astype(np.int64)
+            high = low + space.nvec.astype(np.int64) - 1
         else:
             low, high = 0, 1
         with np.errstate(over="ignore"):
