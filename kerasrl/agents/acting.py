@@ -7,7 +7,7 @@ import optree
 from kerasrl.agents import progress
 from kerasrl.agents.statistics import spread
 from kerasrl.models import Policy
-from kerasrl.rollouts import Collector, build_actor
+from kerasrl.rollouts import Collector, build_actor, verification
 
 #: What a policy is given in every step, besides its state.
 INPUTS = ("observations", "previous_actions", "previous_rewards")
@@ -74,7 +74,14 @@ def build(agent, kind):
     examples = {**policy.example_inputs(1), "state": initial_state}
     if kind == "stochastic":
         examples.update(agent.exploration_inputs(1))
-    actor = agent.replicas.alone(lambda: build_actor(function, examples, name=kind))
+
+    def check_inputs(generator):
+        drawn = verification.drawn_rows(examples, generator)
+        return {**drawn, **policy.sample_inputs(verification.ROWS, generator)}
+
+    actor = agent.replicas.alone(
+        lambda: build_actor(function, examples, name=kind, check_inputs=check_inputs)
+    )
     actor.initial_state = optree.tree_map(lambda x: x[0], initial_state)
     return actor
 

@@ -1,6 +1,7 @@
 """The contract between policies and agents."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from kerasrl import spaces
@@ -241,6 +242,35 @@ class Policy(keras.Model):
                 spaces.emitted(self.action_space), batch_size
             ),
             "previous_rewards": rewards,
+        }
+
+    def sample_inputs(self, batch_size, generator):
+        """Returns a random batch of what the policy may be called with.
+
+        Args:
+            batch_size: Integer `N`.
+            generator: `numpy.random.Generator`.
+
+        Returns:
+            As from `example_inputs`.
+        """
+        observations, actions = (
+            spaces.samples(space, batch_size, generator)
+            for space in (self.observation_space, self.action_space)
+        )
+        # Policies see actions counted from zero, whatever the space starts at.
+        counted = [
+            (leaf - getattr(space, "start", 0)).astype(leaf.dtype)
+            for leaf, space in zip(
+                keras.tree.flatten(actions),
+                spaces.leaves(self.action_space),
+                strict=True,
+            )
+        ]
+        return {
+            "observations": observations,
+            "previous_actions": keras.tree.pack_sequence_as(actions, counted),
+            "previous_rewards": generator.standard_normal(batch_size, np.float32),
         }
 
     def _check_outputs(self, outputs):

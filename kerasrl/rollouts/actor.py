@@ -10,10 +10,11 @@ import time
 
 import numpy as np
 
+from kerasrl.rollouts import verification
 from kerasrl.rollouts.compiler import compile_program
 from kerasrl.rollouts.fallback import TensorFlowEngine, random_shapes
 from kerasrl.rollouts.ir import Unsupported
-from kerasrl.rollouts.program import take_rows, tree_paths
+from kerasrl.rollouts.program import tree_paths
 from kerasrl.rollouts.tracing import trace as trace_function
 from kerasrl.rollouts.tracing import with_leaves
 
@@ -144,13 +145,20 @@ def _read(handle, dtype):
     return tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
 
 
-def build_actor(function, example_inputs, backend="auto", name="actor", verify=True):
+def build_actor(
+    function,
+    example_inputs,
+    backend="auto",
+    name="actor",
+    verify=True,
+    check_inputs=None,
+):
     """Compiles an acting function into an `Actor`.
 
     The function is traced once, with an unknown batch size. It may call Keras layers,
     read variables, and draw with `keras.random` (any kind of seed: seeds are replaced
     by the noise that `Actor.draw` takes from the environments' own generators). It must
-    not assign to variables. Its outputs for one environment should depend on that
+    not assign to variables. Its outputs for one environment must depend on that
     environment's inputs only.
 
     Args:
@@ -161,7 +169,11 @@ def build_actor(function, example_inputs, backend="auto", name="actor", verify=T
             function is heavy enough for TensorFlow to be measured faster. `"numpy"`
             and `"tensorflow"` force one.
         name: str, used in messages.
-        verify: bool. Run both engines once on the examples and compare.
+        verify: bool. Run both engines on random inputs, noise and weights and compare
+            (see `verification.difference`).
+        check_inputs: function of a NumPy generator that returns inputs such as will
+            come, `[verification.ROWS, ...]` with rows that differ, to compare the
+            engines on; None to add noise to the examples.
 
     Returns:
         An `Actor`.
@@ -169,7 +181,8 @@ def build_actor(function, example_inputs, backend="auto", name="actor", verify=T
     Raises:
         ValueError: if `backend` is unknown; if it is `"numpy"` and an op has no NumPy
             form (the message names it); if the function assigns to a variable; if
-            random numbers are drawn where they cannot be replaced by noise.
+            random numbers are drawn where they cannot be replaced by noise; if what
+            one environment gets depends on the others.
         TypeError: if a tree holds anything but dicts, tuples and lists.
 
     Example:
@@ -220,20 +233,27 @@ def build_actor(function, example_inputs, backend="auto", name="actor", verify=T
     if compiled is not None:
         report["flops"] = compiled.flops * len(examples[0])
         heavy = backend == "auto" and report["flops"] > _TIMED_FROM_FLOPS
+        problem = None
         if verify or heavy:
+            draw = check_inputs or (
+                lambda generator: verification.drawn_rows(example_inputs, generator)
+            )
+            problem = verification.difference(
+                trace, compiled, example_inputs, draw, name
+            )
+        if problem and backend == "numpy":
+            raise ValueError(
+                f"{name} gives other results in NumPy than in TensorFlow: {problem}. "
+                "Use backend='tensorflow'."
+            )
+        if problem:
+            report.update(backend="tensorflow", reason=problem)
+        if problem or heavy:
             engine = TensorFlowEngine(
                 trace, compiled.program.noise_specs, compiled.slots
             )
-            problem = _difference(compiled.program, engine, example_inputs)
-            if problem and backend == "numpy":
-                raise ValueError(
-                    f"{name} gives other results in NumPy than in TensorFlow: "
-                    f"{problem}. Use backend='tensorflow'."
-                )
-            if problem:
-                report.update(backend="tensorflow", reason=problem)
-            elif heavy:
-                _time_both(report, compiled.program, engine, example_inputs)
+        if heavy and not problem:
+            _time_both(report, compiled.program, engine, example_inputs)
     if report["backend"] == "numpy":
         engine = compiled.program
         handles = [trace.handles[index] for index in compiled.weights]
@@ -261,49 +281,9 @@ def _compiled(trace, examples):
     return compiled
 
 
-def _step(engine, example_inputs, seed):
-    """Some inputs and noise: the examples, cut to at most eight rows."""
-    leaves = dict(tree_paths(example_inputs))
-    size = min(8, len(next(iter(leaves.values()))))
-    inputs = with_leaves(
-        example_inputs, {path: take_rows(a, size) for path, a in leaves.items()}
-    )
-    generators = [np.random.default_rng((seed, b)) for b in range(size)]
-    return inputs, [n[0] for n in engine.draw(generators, 1)]
-
-
-def _difference(program, engine, example_inputs):
-    """What differs between the engines, or None.
-
-    A rounding error may turn an argmax where two entries are all but equal, so that one
-    disagreement among three draws of noise is let pass.
-    """
-    problems = []
-    for seed in range(3):
-        inputs, noise = _step(program, example_inputs, seed)
-        found = dict(tree_paths(program.run(inputs, noise)))
-        expected = dict(tree_paths(engine.run(inputs, noise)))
-        problem = None
-        for path, array in expected.items():
-            other = found[path]
-            place = f"output {'/'.join(map(str, path))}"
-            if other.dtype != array.dtype or other.shape != array.shape:
-                return (
-                    f"{place} is {other.dtype}{other.shape} in NumPy and "
-                    f"{array.dtype}{array.shape} in TensorFlow"
-                )
-            if not np.allclose(other, array, rtol=1e-2, atol=1e-4, equal_nan=True):
-                problem = f"{place} has other values in NumPy than in TensorFlow"
-        if problem is None:
-            return None
-        problems.append(problem)
-        if not noise:
-            break
-    return problems[0]
-
-
 def _time_both(report, program, engine, example_inputs):
-    inputs, noise = _step(program, example_inputs, 0)
+    inputs = verification.drawn_rows(example_inputs, np.random.default_rng(0))
+    noise = verification.drawn_noise(program, 0)
     seconds = {}
     for key, each in (("numpy", program), ("tensorflow", engine)):
         best = np.inf

@@ -20,6 +20,12 @@ from kerasrl.rollouts.numerics import NAMESPACE
 from kerasrl.rollouts.program import Program, tree_paths, tree_text
 from kerasrl.rollouts.rewrites import merge_gates, shortcut
 
+# A rounding error in the operands of these may change the result altogether.
+DISCONTINUOUS = frozenset(
+    "ArgMax ArgMin TopKV2 Equal NotEqual Less LessEqual Greater GreaterEqual Floor "
+    "Ceil Rint Round Sign FloorDiv FloorMod TruncateMod TruncateDiv LowerBound "
+    "UpperBound IsNan IsInf IsFinite Bitcast Cast".split()
+)
 _SHAPE_OPS = ("Shape", "ShapeN", "Size", "Rank")
 
 
@@ -223,12 +229,18 @@ class Compilation(NamedTuple):
         slots: list of ints, which `Random` nodes (by attribute `index`) the noise
             slots belong to, in the program's order.
         flops: int, multiply-adds times two of the matrix products at batch size 1.
+        watched: list of values of the given graph, where rounding is amplified (the
+            floating-point operands of `DISCONTINUOUS` ops).
+        watched_source: str, the program's source, with a fourth argument: a list to
+            which copies of the watched values are appended.
     """
 
     program: Program
     weights: list
     slots: list
     flops: float
+    watched: list
+    watched_source: str
 
 
 def compile_program(graph, input_paths, output_tree, examples, weights):
@@ -252,7 +264,7 @@ def compile_program(graph, input_paths, output_tree, examples, weights):
     num_ops = len(graph.nodes)
     graph, facts = lower(graph, examples, weights)
     emitter = Emitter(graph, facts)
-    specs, slots, flops = [], [], 0.0
+    specs, slots, flops, watched = [], [], 0.0, []
     names = {"Input": {}, "Weight": {}}
     for node in graph.nodes:
         if node.op == "Const":
@@ -271,6 +283,10 @@ def compile_program(graph, input_paths, output_tree, examples, weights):
                 name = emitter.assign(name)
             emitter.bind_source(value, name)
         else:
+            watched.extend(
+                (len(emitter.lines), emitter.operand(value), source)
+                for value, source in _amplified(node)
+            )
             emitter.emit(node)
             flops += _flops(node, facts)
     texts = _output_texts(graph, emitter)
@@ -288,14 +304,48 @@ def compile_program(graph, input_paths, output_tree, examples, weights):
         path = "".join(f"[{key!r}]" for key in input_paths[0])
         head.append(f"B = inputs{path}.shape[0]")
     returned = {path: texts[leaf] for path, leaf in tree_paths(output_tree)}
-    body = head + emitter.lines
-    body.append(f"return {tree_text(output_tree, returned)}")
-    if emitter.is_risky:
-        body = ["with errstate(all='ignore'):"] + ["    " + line for line in body]
-    source = "def program(inputs, weights, noise):\n"
-    source += "\n".join("    " + line for line in body) + "\n"
-    program = Program(source, emitter.constants, [], specs, num_ops)
-    return Compilation(program, order, slots, flops)
+    end = [f"return {tree_text(output_tree, returned)}"]
+
+    def source(arguments, lines):
+        body = head + lines + end
+        if emitter.is_risky:
+            body = ["with errstate(all='ignore'):"] + ["    " + line for line in body]
+        body = "\n".join("    " + line for line in body)
+        return f"def program({arguments}):\n{body}\n"
+
+    lines = list(emitter.lines)
+    for place, text, _ in reversed(watched):
+        lines.insert(place, f"watched.append(array({text}))")
+    program = Program(
+        source("inputs, weights, noise", emitter.lines),
+        emitter.constants,
+        [],
+        specs,
+        num_ops,
+    )
+    return Compilation(
+        program,
+        order,
+        slots,
+        flops,
+        [value for _, _, value in watched],
+        source("inputs, weights, noise, watched", lines),
+    )
+
+
+def _amplified(node):
+    """The floating-point operands of a `DISCONTINUOUS` op, with their origins."""
+    if node.op not in DISCONTINUOUS or node.origin is None:
+        return []
+    if node.op == "Cast" and node.outputs[0].dtype.kind not in "iub":
+        return []
+    return [
+        (value, source)
+        for value, source in zip(node.inputs, node.origin.inputs, strict=True)
+        if value.dtype is not None
+        and value.dtype.kind == "f"
+        and value.node.op not in (*SOURCES, "Random")
+    ]
 
 
 def _output_texts(graph, emitter):

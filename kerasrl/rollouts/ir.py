@@ -57,9 +57,15 @@ class Node:
         attributes: dict of plain Python and NumPy values.
         name: str, where the op came from (`"policy/dense_1/MatMul"`).
         definition: the op's `NodeDef`, kept for the TensorFlow fallback only.
+
+    Attributes:
+        origin: the `Node` of the traced graph that this one is a simplified copy of,
+            or None.
     """
 
-    __slots__ = ("op", "inputs", "attributes", "name", "definition", "outputs")
+    __slots__ = (
+        "op", "inputs", "attributes", "name", "definition", "outputs", "origin",
+    )  # fmt: skip
 
     def __init__(self, op, inputs, attributes=None, name="", definition=None):
         self.op = op
@@ -68,6 +74,7 @@ class Node:
         self.name = name
         self.definition = definition
         self.outputs = []
+        self.origin = None
 
     def add_output(self, shape, dtype):
         """Appends an output and returns its `Value`."""
@@ -153,8 +160,10 @@ def simplify(graph, fold, shortcuts=()):
         if found:
             mapping[node.outputs[0]] = found[0]
             continue
+        origin = node
         if _casts_an_added_axis(node, inputs):
             node, inputs = _cast_first(node, inputs, nodes)
+            origin = None
         shortcut = _shortcut(node, inputs)
         if shortcut is not None:
             mapping.update(zip(node.outputs, shortcut, strict=False))
@@ -166,6 +175,7 @@ def simplify(graph, fold, shortcuts=()):
                 mapping.update(zip(node.outputs, seen[key].outputs, strict=True))
                 continue
         copy = Node(node.op, inputs, node.attributes, node.name, node.definition)
+        copy.origin = origin
         for value in node.outputs:
             copy.add_output(value.shape, value.dtype)
         if inputs and all(value.node.op == "Const" for value in inputs):
