@@ -212,7 +212,11 @@ class DQN(OffPolicyAgent):
             )
             errors = losses.td_errors(values, targets)
         values = losses.select_actions(outputs["q_values"], batch["actions"])
-        return loss, {**metrics, "q_value": ops.mean(values), "td_errors": errors}
+        return loss, {
+            **metrics,
+            "q_value": losses.mean_value(values),
+            "td_errors": errors,
+        }
 
     def _categorical(self, batch, outputs, next_outputs, selector):
         logits = losses.select_actions(outputs["logits"], batch["actions"], -2)

@@ -193,7 +193,7 @@ class R2D2(OffPolicyAgent):
         errors = losses.td_errors(values, targets, usable)
         return loss, {
             **metrics,
-            "q_value": losses.masked_mean(values, usable),
+            "q_value": losses.mean_value(values, usable),
             "count": ops.sum(ops.cast(usable, "float32")),
             "td_errors": losses.sequence_priorities(
                 errors, usable, self.priority_mixture

@@ -180,7 +180,7 @@ class SAC(OffPolicyAgent):
             "policy_loss": policy_loss,
             **metrics,
             **critic_metrics,
-            "q_value": ops.mean(values),
+            "q_value": losses.mean_value(values),
             "temperature": temperature,
             "td_errors": errors,
         }

@@ -5,7 +5,13 @@ import keras
 from kerasrl.agents import exploration, plans
 from kerasrl.agents.hyperparameters import Hyperparameter
 from kerasrl.agents.off_policy import OffPolicyAgent
-from kerasrl.losses import q_learning_targets, select_actions, td_errors, td_loss
+from kerasrl.losses import (
+    mean_value,
+    q_learning_targets,
+    select_actions,
+    td_errors,
+    td_loss,
+)
 from kerasrl.models import QFunction, QNetwork
 from kerasrl.optimizers import Adam
 
@@ -77,6 +83,6 @@ class SimpleQ(OffPolicyAgent):
         loss, metrics = td_loss(values, targets, batch["weights"])
         return loss, {
             **metrics,
-            "q_value": keras.ops.mean(values),
+            "q_value": mean_value(values),
             "td_errors": td_errors(values, targets),
         }

@@ -33,6 +33,7 @@ from kerasrl.losses.policy_gradient import (
 from kerasrl.losses.q_learning import (
     greedy_values,
     huber,
+    mean_value,
     q_learning_targets,
     select_actions,
     td_errors,
@@ -41,7 +42,9 @@ from kerasrl.losses.q_learning import (
 )
 from kerasrl.losses.quantile import quantile_huber_loss, quantile_td_errors
 from kerasrl.losses.reductions import (
+    IMPOSSIBLE,
     masked_mean,
+    possible,
     sum_over_replicas,
     summing_over_replicas,
 )
@@ -56,6 +59,7 @@ from kerasrl.losses.value import explained_variance, value_loss
 from kerasrl.losses.value_rescaling import rescale, unrescale
 
 __all__ = [
+    "IMPOSSIBLE",
     "adapt_kl_coefficient",
     "categorical_td_errors",
     "categorical_td_loss",
@@ -75,8 +79,10 @@ __all__ = [
     "kl_penalty",
     "lambda_returns",
     "masked_mean",
+    "mean_value",
     "n_step_returns",
     "policy_gradient",
+    "possible",
     "project_categorical",
     "q_learning_targets",
     "quantile_huber_loss",

@@ -3,7 +3,7 @@
 from keras import ops
 
 from kerasrl.losses.q_learning import td_errors, td_loss
-from kerasrl.losses.reductions import hide_masked, masked_mean
+from kerasrl.losses.reductions import hide_masked, masked_mean, possible
 from kerasrl.losses.shapes import (
     as_floats,
     check_number,
@@ -93,7 +93,8 @@ def discrete_soft_values(q_values, log_probs, temperature):
     Args:
         q_values: Float `[..., A]`, Q of every action.
         log_probs: Float `[..., A]`, log-probability of every action, in nats. Actions
-            of log-probability -inf are left out, whatever their Q.
+            that either calls impossible (`IMPOSSIBLE`, or less) are left out; the mean
+            is over the others.
         temperature: Float scalar of at least 0, what a nat of entropy is worth, in
             units of the return. No gradient flows through it.
 
@@ -171,8 +172,8 @@ def discrete_soft_policy_loss(q_values, log_probs, temperature, mask=None):
         q_values: Float `[..., A]`, Q of every action, the lesser of two critics. No
             gradient flows through it.
         log_probs: Float `[..., A]`, log-probability of every action under the policy
-            that is being trained, in nats. Actions of log-probability -inf are left
-            out.
+            that is being trained, in nats. Actions that it, or Q, calls impossible
+            are left out.
         temperature: Float scalar of at least 0. No gradient flows through it.
         mask: Bool or float `[...]`, zero for entries that do not count; None counts
             all.
@@ -261,11 +262,15 @@ def _with_temperature(q_values, log_probs, temperature):
 
 
 def _mean_over_actions(q_values, log_probs, temperature):
-    possible = log_probs > -float("inf")
-    zeros = ops.zeros_like(log_probs)
-    log_probs_or_zero = ops.where(possible, log_probs, zeros)
-    values = ops.where(possible, q_values, zeros) - temperature * log_probs_or_zero
-    return ops.sum(ops.exp(log_probs) * values, axis=-1)
+    taken, valued = possible(log_probs), possible(q_values)
+    both = ops.logical_and(taken, valued)
+    log_probs_or_zero, q_values = hide_masked(both, log_probs, q_values)
+    probs = ops.exp(log_probs)
+    mean = ops.sum(probs * (q_values - temperature * log_probs_or_zero), axis=-1)
+    # Where Q leaves out what the policy would take, the mean is over the rest.
+    rest = ops.sum(ops.where(both, probs, ops.zeros_like(probs)), axis=-1)
+    whole = ops.logical_or(ops.all(valued, axis=-1), ops.equal(rest, 0))
+    return mean / ops.where(whole, ops.ones_like(rest), rest)
 
 
 def critics_loss(values, targets, weights=None):

@@ -12,6 +12,10 @@ from kerasrl.losses.shapes import (
     static_shape,
 )
 
+# Logarithm of the probability of what a network calls impossible. A loss of more than
+# this per entry would soon be infinite, and its gradient says nothing.
+_LEAST_LOG_PROB = -1e6
+
 
 def project_categorical(source_atoms, probabilities, atoms):
     """Moves probability from any returns onto fixed, evenly spaced ones.
@@ -71,7 +75,8 @@ def categorical_td_loss(logits, target_probabilities, weights=None, mask=None):
 
     Args:
         logits: Float `[..., Z]`, of the actions taken, under the weights that are being
-            trained.
+            trained. Log-probabilities are cut at -1e6, so that atoms which the network
+            masks do not make the loss infinite.
         target_probabilities: Float `[..., Z]`, see `project_categorical`. No gradient
             flows through it.
         weights: Float `[...]`, importance of each entry; None is 1 for all.
@@ -92,7 +97,7 @@ def categorical_td_loss(logits, target_probabilities, weights=None, mask=None):
     ```
     """
     logits, targets = _prepare(logits, target_probabilities, weights, mask)
-    losses = _cross_entropy(targets, ops.log_softmax(logits, axis=-1))
+    losses = _cross_entropy(targets, _log_probs(logits))
     return weighted_mean(losses, weights, mask), {
         "td_error": masked_mean(_divergence(logits, targets), mask)
     }
@@ -142,6 +147,11 @@ def _prepare(logits, targets, weights, mask):
     return logits, ops.stop_gradient(targets)
 
 
+def _log_probs(logits):
+    log_probs = ops.log_softmax(logits, axis=-1)
+    return ops.maximum(log_probs, _LEAST_LOG_PROB)
+
+
 def _cross_entropy(targets, log_probs):
     # Atoms that the target leaves out may be impossible: 0 * -inf is NaN.
     terms = ops.where(
@@ -151,8 +161,7 @@ def _cross_entropy(targets, log_probs):
 
 
 def _divergence(logits, targets):
-    log_probs = ops.log_softmax(ops.stop_gradient(logits), axis=-1)
-    ratio = ops.log(targets) - log_probs
+    ratio = ops.log(targets) - _log_probs(ops.stop_gradient(logits))
     return ops.relu(-_cross_entropy(targets, ratio))
 
 

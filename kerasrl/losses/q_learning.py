@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from kerasrl.losses.reductions import hide_masked, masked_mean
+from kerasrl.losses.reductions import hide_masked, masked_mean, possible
 from kerasrl.losses.shapes import (
     as_floats,
     check_number,
@@ -208,7 +208,8 @@ def td_loss(values, targets, weights=None, delta=1.0, mask=None):
 
     Args:
         values: Float `[...]`, Q of the actions taken, under the weights that are being
-            trained.
+            trained. Nothing is learnt where it, or the target, says that the action
+            could not be taken (`IMPOSSIBLE`, or less): the error there is 0.
         targets: Float `[...]`, what they should be. No gradient flows through it.
         weights: Float `[...]`, importance of each entry; None is 1 for all.
         delta: Float above 0, size of the errors beyond which the loss grows linearly;
@@ -231,7 +232,7 @@ def td_loss(values, targets, weights=None, delta=1.0, mask=None):
     """
     check_same_shape(values=values, targets=targets, weights=weights, mask=mask)
     values, targets = as_floats(values, targets)
-    values, targets = hide_masked(mask, values, targets)
+    values, targets = _comparable(values, targets, mask)
     errors = values - ops.stop_gradient(targets)
     size = ops.abs(ops.stop_gradient(errors))
     return weighted_mean(huber(errors, delta), weights, mask), {
@@ -248,7 +249,8 @@ def td_errors(values, targets, mask=None):
         values: Float `[...]`, Q of the actions taken.
         targets: Float `[...]`, what they should be.
         mask: Bool or float `[...]`, zero for entries that do not count, whose error is
-            0; None counts all.
+            0; None counts all. Entries of impossible actions do not count either, see
+            `td_loss`.
 
     Returns:
         Float `[...]`, no gradient flows through it.
@@ -264,8 +266,38 @@ def td_errors(values, targets, mask=None):
     """
     check_same_shape(values=values, targets=targets, mask=mask)
     values, targets = as_floats(values, targets)
-    values, targets = hide_masked(mask, values, targets)
+    values, targets = _comparable(values, targets, mask)
     return ops.stop_gradient(ops.abs(values - targets))
+
+
+def _comparable(values, targets, mask):
+    """Values and targets, both 0 where there is no error to speak of."""
+    values, targets = hide_masked(mask, values, targets)
+    return hide_masked(possible(values, targets), values, targets)
+
+
+def mean_value(values, mask=None):
+    """Mean of the values of actions that are possible, to log.
+
+    Args:
+        values: Float `[...]`.
+        mask: Bool or float `[...]`, zero for entries that do not count; None counts
+            all.
+
+    Returns:
+        Float scalar, 0 if nothing counts; no gradient flows through it.
+
+    Example:
+
+    ```python
+    mean_value([1.0, 3.0, -np.inf])  # 2.0
+    ```
+    """
+    (values,) = as_floats(ops.stop_gradient(values))
+    counts = ops.cast(possible(values), values.dtype)
+    if mask is not None:
+        counts = counts * ops.cast(mask, values.dtype)
+    return masked_mean(values, counts)
 
 
 def weighted_mean(losses, weights, mask):

@@ -3,7 +3,7 @@
 from keras import ops
 
 from kerasrl.losses.q_learning import huber, weighted_mean
-from kerasrl.losses.reductions import hide_masked, masked_mean
+from kerasrl.losses.reductions import hide_masked, masked_mean, possible
 from kerasrl.losses.shapes import (
     as_floats,
     check_number,
@@ -30,7 +30,8 @@ def quantile_huber_loss(
 
     Args:
         quantiles: Float `[..., M]`, of the actions taken, under the weights that are
-            being trained.
+            being trained. Nothing is learnt where one of them, or of the targets, says
+            that the action could not be taken, see `td_loss`.
         targets: Float `[..., K]`, samples or quantiles of what they should be,
             `rewards[..., None] + discounts[..., None] * next_quantiles`. No gradient
             flows through it.
@@ -111,6 +112,8 @@ def _prepare(quantiles, targets, weights, mask):
     )
     mask = None if mask is None else ops.expand_dims(mask, -1)
     quantiles, targets = hide_masked(mask, quantiles, targets)
+    rows = [ops.all(possible(x), axis=-1, keepdims=True) for x in (quantiles, targets)]
+    quantiles, targets = hide_masked(ops.logical_and(*rows), quantiles, targets)
     return quantiles, ops.stop_gradient(targets)
 
 

@@ -9,6 +9,10 @@ from kerasrl.losses.shapes import as_floats, check_same_shape
 
 _scope = threading.local()
 
+#: Values at or below it say that an action cannot be taken. Networks that mask actions
+#: write -inf, the least float32 or -1e9; no return is as small.
+IMPOSSIBLE = -5e8
+
 
 @contextlib.contextmanager
 def summing_over_replicas(function):
@@ -72,6 +76,28 @@ def masked_mean(x, mask=None):
     total = ops.sum(mask)
     total = ops.where(ops.equal(total, 0), ops.ones_like(total), total)
     return ops.sum(x * mask) / total
+
+
+def possible(*values):
+    """Where values are returns, and not the mark of an action that cannot be taken.
+
+    Args:
+        *values: Floats `[...]`, all of the same shape; see `IMPOSSIBLE`.
+
+    Returns:
+        Bool `[...]`, true where all of them are returns.
+
+    Example:
+
+    ```python
+    possible([1.0, -np.inf], [1.0, 1.0])  # [True, False]
+    ```
+    """
+    found = [ops.greater(x, IMPOSSIBLE) for x in as_floats(*values)]
+    both = found[0]
+    for other in found[1:]:
+        both = ops.logical_and(both, other)
+    return both
 
 
 def hide_masked(mask, *arrays):

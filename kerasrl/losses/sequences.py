@@ -12,6 +12,9 @@ from kerasrl.losses.shapes import (
 )
 from kerasrl.losses.value_rescaling import rescale, unrescale
 
+# Far below any return, and still finite when it is unrescaled.
+_LEAST = -1e15
+
 
 def transformed_n_step_targets(
     values, rewards, terminated, truncated, valid, gamma, n, epsilon=1e-3
@@ -85,6 +88,8 @@ def transformed_n_step_targets(
     # The sum also stops before a row that it cannot use.
     cut = ops.logical_or(truncated, ops.logical_not(_next_row(usable)))
     next_values = _next_row(values)
+    # No action may be possible there. What follows stays finite, and impossible.
+    next_values = ops.maximum(next_values, _LEAST)
     if epsilon is not None:
         next_values = unrescale(next_values, epsilon)
     targets = n_step_returns(rewards, next_values, terminated, cut, gamma, n)
