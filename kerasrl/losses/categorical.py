@@ -12,8 +12,8 @@ from kerasrl.losses.shapes import (
     static_shape,
 )
 
-# Logarithm of the probability of what a network calls impossible. A loss of more than
-# this per entry would soon be infinite, and its gradient says nothing.
+# Logarithm of the probability of what a network calls impossible. The mean of losses of
+# 1e38 would be infinite.
 _LEAST_LOG_PROB = -1e6
 
 
@@ -75,8 +75,8 @@ def categorical_td_loss(logits, target_probabilities, weights=None, mask=None):
 
     Args:
         logits: Float `[..., Z]`, of the actions taken, under the weights that are being
-            trained. Log-probabilities are cut at -1e6, so that atoms which the network
-            masks do not make the loss infinite.
+            trained. Log-probabilities count as at least -1e6, so that atoms which the
+            network masks do not make the loss infinite.
         target_probabilities: Float `[..., Z]`, see `project_categorical`. No gradient
             flows through it.
         weights: Float `[...]`, importance of each entry; None is 1 for all.
@@ -149,7 +149,11 @@ def _prepare(logits, targets, weights, mask):
 
 def _log_probs(logits):
     log_probs = ops.log_softmax(logits, axis=-1)
-    return ops.maximum(log_probs, _LEAST_LOG_PROB)
+    infinite = ops.isinf(log_probs)
+    finite = ops.where(infinite, ops.full_like(log_probs, _LEAST_LOG_PROB), log_probs)
+    # The slope stays that of the cross-entropy, softmax(logits) - targets.
+    cut = _LEAST_LOG_PROB + (finite - ops.stop_gradient(finite))
+    return ops.where(log_probs > _LEAST_LOG_PROB, log_probs, cut)
 
 
 def _cross_entropy(targets, log_probs):

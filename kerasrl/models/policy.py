@@ -256,20 +256,11 @@ class Policy(keras.Model):
         """
         observations, actions = (
             spaces.samples(space, batch_size, generator)
-            for space in (self.observation_space, self.action_space)
+            for space in (self.observation_space, spaces.emitted(self.action_space))
         )
-        # Policies see actions counted from zero, whatever the space starts at.
-        counted = [
-            (leaf - getattr(space, "start", 0)).astype(leaf.dtype)
-            for leaf, space in zip(
-                keras.tree.flatten(actions),
-                spaces.leaves(self.action_space),
-                strict=True,
-            )
-        ]
         return {
             "observations": observations,
-            "previous_actions": keras.tree.pack_sequence_as(actions, counted),
+            "previous_actions": actions,
             "previous_rewards": generator.standard_normal(batch_size, np.float32),
         }
 
