@@ -17,6 +17,32 @@ def steps_left(ended, t):
     return len(ended) - t
 
 
+def until_filler(function):
+    """The definition on each stretch of valid rows by itself; 0 where not valid.
+
+    A filler has the observation that the row before led to, whose value is that row's
+    `next_values`. Where a stretch stops, nothing else of what follows is looked at.
+    """
+
+    def stretches(*arrays, valid, **options):
+        flat = [np.reshape(x, (len(valid), -1)) for x in (*arrays, valid)]
+        result = np.zeros(flat[0].shape)
+        for env in range(result.shape[1]):
+            *columns, counts = (x[:, env] for x in flat)
+            start = 0
+            while start < len(counts):
+                stop = start + 1
+                while stop < len(counts) and counts[stop] == counts[start]:
+                    stop += 1
+                if counts[start]:
+                    part = [column[start:stop] for column in columns]
+                    result[start:stop, env] = function(*part, **options)
+                start = stop
+        return result.reshape(np.shape(valid))
+
+    return stretches
+
+
 def gae(rewards, values, next_values, terminated, truncated, gamma, lam):
     """A_t = sum_l (gamma lam)^l delta_{t+l}, over what is left of the episode.
 

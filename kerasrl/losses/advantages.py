@@ -2,7 +2,11 @@
 
 from keras import ops
 
-from kerasrl.losses.recursion import linear_recursion
+from kerasrl.losses.recursion import (
+    cut_before_fillers,
+    linear_recursion,
+    zero_fillers,
+)
 from kerasrl.losses.reductions import hide_masked, sum_over_replicas
 from kerasrl.losses.shapes import (
     as_floats,
@@ -13,7 +17,7 @@ from kerasrl.losses.shapes import (
 )
 
 
-def gae(rewards, values, next_values, terminated, truncated, gamma, lam):
+def gae(rewards, values, next_values, terminated, truncated, gamma, lam, valid=None):
     """Generalized advantage estimation, https://arxiv.org/abs/1506.02438.
 
     ```
@@ -39,6 +43,10 @@ def gae(rewards, values, next_values, terminated, truncated, gamma, lam):
         gamma: Float in `[0, 1]`, discount per step; or float `[T, ...]`, discount of
             what follows each step.
         lam: Float in `[0, 1]`, trades variance (1) against bias (0).
+        valid: Bool `[T, ...]`, False for rows on which no action was taken (a vector
+            environment that only resets, a worker that was lost); None if all count.
+            The sum stops before such a row, with the value of the observation that
+            it holds; its own advantage is 0.
 
     Returns:
         Float `[T, ...]`, no gradient flows through it.
@@ -63,6 +71,7 @@ def gae(rewards, values, next_values, terminated, truncated, gamma, lam):
         next_values=next_values,
         terminated=terminated,
         truncated=truncated,
+        valid=valid,
     )
     check_rank(1, at_least=True, rewards=rewards)
     check_discount(gamma, rewards)
@@ -73,10 +82,11 @@ def gae(rewards, values, next_values, terminated, truncated, gamma, lam):
         for x in as_floats(values, rewards, next_values, gamma, lam)
     )
     terminated = ops.cast(terminated, "bool")
-    ended = ops.logical_or(terminated, ops.cast(truncated, "bool"))
+    ended = ops.logical_or(terminated, cut_before_fillers(truncated, valid))
     zeros = ops.zeros_like(values)
     errors = rewards + ops.where(terminated, zeros, gamma * next_values) - values
-    return linear_recursion(errors, ops.where(ended, zeros, zeros + gamma * lam))
+    sums = linear_recursion(errors, ops.where(ended, zeros, zeros + gamma * lam))
+    return zero_fillers(sums, valid)
 
 
 def standardize(x, mask=None, epsilon=1e-8):

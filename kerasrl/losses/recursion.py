@@ -46,6 +46,39 @@ def linear_recursion(a, b):
     return a
 
 
+def cut_before_fillers(truncated, valid):
+    """Where experience stops: at truncations, and before rows without a step.
+
+    Args:
+        truncated: Bool `[T, ...]`, the episode was cut off at step t.
+        valid: Bool `[T, ...]`, False for rows on which no action was taken; None for
+            none of them.
+
+    Returns:
+        Bool tensor `[T, ...]`.
+
+    Example:
+
+    ```python
+    no, valid = [False] * 3, [True, False, True]
+    cut_before_fillers(no, valid)  # [True, False, False]
+    ```
+    """
+    truncated = ops.cast(truncated, "bool")
+    if valid is None:
+        return truncated
+    valid = ops.cast(valid, "bool")
+    next_valid = ops.concatenate([valid[1:], ops.ones_like(valid[:1])], axis=0)
+    return ops.logical_or(truncated, ops.logical_not(next_valid))
+
+
+def zero_fillers(x, valid):
+    """Replaces what belongs to rows without a step by zero."""
+    if valid is None:
+        return x
+    return ops.where(ops.cast(valid, "bool"), x, ops.zeros_like(x))
+
+
 def repeat_recursion(a, b, x, steps):
     """Applies `x_t <- a_t + b_t * x_{t+1}` a number of times, with `x_T = 0`.
 

@@ -4,7 +4,12 @@ import operator
 
 from keras import ops
 
-from kerasrl.losses.recursion import linear_recursion, repeat_recursion
+from kerasrl.losses.recursion import (
+    cut_before_fillers,
+    linear_recursion,
+    repeat_recursion,
+    zero_fillers,
+)
 from kerasrl.losses.shapes import (
     as_floats,
     check_discount,
@@ -14,7 +19,7 @@ from kerasrl.losses.shapes import (
 )
 
 
-def discounted_returns(rewards, next_values, terminated, truncated, gamma):
+def discounted_returns(rewards, next_values, terminated, truncated, gamma, valid=None):
     """Discounted returns to the end of each episode.
 
     ```
@@ -32,6 +37,10 @@ def discounted_returns(rewards, next_values, terminated, truncated, gamma):
         truncated: Bool `[T, ...]`, the episode was cut off at step t.
         gamma: Float in `[0, 1]`, discount per step; or float `[T, ...]`, discount of
             what follows each step.
+        valid: Bool `[T, ...]`, False for rows on which no action was taken (a vector
+            environment that only resets, a worker that was lost); None if all count.
+            The sum stops before such a row, with the value of the observation that
+            it holds; its own result is 0.
 
     Returns:
         Float `[T, ...]`, no gradient flows through it.
@@ -47,11 +56,12 @@ def discounted_returns(rewards, next_values, terminated, truncated, gamma):
     discounted_returns(rewards, next_values, end, no, gamma=0.5)  # [1.5, 1.0, 3.0]
     ```
     """
-    step = _prepare(rewards, next_values, terminated, truncated, gamma)
-    return linear_recursion(step["reward_or_target"], step["discount"])
+    step = _prepare(rewards, next_values, terminated, truncated, gamma, valid)
+    returns = linear_recursion(step["reward_or_target"], step["discount"])
+    return zero_fillers(returns, valid)
 
 
-def n_step_returns(rewards, next_values, terminated, truncated, gamma, n):
+def n_step_returns(rewards, next_values, terminated, truncated, gamma, n, valid=None):
     """Discounted sum of `n` rewards plus the value of what follows them.
 
     ```
@@ -72,6 +82,10 @@ def n_step_returns(rewards, next_values, terminated, truncated, gamma, n):
         gamma: Float in `[0, 1]`, discount per step; or float `[T, ...]`, discount of
             what follows each step.
         n: Int of at least 1, steps.
+        valid: Bool `[T, ...]`, False for rows on which no action was taken (a vector
+            environment that only resets, a worker that was lost); None if all count.
+            The sum stops before such a row, with the value of the observation that
+            it holds; its own result is 0.
 
     Returns:
         Float `[T, ...]`, no gradient flows through it.
@@ -96,13 +110,14 @@ def n_step_returns(rewards, next_values, terminated, truncated, gamma, n):
         raise ValueError(
             f"`n` must be an int of at least 1 (steps). Received: n={n!r}."
         )
-    step = _prepare(rewards, next_values, terminated, truncated, gamma)
-    return repeat_recursion(
+    step = _prepare(rewards, next_values, terminated, truncated, gamma, valid)
+    returns = repeat_recursion(
         step["reward_or_target"], step["discount"], step["target"], steps - 1
     )
+    return zero_fillers(returns, valid)
 
 
-def lambda_returns(rewards, next_values, terminated, truncated, gamma, lam):
+def lambda_returns(rewards, next_values, terminated, truncated, gamma, lam, valid=None):
     """Lambda returns: the exponentially weighted mean of all n-step returns.
 
     ```
@@ -123,6 +138,10 @@ def lambda_returns(rewards, next_values, terminated, truncated, gamma, lam):
         gamma: Float in `[0, 1]`, discount per step; or float `[T, ...]`, discount of
             what follows each step.
         lam: Float in `[0, 1]`, weight of longer returns.
+        valid: Bool `[T, ...]`, False for rows on which no action was taken (a vector
+            environment that only resets, a worker that was lost); None if all count.
+            The sum stops before such a row, with the value of the observation that
+            it holds; its own result is 0.
 
     Returns:
         Float `[T, ...]`, no gradient flows through it.
@@ -140,23 +159,25 @@ def lambda_returns(rewards, next_values, terminated, truncated, gamma, lam):
     """
     check_number("lam", lam, 0.0, 1.0)
     check_rank(0, lam=lam)
-    step = _prepare(rewards, next_values, terminated, truncated, gamma)
+    step = _prepare(rewards, next_values, terminated, truncated, gamma, valid)
     target, sample = step["target"], step["reward_or_target"]
     (_, lam) = as_floats(target, lam)
     lam = ops.stop_gradient(lam)
-    return linear_recursion(
+    returns = linear_recursion(
         ops.where(step["cut"], target, (1 - lam) * target + lam * sample),
         lam * step["discount"],
     )
+    return zero_fillers(returns, valid)
 
 
-def _prepare(rewards, next_values, terminated, truncated, gamma):
+def _prepare(rewards, next_values, terminated, truncated, gamma, valid):
     """Splits each step into what is known at once and the weight of what follows."""
     check_same_shape(
         rewards=rewards,
         next_values=next_values,
         terminated=terminated,
         truncated=truncated,
+        valid=valid,
     )
     check_rank(1, at_least=True, rewards=rewards)
     check_discount(gamma, rewards)
@@ -164,7 +185,7 @@ def _prepare(rewards, next_values, terminated, truncated, gamma):
         ops.stop_gradient(x) for x in as_floats(next_values, rewards, gamma)
     )
     terminated = ops.cast(terminated, "bool")
-    ended = ops.logical_or(terminated, ops.cast(truncated, "bool"))
+    ended = ops.logical_or(terminated, cut_before_fillers(truncated, valid))
     # Nothing follows the last step either: there the value stands for the future.
     cut = ops.concatenate([ended[:-1], ops.ones_like(ended[-1:])], axis=0)
     zeros = ops.zeros_like(rewards)

@@ -85,17 +85,18 @@ def transformed_n_step_targets(
         [ops.ones_like(valid[:-1]), ops.zeros_like(valid[-1:])], axis=0
     )
     usable = ops.logical_and(valid, ops.logical_or(has_next, terminated))
-    # The sum also stops before a row that it cannot use.
-    cut = ops.logical_or(truncated, ops.logical_not(_next_row(usable)))
     next_values = _next_row(values)
     # No action may be possible there. What follows stays finite, and impossible.
     next_values = ops.maximum(next_values, _LEAST)
     if epsilon is not None:
         next_values = unrescale(next_values, epsilon)
-    targets = n_step_returns(rewards, next_values, terminated, cut, gamma, n)
+    # The sum also stops before a row that it cannot use.
+    targets = n_step_returns(
+        rewards, next_values, terminated, truncated, gamma, n, usable
+    )
     if epsilon is not None:
         targets = rescale(targets, epsilon)
-    return ops.where(usable, targets, ops.zeros_like(targets)), usable
+    return targets, usable
 
 
 def sequence_priorities(errors, mask=None, eta=0.9):

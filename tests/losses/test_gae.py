@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from references import check_gae, everywhere, hostile_data
+from references import check_gae, everywhere, hostile_data, until_filler
 from references import discounted_returns as reference_returns
 from references import gae as reference_gae
 
@@ -75,6 +75,42 @@ def test_agrees_with_the_definition_on_any_experience(data):
     result = np.asarray(gae(**data))
     assert result.dtype == "float64"
     np.testing.assert_allclose(result, reference_gae(**data), rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(experience(), st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0]), st.data())
+def test_agrees_with_the_definition_whatever_is_not_valid(data, chance, more):
+    options = {name: data.pop(name) for name in ("gamma", "lam")}
+    seed = more.draw(st.integers(0, 2**32 - 1))
+    valid = np.random.default_rng(seed).random(data["rewards"].shape) >= chance
+    expected = until_filler(reference_gae)(*data.values(), valid=valid, **options)
+    # Nothing is read of the rows themselves, not even a NaN.
+    for array in data.values():
+        array[~valid] = True if array.dtype == bool else np.nan
+    result = np.asarray(gae(**data, **options, valid=valid))
+    np.testing.assert_allclose(result, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_filler_in_mid_episode_is_no_termination():
+    """Two steps of reward 1 between states of value 10, then a worker is lost."""
+    rewards, values = np.array([1, 1, 0], "f"), np.full(3, 10.0, "f")
+    no, valid = np.zeros(3, bool), np.array([True, True, False])
+    # As a step that was cut off, the filler itself is followed by nothing of value.
+    next_values = np.array([10, 10, 0], "f")
+    result = gae(rewards, values, next_values, no, ~valid, 1.0, 0.5, valid)
+    np.testing.assert_allclose(result, [1.5, 1.0, 0.0])
+    as_a_step = gae(rewards, values, next_values, no, ~valid, 1.0, 0.5)
+    np.testing.assert_allclose(as_a_step, [-1.0, -4.0, -10.0])
+
+
+def test_fillers_in_every_mode():
+    data = hostile_data()
+    data["valid"] = np.random.default_rng(1).random((12, 3)) < 0.7
+    everywhere(
+        lambda valid, *x: gae(*x, 0.97, 0.9, valid),
+        data.pop("valid"),
+        *data.values(),
+    )
 
 
 # --- Published vectors -------------------------------------------------------------

@@ -70,6 +70,36 @@ def test_agrees_with_the_definition_on_any_experience(steps, n, gamma, lam, seed
         np.testing.assert_allclose(result, expected, **close)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 20),
+    st.integers(1, 25),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0]),
+    st.integers(0, 2**32 - 1),
+)
+def test_agrees_with_the_definition_whatever_is_not_valid(
+    steps, n, gamma, lam, chance, seed
+):
+    data = experience(seed, steps, (2,), "float64")
+    valid = np.random.default_rng(seed).random((steps, 2)) >= chance
+    for name, more in (
+        ("discounted_returns", {}),
+        ("n_step_returns", {"n": n}),
+        ("lambda_returns", {"lam": lam}),
+    ):
+        reference = references.until_filler(getattr(references, name))
+        expected = reference(*data.values(), valid=valid, gamma=gamma, **more)
+        hidden = {
+            key: np.where(valid, array, True if array.dtype == bool else np.nan)
+            for key, array in data.items()
+        }
+        hidden = {key: x.astype(data[key].dtype) for key, x in hidden.items()}
+        result = globals()[name](**hidden, gamma=gamma, **more, valid=valid)
+        np.testing.assert_allclose(result, expected, rtol=1e-9, atol=1e-9)
+
+
 # --- Published vectors -------------------------------------------------------------
 
 RLAX = {
