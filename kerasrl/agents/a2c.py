@@ -91,6 +91,7 @@ class A2C(OnPolicyAgent):
             rollout["truncated"],
             self.gamma,
             self.gae_lambda,
+            rollout["valid"],
         )
         return {
             "advantages": advantages,

@@ -95,7 +95,9 @@ def rollout_arrays(agent, rollout):
 
     Returns:
         Dict of NumPy arrays `[T, B, ...]`, among them `"truncation_values"`, float32:
-        the value of the final observation where an episode was truncated, else 0.
+        the value of the final observation where an episode was truncated, else 0. A
+        step that was truncated without a final observation is not valid: what follows
+        it is not known.
     """
     names = (
         "observations",
@@ -112,6 +114,11 @@ def rollout_arrays(agent, rollout):
     )
     arrays = {name: getattr(rollout, name) for name in names}
     truncation_values = np.zeros(rollout.rewards.shape, np.float32)
+    if agent.uses_values:
+        unknown = rollout.truncated & ~rollout.terminated
+        if rollout.final is not None:
+            unknown[rollout.final["time"], rollout.final["env"]] = False
+        arrays["valid"] = rollout.valid & ~unknown
     if rollout.final is not None and agent.uses_values:
         final = rollout.final
         value = agent.value_function()

@@ -55,7 +55,8 @@ def run(agent, plan, callbacks, initial_epoch, env_seeds):
                 _check_finite(agent, batch_logs.get("loss", 0.0))
         metrics = agent.pool.finish_epoch(
             {
-                **dict.fromkeys(agent.metric_names(), math.nan),
+                # What is known by name but was not learnt in this epoch.
+                **dict.fromkeys(("loss", *agent.metric_names()), math.nan),
                 **updates.policy_metrics(agent.policy),
                 **mean.result(),
             }

@@ -244,8 +244,11 @@ class OffPolicyAgent(Agent):
             logs = pending.result()
             self._remember(rollout, on_rollout_end)
         else:
-            self._remember(self.collect(), on_rollout_end)
-            logs = self._prepare_learning()()
+            rollout = self.collect()
+            self._remember(rollout, on_rollout_end)
+            # Updates are due for steps: there are none if all workers were lost.
+            may_learn = rollout.num_steps > 0 or self.replicas.num_ranks > 1
+            logs = self._prepare_learning()() if may_learn else {}
         self.iterations += 1
         return logs
 

@@ -67,10 +67,16 @@ class OnPolicyAgent(Agent):
             rollout.rewards = self.reward_scaler(rollout)
         arrays = acting.rollout_arrays(self, rollout)
         update = self.compiled_update(self._targets_and_update)
-        logs = update(arrays, self.settings(), self.minibatches(arrays))
+        inputs = arrays, self.settings(), self.minibatches(arrays)
         self.iterations += 1
-        self.keep_new_weights(update)
-        return logs
+        has_steps = bool(arrays["valid"].any())
+        if has_steps or self.replicas.num_ranks > 1:
+            logs = update(*inputs)
+            self.keep_new_weights(update)
+            return logs if has_steps else {}
+        # All workers were lost. Momentum and regularizers would still move the weights.
+        update.trace(*inputs)
+        return {}
 
     def minibatches(self, rollout):
         """Returns what `update` needs that is drawn outside the compiled call."""
@@ -114,6 +120,7 @@ class OnPolicyAgent(Agent):
             rollout["terminated"],
             rollout["truncated"],
             self.gamma,
+            rollout["valid"],
         )
         return {"returns": returns}
 

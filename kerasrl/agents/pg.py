@@ -98,6 +98,7 @@ class PG(OnPolicyAgent):
             rollout["terminated"],
             rollout["truncated"],
             self.gamma,
+            rollout["valid"],
         )
         return {"returns": returns, "values": values, "advantages": returns - values}
 

@@ -3,6 +3,7 @@
 from functools import partial
 
 import keras
+import numpy as np
 
 from kerasrl import checks
 from kerasrl.agents import plans, updates
@@ -145,6 +146,7 @@ class PPO(OnPolicyAgent):
             rollout["truncated"],
             self.gamma,
             self.gae_lambda,
+            rollout["valid"],
         )
         distribution = self.policy.distribution(outputs)
         return {
@@ -188,13 +190,15 @@ class PPO(OnPolicyAgent):
         }
 
     def minibatches(self, rollout):
-        steps, sequences = rollout["rewards"].shape
+        valid = rollout["valid"]
         if self.policy.is_recurrent:
-            num_samples, size = sequences, max(1, self.minibatch_size // steps)
+            valid, size = valid.any(axis=0), max(1, self.minibatch_size // len(valid))
         else:
-            num_samples, size = steps * sequences, self.minibatch_size
+            valid, size = valid.ravel(), self.minibatch_size
+        if self.replicas.num_ranks > 1:
+            valid = np.ones_like(valid)  # All ranks take the same number of steps.
         return updates.draw_minibatches(
-            self.rng, num_samples, min(size, num_samples), self.num_epochs
+            self.rng, valid, min(size, len(valid)), self.num_epochs
         )
 
     def update(self, batch, settings, minibatches):
@@ -214,7 +218,7 @@ class PPO(OnPolicyAgent):
 
     def train_iteration(self, on_rollout_end=None):
         logs = super().train_iteration(on_rollout_end)
-        if self.uses_kl_penalty and self.target_kl is not None:
+        if self.uses_kl_penalty and self.target_kl is not None and logs:
             self.kl_coef = float(
                 adapt_kl_coefficient(self.kl_coef, logs["kl"], self.target_kl)
             )

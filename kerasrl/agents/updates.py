@@ -115,8 +115,9 @@ def minibatch_steps(agent, batch, settings, minibatches, stop=None):
 
     Args:
         agent, batch, settings: As for `gradient_step`.
-        minibatches: Dict of `"indices"`, int32 `[K, size]` into the sample axis, and
-            `"weights"`, float32 `[K, size]`, 0 where an index only fills up a row.
+        minibatches: Dict of `"indices"`, int32 `[K, size]` into the sample axis,
+            `"weights"`, float32 `[K, size]`, 0 where an index only fills up a row, and
+            `"count"`, int32, how many of the K to use.
         stop: `None`, or a function of the dict of metrics of a minibatch that returns
             a bool scalar: whether that step is to be the last.
 
@@ -132,14 +133,14 @@ def minibatch_steps(agent, batch, settings, minibatches, stop=None):
         minibatch["mask"] *= tf.reshape(weight, shape)
         return gradient_step(agent, minibatch, settings), ()
 
-    return repeat(indices.shape[0], step, stop)[0]
+    return repeat(minibatches["count"], step, stop)[0]
 
 
 def repeat(count, step, stop=None, keep_shape=None):
     """Takes several gradient steps, in a loop inside the graph.
 
     Args:
-        count: Integer, the most steps to take.
+        count: Integer, or scalar tensor without `keep_shape`, the most steps to take.
         step: Function of the number of a step. Returns a dict of scalars and a float32
             tensor of shape `keep_shape`, or anything where that is `None`.
         stop: `None`, or a function of the dict of scalars of a step that returns a bool
@@ -182,12 +183,15 @@ def repeat(count, step, stop=None, keep_shape=None):
     return metrics, () if keep_shape is None else kept.stack()
 
 
-def draw_minibatches(rng, num_samples, size, num_epochs):
+def draw_minibatches(rng, valid, size, num_epochs):
     """Shuffles samples into minibatches of equal shape.
+
+    Minibatches without a single valid sample come last and are not counted: a step of
+    an optimizer with momentum moves the weights by no gradient, too.
 
     Args:
         rng: `numpy.random.Generator`.
-        num_samples: Integer, samples in the batch.
+        valid: bool `[num_samples]`, whether there is anything to learn from a sample.
         size: Integer, samples per minibatch, at most `num_samples`.
         num_epochs: Integer, times that every sample is used.
 
@@ -195,13 +199,20 @@ def draw_minibatches(rng, num_samples, size, num_epochs):
         Dict as `minibatch_steps` takes it. If `size` does not divide `num_samples`,
         the last minibatch of an epoch is filled up with samples of weight 0.
     """
+    num_samples = len(valid)
     per_epoch = -(-num_samples // size)
     padding = per_epoch * size - num_samples
     orders = [rng.permutation(num_samples) for _ in range(num_epochs)]
     indices = np.array([np.concatenate([o, o[:padding]]) for o in orders], np.int32)
     weights = np.ones(indices.shape, np.float32)
     weights[:, num_samples:] = 0.0
-    return {"indices": indices.reshape(-1, size), "weights": weights.reshape(-1, size)}
+    indices, weights = indices.reshape(-1, size), weights.reshape(-1, size)
+    is_used = (valid[indices] & (weights > 0)).any(axis=1)
+    if not is_used.all():
+        order = np.argsort(~is_used, kind="stable")
+        indices, weights = indices[order], weights[order]
+    count = np.array(np.count_nonzero(is_used), np.int32)
+    return {"indices": indices, "weights": weights, "count": count}
 
 
 def forward(policy, batch, training=False):

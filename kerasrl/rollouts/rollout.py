@@ -43,8 +43,10 @@ class Rollout:
         terminated: bool `[T, B]`, the episode reached an end of the task after
             `actions[t]`.
         truncated: bool `[T, B]`, the episode was cut off after `actions[t]`.
-        valid: bool `[T, B]`, False for fillers of vector environments in NEXT_STEP
-            mode, which nothing may be learnt from. They have `truncated` True.
+        valid: bool `[T, B]`, False for fillers, which nothing may be learnt from:
+            calls on which a vector environment in NEXT_STEP mode only reset, and what a
+            worker that was lost would have collected. They have `truncated` True; their
+            observation is what the step before led to.
         episode_starts: bool `[T, B]`, True where `observations[t]` is the first of an
             episode: recurrent state must be set to the initial state before step `t`.
         previous_actions: Tree `[T, B, ...]`, zeros at episode starts.

@@ -141,7 +141,11 @@ def ppo(mine, seed):
     size = batch["rewards"].size
     # The whole batch in each step, in another order each time.
     order = np.array([rng.permutation(size) for _ in range(BATCHES)], np.int32)
-    minibatches = {"indices": order, "weights": np.ones(order.shape, np.float32)}
+    minibatches = {
+        "indices": order,
+        "weights": np.ones(order.shape, np.float32),
+        "count": np.int32(BATCHES),
+    }
     update = CompiledUpdate(agent, agent._targets_and_update)
     return agent, update, (batch, agent.settings(), minibatches)
 
