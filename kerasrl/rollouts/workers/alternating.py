@@ -84,12 +84,8 @@ class AlternatingCollector(RecordedCollector):
     def reset(self, seeds=None):
         """Starts new episodes in all environments; see `Collector.reset`."""
         rows = []
-        self.envs.reset_infos = []
-        for own, keeper, half in zip(
-            self._slices, self._keepers, self._halves, strict=True
-        ):
+        for own, half in zip(self._slices, self._halves, strict=True):
             half.reset(None if seeds is None else seeds[own])
-            self.envs.reset_infos += keeper.reset_infos
             rows.append(half._observations)
         self._begin_recording(
             optree.tree_map(lambda *leaves: np.concatenate(leaves), *rows)

@@ -73,13 +73,20 @@ class WorkerCollector(RecordedCollector):
         self._fragments = None
         self._signature = None
         self._generations = [None] * self.pool.num_workers
+        #: Workers that know the arrays of rollouts.
+        self._knowing = set()
 
     def reset(self, seeds=None):
         """Starts new episodes in all environments; see `Collector.reset`."""
-        for worker in range(self.pool.num_workers):
-            self._prepare(worker)
-        observations = self.envs.reset(seeds)
-        self._generations = self.pool.generations
+        prepared = [None] * self.pool.num_workers
+        while prepared != self.pool.generations:
+            # Also those that took the place of another while all were reset.
+            for worker, generation in enumerate(self.pool.generations):
+                if prepared[worker] != generation:
+                    self._prepare(worker, self.pool.request)
+                    prepared[worker] = self.pool.generations[worker]
+            observations = self.envs.reset(seeds)
+        self._generations = prepared
         self._begin_recording(observations)
         self._next_inputs = self._first_inputs(observations)
 
@@ -89,7 +96,7 @@ class WorkerCollector(RecordedCollector):
         Weights and `exploration` are taken as they are now.
         """
         self._check_order(starts=True)
-        self._share_fragments()
+        self._make_fragments()
         copy_into(self._weights.tree, self.actor.program.weights)
         pool, lost = self.pool, {}
         for worker, own in enumerate(pool.slices):
@@ -99,6 +106,8 @@ class WorkerCollector(RecordedCollector):
                 lost[worker] = None  # It was replaced since the last rollout.
                 continue
             try:
+                if worker not in self._knowing:
+                    self._share_fragment(worker)
                 pool.signal(worker, channel.COLLECT)
             except WorkerLost as error:
                 lost[worker] = error
@@ -119,9 +128,9 @@ class WorkerCollector(RecordedCollector):
             if worker in lost:
                 continue
             try:
-                infos[worker] = pool.receive(worker)
+                infos[worker] = self._read_infos(pool.receive(worker))
                 parts[worker] = read_fragment(self._fragments[worker].tree)
-                pool.note_success(worker)
+                pool.note_steps(worker, self.rollout_length)
             except WorkerLost as error:
                 lost[worker] = error
             except Exception as error:
@@ -163,8 +172,16 @@ class WorkerCollector(RecordedCollector):
             return "all"
         return self.info_keys or None
 
-    def _prepare(self, worker):
-        """Sends a worker all that it needs to act."""
+    def _read_infos(self, steps):
+        return None if steps is None else [channel.loads(infos) for infos in steps]
+
+    def _prepare(self, worker, ask):
+        """Sends a worker all that it needs to act.
+
+        Args:
+            worker: Integer, which one.
+            ask: Method of the pool to send it with.
+        """
         program = copy.copy(self.actor.program)
         # They lie in shared memory.
         program.weights = None
@@ -177,11 +194,10 @@ class WorkerCollector(RecordedCollector):
             "leader": self.generators[0] if shared_noise else None,
         }
         layout, descriptor = self._weights.layout, self._weights.descriptor
-        self.pool.request(
-            worker, "prepare_collecting", fields, layout, descriptor=descriptor
-        )
+        ask(worker, "prepare_collecting", fields, layout, descriptor=descriptor)
+        self._knowing.discard(worker)
 
-    def _share_fragments(self):
+    def _make_fragments(self):
         """Makes the arrays of rollouts, when it is known what there is to say."""
         described = optree.tree_map(
             lambda array: (array.dtype, array.shape), self.exploration
@@ -189,7 +205,6 @@ class WorkerCollector(RecordedCollector):
         signature = (repr(described), self._wanted_infos())
         if signature == self._signature:
             return
-        self._signature = signature
         self._fragments = [
             SharedArrays.like(
                 fragment_example(
@@ -202,37 +217,40 @@ class WorkerCollector(RecordedCollector):
             )
             for own in self.pool.slices
         ]
-        for worker, generation in enumerate(self.pool.generations):
-            if generation == self._generations[worker]:
-                self._share_fragment(worker)
+        self._signature = signature
+        self._knowing.clear()
 
     def _share_fragment(self, worker):
         shared = self._fragments[worker]
-        self.pool.request(
+        self.pool.attempt(
             worker,
             "share_fragment",
             shared.layout,
             self._wanted_infos(),
             descriptor=shared.descriptor,
         )
+        self._knowing.add(worker)
 
     def _replace(self, worker, reason):
         """Returns a rollout that is not valid, and the infos of the new episodes."""
         pool = self.pool
-        if reason is not None:
-            pool.replace(worker, reason)
         own = pool.slices[worker]
         # The learner's generators have not been used; they seed what begins anew.
         seeds = [int(generator.integers(2**31)) for generator in self.generators]
+        infos = [{}] * (own.stop - own.start)
         while True:
-            generation = pool.generations[worker]
-            self._prepare(worker)
-            self._share_fragment(worker)
-            observations, infos = pool.request(worker, "reset", seeds)
-            if pool.generations[worker] == generation:
+            if reason is not None:
+                pool.replace(worker, reason)
+            try:
+                self._prepare(worker, pool.attempt)
+                self._share_fragment(worker)
+                observations = pool.attempt(worker, "reset", seeds)
+                if self.listener is not None:
+                    infos = channel.loads(pool.attempt(worker, "reset_infos"))
                 break
-        self._generations[worker] = generation
-        self.envs.reset_infos[own] = infos
+            except WorkerLost as error:
+                reason = error
+        self._generations[worker] = pool.generations[worker]
         fragment = self._fragments[worker].tree
         before = take(self._next_inputs, own)
         state = self.actor.initial_state

@@ -72,48 +72,61 @@ class WorkerEnvironments(Environments):
             description["name"],
         )
         self.resets_on_next_step = description["resets_on_next_step"]
+        self.first_index, self.num_envs_of_run = self._first, pool.num_envs
         self._shared = None
-        self._generations = None
+        #: Generations of the workers whose environments were reset, and of those that
+        #: know the arrays for single steps.
+        self._begun = None
+        self._ready = None
         self._seeds = None
         self._num_steps = 0
+
+    @property
+    def reset_infos(self):
+        """The infos of the last `reset`, asked for when somebody wants to know."""
+        return self._read_infos(self._request("reset_infos"))
+
+    @reset_infos.setter
+    def reset_infos(self, infos):
+        """Workers keep them."""
 
     def reset(self, seeds=None):
         if seeds is not None:
             seeds = self._check_seeds(seeds)
             # Workers count environments from the first of all.
             seeds = [None] * self._first + seeds
-        answers = self.pool.request_all("reset", seeds, workers=self.workers)
-        self.reset_infos = sum((infos for _, infos in answers), [])
-        self._generations = None
+        rows = self._request("reset", seeds)
+        self._begun = self.generations
         self._seeds = np.random.default_rng(None if seeds is None else seeds[-1])
-        return optree.tree_map(
-            lambda *leaves: np.concatenate(leaves), *(rows for rows, _ in answers)
-        )
+        return optree.tree_map(lambda *leaves: np.concatenate(leaves), *rows)
+
+    @property
+    def generations(self):
+        """How often each of the workers has been replaced."""
+        generations = self.pool.generations
+        return [generations[worker] for worker in self.workers]
 
     def step(self, actions, out=None):
         if out is None:
             out = self._empty_observations()
-        if self._shared is None or self._generations is None:
-            self._share()
+        lost = {}
+        if self.generations != self._ready:
+            lost = self._make_ready()
         exchange, pool = self._exchange, self.pool
-        generations = pool.generations
         copy_into(exchange["actions"], actions)
         self._num_steps += 1
-        lost = {}
-        for worker, generation in zip(self.workers, self._generations, strict=True):
-            if generations[worker] != generation:
-                lost[worker] = None
-                continue
-            try:
-                pool.signal(worker, channel.STEP)
-            except WorkerLost as error:
-                lost[worker] = error
+        for worker in self.workers:
+            if worker not in lost:
+                try:
+                    pool.signal(worker, channel.STEP)
+                except WorkerLost as error:
+                    lost[worker] = error
         errors = []
         for worker in self.workers:
             if worker not in lost:
                 try:
                     pool.receive(worker)
-                    pool.note_success(worker)
+                    pool.note_steps(worker, 1)
                 except WorkerLost as error:
                     lost[worker] = error
                 except Exception as error:
@@ -165,9 +178,16 @@ class WorkerEnvironments(Environments):
 
     # Single steps -------------------------------------------------------------
 
-    def _share(self):
-        """Makes the arrays for single steps; says where they are to who needs to."""
+    def _make_ready(self):
+        """Makes the arrays for single steps; says where they are to who needs to know.
+
+        Returns:
+            Dict from workers that cannot take a step to the `WorkerLost` of it, or to
+            `None` if another one has been put in its place already.
+        """
         pool = self.pool
+        if self._begun is None:
+            raise RuntimeError("Call `reset` before the first `step`.")
         if self._shared is None:
             count = pool.num_envs
             observations = spaces.zeros(self.observation_space, count)
@@ -184,29 +204,42 @@ class WorkerEnvironments(Environments):
                     "ended": flags,
                 }
             )
-        own = slice(self._first, self._first + self.num_envs)
-        self._exchange = take(self._shared.tree, own)
-        generations = []
-        for worker in self.workers:
-            self._share_with(worker)
-            generations.append(pool.generations[worker])
-        self._generations = generations
+            own = slice(self._first, self._first + self.num_envs)
+            self._exchange = take(self._shared.tree, own)
+        if self._ready is None:
+            self._ready = [None] * len(self.workers)
+        lost, generations = {}, self.generations
+        for place, worker in enumerate(self.workers):
+            if generations[place] != self._begun[place]:
+                lost[worker] = None
+            elif generations[place] != self._ready[place]:
+                try:
+                    self._share_with(worker)
+                    self._ready[place] = generations[place]
+                except WorkerLost as error:
+                    lost[worker] = error
+        return lost
 
     def _share_with(self, worker):
         shared = self._shared
-        self.pool.request(
+        self.pool.attempt(
             worker, "share_steps", shared.layout, descriptor=shared.descriptor
         )
 
     def _replace(self, worker, reason):
         """Starts new episodes in a new worker; the step becomes a filler."""
         pool = self.pool
-        if reason is not None:
-            pool.replace(worker, reason)
         own = pool.slices[worker]
         seeds = self._seeds.integers(2**31, size=pool.num_envs).tolist()
-        observations, infos = pool.request(worker, "reset", seeds)
-        self._share_with(worker)
+        while True:
+            if reason is not None:
+                pool.replace(worker, reason)
+            try:
+                observations = pool.attempt(worker, "reset", seeds)
+                self._share_with(worker)
+                break
+            except WorkerLost as error:
+                reason = error
         rows = take(self._shared.tree, own)
         copy_into(rows["observations"], observations)
         rows["rewards"][:] = 0.0
@@ -214,8 +247,8 @@ class WorkerEnvironments(Environments):
         rows["truncated"][:] = True
         rows["valid"][:] = False
         rows["ended"][:] = True
-        self.reset_infos[own.start - self._first : own.stop - self._first] = infos
-        self._generations[self.workers.index(worker)] = pool.generations[worker]
+        place = self.workers.index(worker)
+        self._begun[place] = self._ready[place] = pool.generations[worker]
 
     def _gather(self, rows, out):
         rewards = rows["rewards"].copy()
@@ -257,4 +290,7 @@ class WorkerEnvironments(Environments):
                 "The infos of a step in worker processes are gone with the next step. "
                 "Ask for them before."
             )
-        return sum(self._request("infos"), [])
+        return self._read_infos(self._request("infos"))
+
+    def _read_infos(self, parts):
+        return sum(map(channel.loads, parts), [])

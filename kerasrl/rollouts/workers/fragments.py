@@ -1,6 +1,7 @@
 """Rollouts of some environments in shared arrays, and rollouts made of several."""
 
 import dataclasses
+import pickle
 
 import numpy as np
 import optree
@@ -8,6 +9,7 @@ import optree
 from kerasrl import spaces
 from kerasrl.rollouts.collector import Collector
 from kerasrl.rollouts.rollout import Rollout
+from kerasrl.rollouts.workers import channel
 
 #: Fields of a `Rollout` with leaves `[T, B, ...]` that travel in shared arrays.
 TIME_FIELDS = (
@@ -29,6 +31,38 @@ def take(tree, index):
     return optree.tree_map(lambda array: array[index], tree)
 
 
+def write_row(tree, index, row):
+    """Writes one row into every array `[B, ...]` of a tree."""
+    leaves, structure = optree.tree_flatten(tree)
+    for leaf, value in zip(leaves, structure.flatten_up_to(row), strict=True):
+        leaf[index] = value
+
+
+def dump_infos(infos, first_index):
+    """Pickles the infos of one step.
+
+    Args:
+        infos: List of dicts.
+        first_index: Integer, index of the first of the environments among all.
+
+    Raises:
+        TypeError: There is something in them that cannot be sent.
+    """
+    try:
+        return pickle.dumps(infos)
+    except Exception:
+        pass
+    for index, info in enumerate(infos):
+        try:
+            channel.dumps(info)
+        except TypeError as error:
+            raise TypeError(
+                f"Environment {first_index + index} put something into its infos that "
+                f"cannot be sent to the learner: {error} Or leave it out of the infos."
+            ) from error
+    return channel.dumps(infos)
+
+
 class FragmentCollector(Collector):
     """A collector inside a worker, whose learner wants to see what it sees."""
 
@@ -43,13 +77,16 @@ class InfoKeeper:
 
     Args:
         envs: `kerasrl.envs.Environments`.
+        freeze: `None`, or a function of the infos of a step that returns what to keep:
+            environments may go on to write into theirs.
 
     Attributes:
         keys: `None` to keep nothing, a tuple of names, or `"all"`.
     """
 
-    def __init__(self, envs):
+    def __init__(self, envs, freeze=None):
         self._envs = envs
+        self._freeze = freeze
         self.keys = None
         self._kept = []
 
@@ -59,13 +96,11 @@ class InfoKeeper:
     def step(self, actions, out=None):
         """See `kerasrl.envs.Environments.step`."""
         step = self._envs.step(actions, out)
-        if self.keys == "all":
-            self._kept.append(step.infos)
-        elif self.keys is not None:
-            names = self.keys
-            self._kept.append(
-                [{name: info.get(name) for name in names} for info in step.infos]
-            )
+        if self.keys is not None:
+            infos = step.infos
+            if self.keys != "all":
+                infos = [{key: info.get(key) for key in self.keys} for info in infos]
+            self._kept.append(infos if self._freeze is None else self._freeze(infos))
         return step
 
     def drain(self):

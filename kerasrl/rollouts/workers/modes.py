@@ -86,4 +86,6 @@ def make_collector(envs, actor, rollout_length, generators, **arguments):
             collector_class = WorkerCollector
         elif mode == "alternate":
             collector_class = AlternatingCollector
+        pool = envs.pool
+        pool.healthy_steps = max(pool.healthy_steps, rollout_length)
     return collector_class(envs, actor, rollout_length, generators, **arguments)

@@ -2,6 +2,7 @@
 
 import itertools
 import signal
+import threading
 import time
 import warnings
 import weakref
@@ -21,11 +22,18 @@ from kerasrl.rollouts.workers.launching import (
 from kerasrl.rollouts.workers.settings import check_settings
 from kerasrl.rollouts.workers.shared_arrays import SharedArrays
 
-#: A worker that is lost this often, and never did anything between, stays lost.
+#: A worker that is lost more often in a row stays lost.
 _MAX_LOSSES = 3
+#: Losses are in a row unless a worker takes so many steps between them, or a rollout.
+_HEALTHY_STEPS = 100
+#: Seconds for a process to start and to import what environments need.
+_START_SECONDS = 60.0
+#: What environments answer, so that `env_timeout` holds. Other requests run functions
+#: of the user, which may take as long as they want.
+_WATCHED = ("reset", "call", "set_attr", "render", "infos", "reset_infos")
 
 
-class WorkerLost(Exception):
+class WorkerLost(RuntimeError):
     """A worker ended, or hangs, and cannot answer."""
 
 
@@ -40,19 +48,23 @@ class WorkerPool:
         env, num_envs, env_config: As for `kerasrl.envs.make_envs`; `num_envs` over all
             workers.
         num_workers: Integer, N.
-        env_timeout: Float, seconds after which an environment that neither answers a
-            `step` nor a `reset` counts as hanging, or `None` to wait for ever.
+        env_timeout: Float, seconds after which an environment that does not answer (a
+            `step`, a `reset`, a method called by its name, or while it is made) counts
+            as hanging, or `None` to wait for ever.
 
     Attributes:
         num_workers: N.
         num_envs: B.
         slices: List of N slices, which of the B environments each worker has.
         descriptions: List of dicts, what each worker says of its environments.
+        healthy_steps: Integer, steps in each environment after which losses of a worker
+            are no longer in a row.
 
     Raises:
         ValueError: Fewer environments than workers, or whatever makes an environment
             impossible.
         TypeError: An environment that exists already, or cannot be sent.
+        RuntimeError: A worker ended, or hangs, while it made its environments.
 
     Example:
 
@@ -78,6 +90,10 @@ class WorkerPool:
         self.slices = [slice(*pair) for pair in itertools.pairwise(bounds)]
         #: Whether workers are at work and cannot be asked for anything else.
         self.busy = False
+        self.healthy_steps = _HEALTHY_STEPS
+        self._is_closed = False
+        # Halves that alternate replace their workers in threads of their own.
+        self._starting = threading.Lock()
         self._setup = setup_message(env, env_config)
         self._remembered = {}
         # Rows of a cache line: one worker's writing does not slow the others down.
@@ -86,11 +102,8 @@ class WorkerPool:
         self._finalizer = weakref.finalize(self, close_all, self._workers)
         try:
             for index in range(num_workers):
-                self._workers.append(WorkerProcess())
-                self._send_setup(index)
-            self.descriptions = [
-                self._setup_reply(index) for index in range(num_workers)
-            ]
+                self._start(index)
+            self.descriptions = [self._set_up(index) for index in range(num_workers)]
         except BaseException:
             self.close()
             raise
@@ -168,12 +181,20 @@ class WorkerPool:
         sent = self._try(self.send, index, message, descriptor)
         return self._answer(index, message, sent, descriptor)
 
+    def attempt(self, index, name, *arguments, descriptor=None):
+        """Like `request`, but raises `WorkerLost` rather than ask a replacement.
+
+        For what makes sense only after other requests, of which that knows nothing.
+        """
+        self.send(index, (name, *arguments), descriptor)
+        return self.receive(index, watched=name in _WATCHED)
+
     def remember(self, key, name, *arguments):
         """Notes a request to be repeated in workers that replace others."""
         self._remembered[key] = (name, *arguments)
 
     def send(self, index, message, descriptor=None):
-        """Sends a request; raises `WorkerLost`, as do all methods below."""
+        """Sends a request; raises `WorkerLost`, as do `signal` and `receive`."""
         if self.busy:
             raise RuntimeError(
                 "Workers are collecting: ask them for something else before `start` or "
@@ -182,14 +203,14 @@ class WorkerPool:
         try:
             self._workers[index].channel.send(message, descriptor=descriptor)
         except (ConnectionError, ValueError):  # Closed by them, or by us.
-            raise WorkerLost(self._explain(index)) from None
+            raise self._lost(index) from None
 
     def signal(self, index, kind):
         """Sends a single byte."""
         try:
             self._workers[index].channel.signal(kind)
         except (ConnectionError, ValueError):  # Closed by them, or by us.
-            raise WorkerLost(self._explain(index)) from None
+            raise self._lost(index) from None
 
     def receive(self, index, watched=True):
         """Waits for a worker.
@@ -209,7 +230,7 @@ class WorkerPool:
         if watched and self.env_timeout is not None:
             kind = self._receive_watched(index)
         else:
-            kind = worker.channel.receive_kind()
+            kind = self._receive_kind(worker)
         if kind == channel.DONE:
             return None
         try:
@@ -217,7 +238,10 @@ class WorkerPool:
                 raise Disconnected
             value = worker.channel.receive_message()
         except Disconnected:
-            raise WorkerLost(self._explain(index)) from None
+            raise self._lost(index) from None
+        except TypeError as error:
+            error.add_note(f"Sent by worker {index + 1}.")
+            raise
         if kind == channel.FAILURE:
             raise_remote(index, worker.process.pid, value)
         return value
@@ -232,39 +256,48 @@ class WorkerPool:
         Raises:
             RuntimeError: It is lost again and again.
         """
-        old = self._workers[index]
-        old.kill()
-        losses = old.losses + 1
-        if losses > _MAX_LOSSES:
-            raise RuntimeError(
-                f"{reason} That was the {losses}th time in a row, so training stops. "
-                "Look for a crash in the environment (num_workers=0 shows it here) or "
-                "for too little memory."
+        while True:
+            old = self._workers[index]
+            old.end()
+            losses = old.losses + 1
+            if losses > _MAX_LOSSES:
+                raise RuntimeError(
+                    f"{reason} That was the {losses}th time in a row, so training "
+                    "stops. Look for a crash in the environment (num_workers=0 shows "
+                    "it here) or for too little memory."
+                )
+            warnings.warn(
+                f"{reason} Another process takes its place with new episodes; what it "
+                "had collected in this iteration is dropped.",
+                RuntimeWarning,
+                stacklevel=2,
             )
-        warnings.warn(
-            f"{reason} Another process takes its place with new episodes; what it had "
-            "collected in this iteration is dropped.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        self._workers[index] = WorkerProcess(old.generation + 1, losses)
-        try:
-            self._send_setup(index)
-            self._setup_reply(index)
-            for message in self._remembered.values():
-                self.send(index, message)
-                self.receive(index, watched=False)
-        except WorkerLost as lost:
-            self.replace(index, lost)
+            try:
+                self._start(index, old.generation + 1, losses)
+                self._set_up(index)
+                for name, *arguments in list(self._remembered.values()):
+                    self.attempt(index, name, *arguments)
+            except WorkerLost as lost:
+                reason = lost
+            else:
+                return
 
-    def note_success(self, index):
-        """Notes that a worker did what it is there for."""
-        self._workers[index].losses = 0
+    def note_steps(self, index, steps):
+        """Notes that a worker took steps in each of its environments."""
+        worker = self._workers[index]
+        if worker.losses:
+            worker.steps += steps
+            if worker.steps >= self.healthy_steps:
+                worker.losses = worker.steps = 0
 
     def close(self):
         """Closes the environments and ends the processes."""
-        self._finalizer()
+        with self._starting:
+            self._is_closed = True
+        complaints = self._finalizer() or []
         self._heartbeats.close()
+        for complaint in complaints:
+            warnings.warn(complaint, stacklevel=2)
 
     # Inside -------------------------------------------------------------------
 
@@ -282,12 +315,19 @@ class WorkerPool:
             try:
                 if not sent:
                     self.send(index, message, descriptor)
-                return self.receive(index, watched=message[0] == "reset")
+                return self.receive(index, watched=message[0] in _WATCHED)
             except WorkerLost as lost:
                 self.replace(index, lost)
                 sent = False
 
-    def _send_setup(self, index):
+    def _start(self, index, generation=0, losses=0):
+        """Starts a process and tells it what it is for."""
+        self._heartbeats.tree[index] = 0
+        with self._starting:
+            if self._is_closed:
+                raise RuntimeError("The worker processes have been closed.")
+            worker = WorkerProcess(generation, losses)
+            self._workers[index : index + 1] = [worker]
         own = self.slices[index]
         share = WorkerShare(index + 1, self.num_workers, own.start, self.num_envs)
         fields = {
@@ -299,35 +339,60 @@ class WorkerPool:
         }
         self.send(index, ("set_up", fields), self._heartbeats.descriptor)
 
-    def _setup_reply(self, index):
-        return self.receive(index, watched=False)
+    def _set_up(self, index):
+        """Waits until a process has made its environments."""
+        try:
+            return self.receive(index)
+        except WorkerLost as lost:
+            raise WorkerLost(f"{lost} It was making its environments.") from None
+
+    def _receive_kind(self, worker, timeout=None):
+        try:
+            return worker.channel.receive_kind(timeout)
+        except ValueError:  # Closed by us, from another thread.
+            return b""
 
     def _receive_watched(self, index):
         worker, heartbeat = self._workers[index], self._heartbeats.tree[index]
-        seen, since = heartbeat[0], time.monotonic()
+        seen, since = int(heartbeat[0]), time.monotonic()
         while True:
             try:
-                return worker.channel.receive_kind(self.env_timeout / 4)
+                return self._receive_kind(worker, self.env_timeout / 4)
             except TimeoutError:
                 pass
             if heartbeat[0] != seen:
-                seen, since = heartbeat[0], time.monotonic()
-            elif time.monotonic() - since >= self.env_timeout:
-                env = self.slices[index].start + int(heartbeat[1])
-                where = stacks.read(worker.process.pid)
-                raise WorkerLost(
-                    f"Environment {env} in worker {index + 1} (process "
-                    f"{worker.process.pid}) hangs: nothing happened for env_timeout="
-                    f"{self.env_timeout} seconds. Its stack: "
-                    f"{where or 'not available'}\n"
-                )
+                seen, since = int(heartbeat[0]), time.monotonic()
+                continue
+            patience = self.env_timeout
+            if seen == 0:  # It does not make environments yet.
+                patience = max(_START_SECONDS, patience)
+            elif seen == 1:
+                own = self.slices[index]
+                patience *= own.stop - own.start
+            if time.monotonic() - since >= patience:
+                raise WorkerLost(self._describe_hanging(index, seen, patience))
 
-    def _explain(self, index):
+    def _describe_hanging(self, index, seen, seconds):
         worker = self._workers[index]
-        worker.kill(grace=1.0)
+        number = int(self._heartbeats.tree[index][1])
+        who = f"Worker {index + 1}"
+        if seen > 1 and number >= 0:
+            who = f"Environment {self.slices[index].start + number} in w{who[1:]}"
+        where = stacks.read(worker.process.pid)
+        return (
+            f"{who} (process {worker.process.pid}) hangs: nothing happened for "
+            f"{seconds:g} seconds (env_timeout={self.env_timeout}). Its stack: "
+            f"{where or 'not available'}\n"
+        )
+
+    def _lost(self, index):
+        """The `WorkerLost` that says how a process ended."""
+        worker = self._workers[index]
+        worker.end(grace=1.0)
         code = worker.process.returncode
         name = f" ({signal.Signals(-code).name})" if code < 0 else ""
-        return (
+        words = worker.last_words
+        return WorkerLost(
             f"Worker {index + 1} (process {worker.process.pid}) ended with exit code "
-            f"{code}{name}."
+            f"{code}{name}." + (f" It was here:\n{words}\n" if words else "")
         )

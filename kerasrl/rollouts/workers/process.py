@@ -1,4 +1,4 @@
-"""The program of a worker process, run with `python -m` and three file descriptors.
+"""The program of a worker process, run with `python -m` and four file descriptors.
 
 It serves requests until the learner is gone. It imports neither
 TensorFlow nor Keras.
@@ -6,12 +6,15 @@ TensorFlow nor Keras.
 
 import contextlib
 import ctypes
+import faulthandler
 import gc
+import os
 import pickle
 import signal
 import socket
 import sys
 import traceback
+import warnings
 
 import gymnasium
 
@@ -23,26 +26,35 @@ from kerasrl.rollouts.workers.channel import Channel, Disconnected
 from kerasrl.rollouts.workers.fragments import (
     FragmentCollector,
     InfoKeeper,
+    dump_infos,
     take,
     write_fragment,
+    write_row,
 )
 from kerasrl.rollouts.workers.local import Worker
-from kerasrl.rollouts.workers.shared_arrays import SharedArrays, copy_into
+from kerasrl.rollouts.workers.shared_arrays import SharedArrays
 
 _PR_SET_PDEATHSIG = 1
+_NONE = -1
 
 
-def main(connection, reading, writing):
+def main(connection, reading, writing, crash):
     """Serves the learner at the other end.
 
     Args:
         connection, reading, writing: Integers, file descriptors as for `Channel`.
+        crash: Integer, file descriptor to which stacks are written if this process
+            crashes.
     """
     _die_with_learner()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stacks.register()
+    faulthandler.enable(crash)
+    for descriptor in (connection, reading, writing, crash):
+        os.set_inheritable(descriptor, False)
     connection = socket.socket(fileno=connection)
     server = WorkerServer(Channel(connection, reading, writing))
+    os.register_at_fork(after_in_child=server.leave)
     # The learner may go away in the middle of a message.
     with contextlib.suppress(Disconnected, ConnectionError):
         server.serve()
@@ -60,31 +72,47 @@ class WorkerServer:
         self._envs = None
         self._collector = None
         self._keeper = None
+        # Of a step that another process took, which this one replaces.
+        self._infos = lambda: [{} for _ in range(self._envs.num_envs)]
         self._finished = False
+        self._is_elsewhere = False
 
     def serve(self):
         """Serves requests until the learner is gone or says to close."""
         while not self._finished:
             kind = self._channel.receive_kind()
             if kind == b"":
+                self.close()
                 break
-            message = None
-            if kind == channel.MESSAGE:
-                message = self._channel.receive_message()
             try:
+                message = None
+                if kind == channel.MESSAGE:
+                    message = self._channel.receive_message()
                 value = self._do(kind, message)
+                if value is not None:
+                    value = channel.dumps(value)
             except Disconnected:
                 raise
             # Whatever an environment raises, SystemExit too, is the learner's to see.
             except BaseException as error:
+                self._check_place()
                 self._channel.send(_describe(error), channel.FAILURE)
                 continue
+            self._check_place()
             if value is None:
                 self._channel.signal(channel.DONE)
             else:
-                self._channel.send(value)
-        if self._envs is not None:
-            self._envs.close()
+                self._channel.send_pickled(value)
+
+    def leave(self):
+        """Leaves the learner to the process that this one was forked from."""
+        self._is_elsewhere = True
+        self._channel.close()
+
+    def _check_place(self):
+        if self._is_elsewhere:
+            # An environment forked, and forgot to end the copy.
+            os._exit(1)
 
     def _do(self, kind, message):
         if kind == channel.STEP:
@@ -105,6 +133,7 @@ class WorkerServer:
         """Makes the environments. Returns a dict that describes them."""
         heartbeats = self._attach(fields["heartbeats"])
         self._share = share = fields["share"]
+        heartbeat = heartbeats[share.worker_index - 1]
         sys.path[:] = fields["path"]
         for name, spec in fields["specs"].items():
             if name not in gymnasium.registry:
@@ -112,10 +141,13 @@ class WorkerServer:
         env, creator, env_config = pickle.loads(fields["env"])
         if creator is not None:
             register_env(env, creator)
+        # From now on it is up to the environments how long it takes.
+        heartbeat[:2] = 1, _NONE
         envs = make_envs(env, fields["num_envs"], env_config, share=share)
+        heartbeat[0] = 2
         self._envs = envs
-        if fields["watched"] and hasattr(envs, "envs"):
-            envs.envs = _WatchedList(envs.envs, heartbeats[share.worker_index - 1])
+        if fields["watched"]:
+            _watch(envs, heartbeat)
         self._worker = Worker(
             share.worker_index, share.num_workers, envs, share.first_index
         )
@@ -127,7 +159,7 @@ class WorkerServer:
         }
 
     def reset(self, seeds):
-        """Starts new episodes. Returns the observations and the infos."""
+        """Starts new episodes. Returns the observations."""
         if seeds is not None:
             seeds = seeds[self._share.first_index :][: self._envs.num_envs]
         if self._collector is None:
@@ -135,9 +167,12 @@ class WorkerServer:
         else:
             self._collector.reset(seeds)
             observations = self._collector.observations
-        infos = self._envs.reset_infos
-        self._infos = [{"reset_info": info} for info in infos]
-        return observations, infos
+        self._infos = lambda: [{"reset_info": info} for info in self._envs.reset_infos]
+        return observations
+
+    def reset_infos(self):
+        """Returns the infos of the latest reset, pickled."""
+        return self._dump_infos(self._envs.reset_infos)
 
     def share_steps(self, layout):
         """Takes over the arrays through which single steps are exchanged."""
@@ -159,7 +194,7 @@ class WorkerServer:
             fields["leader"],
         )
         own = slice(share.first_index, share.first_index + self._envs.num_envs)
-        self._keeper = InfoKeeper(self._envs)
+        self._keeper = InfoKeeper(self._envs, self._dump_infos)
         self._collector = FragmentCollector(
             self._keeper,
             actor,
@@ -196,12 +231,26 @@ class WorkerServer:
         return self._envs.render()
 
     def infos(self):
-        """Returns the infos of the latest step."""
-        return self._infos() if callable(self._infos) else self._infos
+        """Returns the infos of the latest step, pickled."""
+        return self._dump_infos(self._infos())
 
     def close(self):
-        """Lets the process end."""
+        """Closes the environments and lets the process end.
+
+        Returns:
+            Dict of what there is to say about it, the list `"complaints"`.
+        """
         self._finished = True
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            try:
+                if self._envs is not None:
+                    self._envs.close()
+                complaints = []
+            except BaseException:
+                complaints = [f"It could not be closed: {traceback.format_exc()}"]
+        complaints += [str(warning.message) for warning in caught]
+        return {"request": "close", "complaints": complaints}
 
     # Signals ------------------------------------------------------------------
 
@@ -216,7 +265,7 @@ class WorkerServer:
             exchange["valid"][...] = step.valid
             finals = exchange["final_observations"]
             for index, final in step.final_observations.items():
-                copy_into(take(finals, index), final)
+                write_row(finals, index, final)
         self._infos = lambda: step.infos
 
     def _collect(self):
@@ -225,14 +274,40 @@ class WorkerServer:
         self._collector.drain_episodes()
         return self._keeper.drain()
 
+    def _dump_infos(self, infos):
+        return dump_infos(infos, self._share.first_index)
+
+
+def _watch(envs, heartbeat):
+    """Has environments tell the learner that they go on.
+
+    Args:
+        envs: `Environments`.
+        heartbeat: int64 `[>=2]`, shared with the learner: how many environments were
+            gone through, and the index of the latest.
+    """
+    if hasattr(envs, "envs"):
+        envs.envs = _WatchedList(envs.envs, heartbeat)
+        return
+    # One object that steps all of its environments by itself.
+    for name in ("reset", "step"):
+        setattr(envs, name, _watched(getattr(envs, name), heartbeat))
+
+
+def _watched(method, heartbeat):
+    def call(*args, **kwargs):
+        heartbeat[0] += 1
+        return method(*args, **kwargs)
+
+    return call
+
 
 class _WatchedList(list):
     """Environments that note, whenever they are gone through, which one is next.
 
     Args:
         envs: Environments.
-        heartbeat: int64 `[>=2]`, shared with the learner: how many were gone through,
-            and the index of the latest.
+        heartbeat: As for `_watch`.
     """
 
     def __init__(self, envs, heartbeat):
@@ -249,12 +324,12 @@ class _WatchedList(list):
 
 def _describe(error):
     """An exception as data that the learner can raise again."""
-    try:
-        pickled = channel.dumps(error)
-        # Some exceptions can be written but not read.
-        pickle.loads(pickled)
-    except Exception:
-        pickled = b""
+    pickled = b""
+    if isinstance(error, Exception):
+        # Some exceptions can be written but not read. Whatever they do, go on.
+        with contextlib.suppress(BaseException):
+            pickled = channel.dumps(error)
+            pickle.loads(pickled)
     return {
         "error": pickled,
         "summary": "".join(traceback.format_exception_only(error)).strip(),

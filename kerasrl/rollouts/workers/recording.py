@@ -63,6 +63,8 @@ class RecordedCollector(Collector):
                 observation = take(rollout.next_inputs["observations"], env)
                 tracker.begin(env, observation, info)
         if self.info_keys:
+            # Fillers of a lost worker say nothing.
+            infos = [[info or {} for info in row] for row in infos]
             rollout.infos = info_arrays(self.info_keys, infos)
         if not self.all_finals:
             rollout = truncated_only(rollout)

@@ -72,7 +72,7 @@ class SharedArrays:
             return found
 
         layout = optree.tree_map(place, tree)
-        descriptor = _unnamed_memory()
+        descriptor = unnamed_memory()
         os.ftruncate(descriptor, max(end, 1))
         return cls(descriptor, layout)
 
@@ -109,7 +109,8 @@ def _array(memory, place):
     return flat.reshape(place.shape)
 
 
-def _unnamed_memory():
+def unnamed_memory():
+    """Returns a file descriptor of memory that grows as it is written to."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("kerasrl")
     # Where there is no such call (macOS), a file without a name serves as well.
