@@ -234,20 +234,21 @@ class SequenceReplayBuffer(StreamBuffer):
     def _note_starts(self, chunk, placement):
         if chunk.start == 0:
             if self._steps_since_start >= self.period:
-                self._push_starts(chunk.rollout, placement)
+                self._push_starts(chunk, placement)
                 self._steps_since_start = 0
         self._steps_since_start += len(chunk)
         self._complete()
 
-    def _push_starts(self, rollout, placement):
-        """A start in the first row that each environment has of a rollout."""
-        starts = self._starts
-        kept = placement.kept
-        if kept is None:
-            kept = np.ones(placement.position.shape, bool)
+    def _push_starts(self, chunk, placement):
+        """A start at the first step that each environment took in a rollout.
+
+        Recurrent state is that before the rollout: steps behind a filler begin an
+        episode, and reset it.
+        """
+        starts, rollout = self._starts, chunk.rollout
         free = starts.last - starts.first < starts.length
-        env = np.flatnonzero(kept.any(axis=0) & free)
-        time = kept.argmax(axis=0)[env]
+        env = np.flatnonzero(chunk.valid.any(axis=0) & free)
+        time = chunk.valid.argmax(axis=0)[env]
         counts = np.zeros(self.num_envs, np.int64)
         counts[env] = 1
         slots = starts.push(env, 0, placement.position[time, env], counts)

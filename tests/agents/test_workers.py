@@ -79,13 +79,16 @@ def test_a_run_is_the_same_with_workers(name):
         assert agent.episodes > 5
 
 
-@pytest.mark.parametrize("mode", ["step", "alternate"])
-def test_runs_where_the_learner_acts(mode):
+@pytest.mark.parametrize(
+    "mode, env", [("step", "FrozenLake-v1"), ("alternate", "CartPole-v1")]
+)
+def test_runs_where_the_learner_acts(mode, env):
     agent, other = make("PPO"), make("PPO")
     arguments = {"steps": 160, "num_envs": 4, "verbose": 0}
-    history = agent.fit("CartPole-v1", num_workers=2, worker_mode=mode, **arguments)
+    history = agent.fit(env, num_workers=2, worker_mode=mode, **arguments)
     assert np.isfinite(history.history["loss"][-1])
-    other.fit("CartPole-v1", **arguments)
+    other.fit(env, **arguments)
+    assert agent.episodes > 4
     if mode == "step":
         assert_same(agent, other)
     assert agent.env_steps == other.env_steps

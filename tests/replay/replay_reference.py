@@ -22,6 +22,8 @@ class Step:
     episode_start: bool
     #: Whether it is the first step after a cut, or of the history.
     after_cut: bool
+    #: Whether it is the first step after a worker was lost in mid-episode.
+    after_loss: bool
     #: Which call of `collect` it is from, and whether it is the first there.
     rollout: int
     first_of_rollout: bool
@@ -40,14 +42,19 @@ class World:
         observers: List of B callables `(is_first) -> observation`.
         lengths: Pair, the smallest and largest length of an episode.
         fillers: Bool, whether environments reset in the step after an end.
+        losses: Float, the share of steps in which a worker is lost instead: a filler
+            on the observation that followed the step before, then a new episode.
     """
 
-    def __init__(self, rng, num_envs, observers, lengths=(1, 6), fillers=False):
+    def __init__(
+        self, rng, num_envs, observers, lengths=(1, 6), fillers=False, losses=0.0
+    ):
         self.rng = rng
         self.num_envs = num_envs
         self.observers = observers
         self.lengths = lengths
         self.fillers = fillers
+        self.losses = losses
         self.count = self.rollouts = 0
         #: For each environment a list of `Step`.
         self.history = [[] for _ in range(num_envs)]
@@ -56,6 +63,7 @@ class World:
     def reset(self):
         """New episodes everywhere; the histories are cut."""
         self.after_cut = [True] * self.num_envs
+        self.after_loss = [False] * self.num_envs
         self.resets_now = [False] * self.num_envs
         self.starts = [True] * self.num_envs
         self.left = [self._draw_length() for _ in range(self.num_envs)]
@@ -88,6 +96,8 @@ class World:
     def _step(self, env, time, finals):
         rng, filler = self.rng, self.resets_now[env]
         self.count += 1
+        if self.losses and rng.random() < self.losses:
+            filler = self.after_loss[env] = True
         history, is_start = self.history[env], self.starts[env]
         previous = history[-1] if history and not is_start else None
         observation, following = self.observations[env], None
@@ -109,13 +119,14 @@ class World:
                     next_observation=following,
                     episode_start=is_start,
                     after_cut=self.after_cut[env],
+                    after_loss=self.after_loss[env],
                     rollout=self.rollouts,
                     first_of_rollout=not (
                         history and history[-1].rollout == self.rollouts
                     ),
                 )
             )
-            self.after_cut[env] = False
+            self.after_cut[env] = self.after_loss[env] = False
             if ended:
                 finals.append((time, env, following))
         if filler or (ended and not self.fillers):
@@ -186,7 +197,7 @@ def n_step_transitions(history, n_step, gamma):
     for index, first in enumerate(history):
         taken = [first]
         for step in history[index + 1 : index + n_step]:
-            if taken[-1].ended or step.after_cut:
+            if taken[-1].ended or step.after_cut or step.after_loss:
                 break
             taken.append(step)
         last = taken[-1]
@@ -217,19 +228,20 @@ class Row:
 
 
 def stream(history, padding_rows=0):
-    """All rows of a history: a step, and an observation of its own after an end, a cut
-    and the newest step.
+    """All rows of a history: a step, and an observation of its own after an end, a cut,
+    the loss of a worker and the newest step.
 
     Args:
         history: List of `Step`.
         padding_rows: Integer, rows that are stored before the first one of an episode.
     """
     rows = []
-    for step, following in zip(history, [*history[1:], None], strict=True):
+    for step, following in zip(history, [*history, None][1:], strict=True):
         if step.after_cut or step.episode_start:
             rows += [Row(None, None, True)] * padding_rows
         rows.append(Row(step.observation, step))
-        if step.ended or following is None or following.after_cut:
+        stops = following is None or following.after_cut or following.after_loss
+        if step.ended or stops:
             rows.append(Row(step.next_observation, None))
     return rows
 

@@ -62,6 +62,7 @@ def check_all_samples(buffer, world, length, n_step, margin, padding_rows, rng):
     slack=st.integers(0, 40),
     longest=st.integers(1, 12),
     fillers=st.booleans(),
+    losses=st.sampled_from([0.0, 0.0, 0.2, 0.5]),
     kind=st.sampled_from(KINDS),
     chunks=st.lists(
         st.tuples(st.integers(1, 12), st.sampled_from([False, False, False, True])),
@@ -79,6 +80,7 @@ def test_frame_replay_is_full_replay(
     slack,
     longest,
     fillers,
+    losses,
     kind,
     chunks,
 ):
@@ -86,7 +88,7 @@ def test_frame_replay_is_full_replay(
     observers = [
         frame_observer(rng, num_frames, padding, axis) for _ in range(num_envs)
     ]
-    world = World(rng, num_envs, observers, (1, longest), fillers)
+    world = World(rng, num_envs, observers, (1, longest), fillers, losses)
     margin = num_frames - 1
     length = 2 * margin + 3 + n_step + slack
     buffer = kind(

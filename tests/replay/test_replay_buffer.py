@@ -30,6 +30,7 @@ from kerasrl.replay import PrioritizedReplayBuffer, ReplayBuffer
     length=st.integers(6, 40),
     longest=st.integers(1, 9),
     fillers=st.booleans(),
+    losses=st.sampled_from([0.0, 0.0, 0.2, 0.5]),
     kind=st.sampled_from(KINDS),
     chunks=st.lists(
         st.tuples(st.integers(1, 12), st.sampled_from([False, False, False, True])),
@@ -38,10 +39,12 @@ from kerasrl.replay import PrioritizedReplayBuffer, ReplayBuffer
     ),
 )
 def test_agrees_with_a_slow_replay(
-    seed, num_envs, n_step, length, longest, fillers, kind, chunks
+    seed, num_envs, n_step, length, longest, fillers, losses, kind, chunks
 ):
     rng = np.random.default_rng(seed)
-    world = make_world(rng, num_envs, lengths=(1, longest), fillers=fillers)
+    world = make_world(
+        rng, num_envs, lengths=(1, longest), fillers=fillers, losses=losses
+    )
     buffer = kind(
         length * num_envs, NUMBERS, ACTIONS, num_envs, n_step=n_step, gamma=0.9
     )

@@ -25,7 +25,8 @@ def expected_sequences(world, length, sequence_length):
         rows = stream(history)
         first_row = max(0, len(rows) - length)
         complete = len(rows)
-        if history and not history[-1].ended and not world.after_cut[env]:
+        goes_on = not (world.after_cut[env] or world.after_loss[env])
+        if history and not history[-1].ended and goes_on:
             complete -= 1  # The observation after the newest step is not a row yet.
         for begin in range(first_row, complete - sequence_length + 1):
             sequence = rows[begin : begin + sequence_length]
@@ -75,6 +76,7 @@ def describe(rows, begin, sequence_length, env):
     slack=st.integers(0, 30),
     longest=st.integers(1, 12),
     fillers=st.booleans(),
+    losses=st.sampled_from([0.0, 0.0, 0.2, 0.5]),
     exponent=st.sampled_from([None, 0.9]),
     cuts=st.lists(
         st.sampled_from([False, False, False, True]), min_size=1, max_size=10
@@ -88,11 +90,14 @@ def test_agrees_with_a_slow_replay(
     slack,
     longest,
     fillers,
+    losses,
     exponent,
     cuts,
 ):
     rng = np.random.default_rng(seed)
-    world = make_world(rng, num_envs, lengths=(1, longest), fillers=fillers)
+    world = make_world(
+        rng, num_envs, lengths=(1, longest), fillers=fillers, losses=losses
+    )
     length = sequence_length + 2 * period + 1 + slack
     buffer = make_buffer(
         length * num_envs,
