@@ -121,6 +121,17 @@ def mapping(name, value, optional=False):
     return dict(value)
 
 
+def names(name, value):
+    """Returns a sequence of names as a tuple, or raises a ValueError."""
+    is_names = _is_sequence(value) and all(isinstance(each, str) for each in value)
+    if not is_names:
+        raise ValueError(
+            f"Received {name}={value!r}. Expected a sequence of names, such as "
+            "['success']."
+        )
+    return tuple(value)
+
+
 def keywords(name, value, function, taken=()):
     """Returns a dict, or raises a ValueError for keys that a function does not take.
 

@@ -1,5 +1,8 @@
 """Policies in use: building them, compiling them for acting, running episodes."""
 
+import logging
+import time
+
 import keras
 import numpy as np
 import optree
@@ -13,6 +16,8 @@ from kerasrl.rollouts import Collector, build_actor, verification
 INPUTS = ("observations", "previous_actions", "previous_rewards")
 
 _EVALUATION_ROLLOUT = 64
+
+_logger = logging.getLogger(__name__)
 
 
 def make_policy(policy, base, default, options=None):
@@ -79,8 +84,16 @@ def build(agent, kind):
         drawn = verification.drawn_rows(examples, generator)
         return {**drawn, **policy.sample_inputs(verification.ROWS, generator)}
 
+    start = time.perf_counter()
     actor = agent.replicas.alone(
         lambda: build_actor(function, examples, name=kind, check_inputs=check_inputs)
+    )
+    _logger.info(
+        "Made the %s actor in %.2f s. It runs in %s%s.",
+        kind,
+        time.perf_counter() - start,
+        actor.backend,
+        f": {actor.report['reason']}" if actor.report.get("reason") else "",
     )
     actor.initial_state = optree.tree_map(lambda x: x[0], initial_state)
     return actor
@@ -111,8 +124,14 @@ def rollout_arrays(agent, rollout):
         "previous_rewards",
         "state",
         "next_inputs",
+        "extras",
     )
     arrays = {name: getattr(rollout, name) for name in names}
+    arrays["infos"] = {
+        name: values.astype(np.float32)
+        for name, values in rollout.infos.items()
+        if values.dtype != object
+    }
     truncation_values = np.zeros(rollout.rewards.shape, np.float32)
     if agent.uses_values:
         unknown = rollout.truncated & ~rollout.terminated

@@ -1,11 +1,15 @@
 """One compiled call per update phase."""
 
+import logging
 import math
+import time
 import warnings
 
 import tensorflow as tf
 
 from kerasrl.agents.packing import Packer
+
+_logger = logging.getLogger(__name__)
 
 
 class CompiledUpdate:
@@ -130,9 +134,17 @@ class CompiledUpdate:
         return self._compiled(packed)
 
     def _compile(self, packed):
+        start = time.perf_counter()
         function = tf.function(self._run, jit_compile=self.jit_compile, autograph=False)
         # A concrete function skips the look-up of a trace in every call.
-        return function.get_concrete_function(packed)
+        compiled = function.get_concrete_function(packed)
+        _logger.info(
+            "Traced the update of %s in %.1f s, %s XLA.",
+            type(self.agent).__name__,
+            time.perf_counter() - start,
+            "with" if self.jit_compile else "without",
+        )
+        return compiled
 
     def _run(self, packed):
         self.agent.num_traces += 1

@@ -12,12 +12,18 @@ from kerasrl.agents import ranks, statistics, updates
 def run(agent, plan, callbacks, initial_epoch, env_seeds):
     """Trains an agent whose collector is ready, epoch by epoch, as Keras does.
 
+    Closing the generator ends training as its last iteration would.
+
     Args:
         agent: The `Agent`.
         plan: The `Plan` of the run.
         callbacks: `CallbackHooks`.
         initial_epoch: Integer, epoch at which to start.
         env_seeds: List of integers, seeds of the environments.
+
+    Yields:
+        Dict of floats, what each iteration logged. After the last of an epoch,
+        callbacks have seen the end of it.
 
     Raises:
         FloatingPointError: The loss became NaN or infinite.
@@ -31,6 +37,24 @@ def run(agent, plan, callbacks, initial_epoch, env_seeds):
     initial_epoch = getattr(agent.policy, "_initial_epoch", None) or initial_epoch
     initial_epoch = ranks.synchronize(agent, initial_epoch)
     logs = {}
+    try:
+        for batch_logs, epoch_logs in _iterations(
+            agent, plan, callbacks, initial_epoch
+        ):
+            logs = epoch_logs
+            yield batch_logs
+    except GeneratorExit:  # Whoever iterates has had enough.
+        pass
+    optimizer = agent.policy.optimizer
+    if getattr(optimizer, "use_ema", False):
+        # As Keras's own fit ends: the averages become the weights.
+        optimizer.finalize_variable_values(agent.policy.trainable_weights)
+    callbacks.on_train_end(logs)
+
+
+def _iterations(agent, plan, callbacks, initial_epoch):
+    """Yields pairs of what an iteration and what the last whole epoch logged."""
+    logs = {}
     for epoch in range(initial_epoch, plan.epochs):
         agent.policy.reset_metrics()
         agent.statistics.start_epoch()
@@ -38,7 +62,8 @@ def run(agent, plan, callbacks, initial_epoch, env_seeds):
         callbacks.on_epoch_begin(epoch)
         start_time, start_steps = time.perf_counter(), agent.env_steps
         mean = statistics.Mean()
-        for iteration in range(plan.iterations(epoch)):
+        num_iterations = plan.iterations(epoch)
+        for iteration in range(num_iterations):
             agent.progress = plan.progress(epoch, iteration)
             callbacks.on_train_batch_begin(iteration)
             batch_logs = agent.train_iteration(callbacks.on_rollout_end)
@@ -53,6 +78,8 @@ def run(agent, plan, callbacks, initial_epoch, env_seeds):
                     break
             else:
                 _check_finite(agent, batch_logs.get("loss", 0.0))
+            if iteration + 1 < num_iterations:
+                yield batch_logs, logs
         metrics = agent.pool.finish_epoch(
             {
                 # What is known by name but was not learnt in this epoch.
@@ -72,13 +99,9 @@ def run(agent, plan, callbacks, initial_epoch, env_seeds):
             ),
         }
         callbacks.on_epoch_end(epoch, logs)
+        yield batch_logs, logs
         if agent.pool.stops(agent.policy.stop_training):
             break
-    optimizer = agent.policy.optimizer
-    if getattr(optimizer, "use_ema", False):
-        # As Keras's own fit ends: the averages become the weights.
-        optimizer.finalize_variable_values(agent.policy.trainable_weights)
-    callbacks.on_train_end(logs)
 
 
 def _check_finite(agent, loss):

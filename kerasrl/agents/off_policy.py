@@ -1,5 +1,6 @@
 """The iteration of off-policy algorithms: collect, remember, sample, learn."""
 
+import logging
 import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,6 +15,8 @@ from kerasrl.agents.hyperparameters import Hyperparameter
 from kerasrl.agents.targets import TargetNetwork
 from kerasrl.models import Policy
 from kerasrl.replay import PrioritizedReplayBuffer, ReplayBuffer, global_weights
+
+_logger = logging.getLogger(__name__)
 
 
 class OffPolicyAgent(Agent):
@@ -200,7 +203,7 @@ class OffPolicyAgent(Agent):
         options = checks.keywords("replay", self.replay or {}, buffer_class, given)
         return buffer_class(**given, **options)
 
-    def _start_collecting(self, envs, listener):
+    def _start_collecting(self, envs, listener, info_keys):
         fits = self.buffer is not None and self.buffer.num_envs == envs.num_envs
         if self.buffer is None or (not fits and len(self.buffer) == 0):
             self.buffer = self.make_buffer(envs.num_envs)
@@ -214,9 +217,19 @@ class OffPolicyAgent(Agent):
         # `fit` resets the environments: what ran before does not go on.
         self.buffer.cut()
         self._learns = False
-        seeds = super()._start_collecting(envs, listener)
+        seeds = super()._start_collecting(envs, listener, info_keys)
         self.collector.all_finals = True
         return seeds
+
+    def expect_steps(self, steps):
+        super().expect_steps(steps)
+        if self.env_steps + steps <= self.learning_starts:
+            _logger.warning(
+                "Nothing is learnt yet: this fit ends at %d environment steps, and "
+                "learning_starts=%d.",
+                self.env_steps + steps,
+                self.learning_starts,
+            )
 
     # The iteration --------------------------------------------------------------
 

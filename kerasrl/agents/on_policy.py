@@ -129,8 +129,9 @@ class OnPolicyAgent(Agent):
 
         Args:
             batch: Dict of tensors, leading axis `[N]` (or `[B, T]` for recurrent
-                policies): `observations`, `actions`, `rewards`, `mask` and what
-                `targets` returned.
+                policies): `observations`, `actions`, `rewards`, `mask`, what `targets`
+                returned, and the dicts `extras`, of what else `act` returned, and
+                `infos`, of the numbers that `fit(info_keys=...)` asked for.
             outputs: What the policy returned for it.
             settings: Dict of the current values of the `scheduled` hyperparameters.
 

@@ -1,6 +1,7 @@
 """Saving and loading whole agents."""
 
 import json
+import logging
 import pathlib
 
 import keras
@@ -10,6 +11,8 @@ from kerasrl import distribute
 from kerasrl.checkpoint import archive, contract, rebuilding, safety, weights
 from kerasrl.checkpoint.archive import CheckpointError
 from kerasrl.checkpoint.configs import serialize_object
+
+_logger = logging.getLogger(__name__)
 
 #: Entries of the configuration that Keras makes objects of.
 _OBJECTS = ("config", "optimizer", "compile")
@@ -71,6 +74,7 @@ def save(agent, path, include_replay=True):
     replicas.barrier()
     if replicas.is_chief:
         archive.write_atomically(own_path, members)
+    _logger.info("Saved %s at %d steps.", own_path, agent.env_steps)
     return own_path
 
 
@@ -153,6 +157,7 @@ def load(path, custom_objects=None):
                 f"here. {reason}"
             ) from error
     agent.knows_its_rank = knows_its_rank
+    _logger.info("Loaded %s at %d steps.", path, agent.env_steps)
     return agent
 
 

@@ -1,6 +1,7 @@
 """Starting worker processes, talking to them, and replacing those that fail."""
 
 import itertools
+import logging
 import signal
 import threading
 import time
@@ -31,6 +32,8 @@ _START_SECONDS = 60.0
 #: What environments answer, so that `env_timeout` holds. Other requests run functions
 #: of the user, which may take as long as they want.
 _WATCHED = ("reset", "call", "set_attr", "render", "infos", "reset_infos")
+
+_logger = logging.getLogger(__name__)
 
 
 class WorkerLost(RuntimeError):
@@ -107,6 +110,7 @@ class WorkerPool:
         except BaseException:
             self.close()
             raise
+        _logger.info("Started workers: processes %s.", self.pids)
 
     @property
     def pids(self):
@@ -280,6 +284,9 @@ class WorkerPool:
             except WorkerLost as lost:
                 reason = lost
             else:
+                _logger.info(
+                    "Worker %d is process %d now.", index + 1, self.pids[index]
+                )
                 return
 
     def note_steps(self, index, steps):
