@@ -90,7 +90,9 @@ class Display:
                 # What goes elsewhere shall go on going there.
                 redirect_stderr=sys.stderr is not None and sys.stderr.isatty(),
             )
-            self._live.start()
+            self._live.start(refresh=True)
+        elif self.medium == "notebook":
+            self._draw()
         _open.append(self)
 
     def __enter__(self):
@@ -113,7 +115,10 @@ class Display:
         self._next_time = now + _PERIODS[self.medium]
         if self.keep:
             self._next_done = min(done + max(_SHARE * self.total, 1), self.total)
-        self._draw(now)
+        self._marks.append((now, done))
+        while self._marks[0][0] < now - _WINDOW and len(self._marks) > 2:
+            self._marks.popleft()
+        self._draw()
 
     def close(self):
         """Leaves the last line where it is, or removes it."""
@@ -123,9 +128,10 @@ class Display:
         _open.remove(self)
         if self._live is not None:
             self._live.stop()
-        elif self._first is not None and self.done != self._printed:
-            if self.keep or self.medium == "notebook":
-                self._draw(time.monotonic())
+        elif self.medium == "notebook":
+            self._draw()
+        elif self.keep and self._first is not None and self.done != self._printed:
+            self._draw()
 
     def speed(self):
         """Returns how many are done in a second, NaN if nobody can tell yet."""
@@ -150,10 +156,7 @@ class Display:
             fields["time"] = f"{clock(seconds)} left"
         return fields
 
-    def _draw(self, now):
-        self._marks.append((now, self.done))
-        while self._marks[0][0] < now - _WINDOW and len(self._marks) > 2:
-            self._marks.popleft()
+    def _draw(self):
         self._printed = self.done
         if self._live is not None:
             self._live.refresh()
