@@ -17,7 +17,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 MAY_IMPORT = {
     "losses": set(),
     "distributions": {"losses"},
-    "models": {"checks", "distributions", "losses", "spaces"},
+    "models": {"checks", "distributions", "losses", "spaces", "spellings"},
     "envs": {"checks", "spaces", "testing"},
     "replay": {"spaces"},
     "rollouts": {"envs", "replay", "spaces"},
@@ -37,6 +37,7 @@ MAY_IMPORT = {
         "replay",
         "rollouts",
         "spaces",
+        "spellings",
     },
 }
 

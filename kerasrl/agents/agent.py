@@ -22,6 +22,7 @@ from kerasrl.envs import make_envs
 from kerasrl.models import ActorCritic, Policy
 from kerasrl.optimizers import Adam
 from kerasrl.rollouts import RewardScaler
+from kerasrl.spellings import explained
 
 
 class Agent(Trainer, Configurable):
@@ -131,14 +132,14 @@ class Agent(Trainer, Configurable):
                 )
                 hyperparameters.refuse(self, name, value, reason)
             return
-        effect = self._effect(name)
+        effect = hyperparameters.effect_of(self, name)
         if effect in ("act", "fit", "replay") and self.envs is not None:
             hyperparameters.refuse(self, name, value, "fit")
         if effect == "never":
             hyperparameters.refuse(self, name, value, effect)
 
     def apply_change(self, name, before):
-        effect = self._effect(name)
+        effect = hyperparameters.effect_of(self, name)
         self.schedules.pop(name, None)
         if effect != "now":
             self._compiled_update = None
@@ -151,18 +152,9 @@ class Agent(Trainer, Configurable):
             if self.envs is not None and self.reward_scaler is not None:
                 self.reward_scaler.start(self.envs.num_envs)
 
-    def _effect(self, name):
-        kind = hyperparameters.kind_of(type(self), name)
-        if kind is not None:
-            return kind.effect
-        if name in self.scheduled:
-            return "now"
-        # An `act` that is compiled once may depend on it.
-        is_ours = type(self).act.__module__.startswith("kerasrl.agents.")
-        return "update" if is_ours else "act"
-
     # Set-up ---------------------------------------------------------------------
 
+    @explained
     def compile(
         self, optimizer=None, jit_compile="auto", run_eagerly=False, metrics=None
     ):
@@ -317,6 +309,7 @@ class Agent(Trainer, Configurable):
             self._actors[name] = acting.build(self, name)
         return self._actors[name]
 
+    @explained
     def predict(
         self,
         observations,
@@ -356,6 +349,7 @@ class Agent(Trainer, Configurable):
         previous = (previous_actions, previous_rewards)
         return predict(self, observations, state, previous, deterministic, seed)
 
+    @explained
     def evaluate(
         self,
         env,

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from kerasrl import checkpoint
+from kerasrl import checkpoint, spellings
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _WHILE_RUNNING = "{name} cannot change while fit runs: set it before the next call."
@@ -69,6 +69,11 @@ class Configurable:
     #: From the names of constructor arguments to what is known of them. Those of
     #: parents need not be repeated, and an argument without an entry is not checked.
     kinds: dict[str, Hyperparameter] = {}
+
+    def __new__(cls, *args, **kwargs):
+        # Before the constructor, whose own error would name no other argument.
+        spellings.refuse_unknown(cls.__name__, kwargs, _names(cls))
+        return super().__new__(cls)
 
     def __setattr__(self, name, value):
         if name in _names(type(self)):
@@ -154,6 +159,18 @@ def kind_of(cls, name):
         if found is not None:
             return found
     return None
+
+
+def effect_of(agent, name):
+    """Returns when a change of an argument takes effect; see `Hyperparameter`."""
+    kind = kind_of(type(agent), name)
+    if kind is not None:
+        return kind.effect
+    if name in agent.scheduled:
+        return "now"
+    # An `act` of somebody else's, compiled once, may depend on it.
+    is_ours = type(agent).act.__module__.startswith("kerasrl.agents.")
+    return "update" if is_ours else "act"
 
 
 def refuse(agent, name, value, effect):

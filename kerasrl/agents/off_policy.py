@@ -147,11 +147,11 @@ class OffPolicyAgent(Agent):
 
     def refuse_change(self, name, value):
         super().refuse_change(name, value)
-        if self._effect(name) == "replay" and self.buffer:
+        if hyperparameters.effect_of(self, name) == "replay" and self.buffer:
             hyperparameters.refuse(self, name, value, "replay")
 
     def apply_change(self, name, before):
-        if self._effect(name) == "replay":
+        if hyperparameters.effect_of(self, name) == "replay":
             self.buffer = None  # It is empty, else this was refused.
         if name in ("gamma", "n_step") and isinstance(self.buffer, ReplayBuffer):
             self.buffer.set_returns(self.n_step, self.gamma)

@@ -8,6 +8,7 @@ import numpy as np
 from kerasrl import checks
 from kerasrl.agents import hooks, loop, plans, ranks
 from kerasrl.rollouts import workers
+from kerasrl.spellings import explained
 
 _logger = logging.getLogger(__name__)
 
@@ -18,6 +19,7 @@ class Trainer:
     Algorithms define an iteration: `iteration_length` and `train_iteration`.
     """
 
+    @explained
     def fit(
         self,
         env,
@@ -97,6 +99,7 @@ class Trainer:
             pass
         return self.policy.history
 
+    @explained
     def iterate(
         self,
         env,

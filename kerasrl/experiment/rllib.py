@@ -17,37 +17,8 @@ from kerasrl.experiment.refusals import (
     whole,
 )
 from kerasrl.experiment.schedules import epsilon_schedule
+from kerasrl.spellings import RLLIB_MODEL
 
-#: RLlib's names of hyperparameters that mean the same here. Where there are several
-#: names for one of RLlib's, the algorithm's own settings decide.
-RLLIB_CONFIG = {
-    "lr": "learning_rate",
-    "lambda": "gae_lambda",
-    "num_sgd_iter": "num_epochs",
-    "sgd_minibatch_size": "minibatch_size",
-    "rollout_fragment_length": "rollout_length",
-    "num_envs_per_worker": "num_envs",
-    "clip_param": "clip_ratio",
-    "vf_loss_coeff": "value_coef",
-    "entropy_coeff": "entropy_coef",
-    "kl_coeff": "kl_coef",
-    "kl_target": "target_kl",
-    "grad_clip": "max_grad_norm",
-    "double_q": "double",
-    "prioritized_replay": "prioritized",
-    "prioritized_replay_beta": "importance_exponent",
-    "target_network_update_freq": "target_update_interval",
-    "num_steps_sampled_before_learning_starts": "learning_starts",
-    "initial_alpha": "temperature",
-}
-RLLIB_MODEL = {
-    "fcnet_hiddens": "hidden_units",
-    "fcnet_activation": "activation",
-    "conv_filters": "filters",
-    "vf_share_layers": "shared_trunk",
-    "lstm_cell_size": "cell_units",
-    "use_lstm": "cell",
-}
 RLLIB_STOP = {
     "episode_reward_mean": "episode_return_mean",
     "episode_len_mean": "episode_length_mean",

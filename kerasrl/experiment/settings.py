@@ -11,8 +11,9 @@ from kerasrl.experiment.refusals import (
     refuse,
     unknown,
 )
-from kerasrl.experiment.rllib import RLLIB_CONFIG, from_rllib
+from kerasrl.experiment.rllib import from_rllib
 from kerasrl.experiment.schedules import read_schedule
+from kerasrl.spellings import RLLIB_CONFIG
 
 #: Settings that are arguments of `fit` rather than of the agent.
 FIT = (

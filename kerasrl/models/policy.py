@@ -1,12 +1,17 @@
 """The contract between policies and agents."""
 
+import inspect
+
 import keras
 import numpy as np
 from keras import ops
 
-from kerasrl import spaces
+from kerasrl import spaces, spellings
 from kerasrl.distributions import distribution_for
 from kerasrl.models.scan import scan_states
+
+#: What every `keras.Model` takes.
+_OF_KERAS = ("activity_regularizer", "autocast", "dtype", "name", "trainable")
 
 
 @keras.saving.register_keras_serializable("kerasrl")
@@ -71,6 +76,8 @@ class Policy(keras.Model):
         return keras.Layer.__new__(cls, *args, **kwargs)
 
     def __init__(self, **kwargs):
+        known = inspect.signature(type(self)).parameters
+        spellings.refuse_unknown(type(self).__name__, kwargs, known, _OF_KERAS)
         super().__init__(**kwargs)
         self.observation_space = None
         self.action_space = None

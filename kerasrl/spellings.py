@@ -1,0 +1,182 @@
+"""What other libraries call arguments, and what is said about unknown ones."""
+
+import functools
+import inspect
+
+from kerasrl import checks
+
+#: RLlib's names of hyperparameters that mean the same here. Where there are several
+#: names for one of RLlib's, the algorithm's own settings decide.
+RLLIB_CONFIG = {
+    "lr": "learning_rate",
+    "lambda": "gae_lambda",
+    "num_sgd_iter": "num_epochs",
+    "sgd_minibatch_size": "minibatch_size",
+    "rollout_fragment_length": "rollout_length",
+    "num_envs_per_worker": "num_envs",
+    "clip_param": "clip_ratio",
+    "vf_loss_coeff": "value_coef",
+    "entropy_coeff": "entropy_coef",
+    "kl_coeff": "kl_coef",
+    "kl_target": "target_kl",
+    "grad_clip": "max_grad_norm",
+    "double_q": "double",
+    "prioritized_replay": "prioritized",
+    "prioritized_replay_beta": "importance_exponent",
+    "target_network_update_freq": "target_update_interval",
+    "num_steps_sampled_before_learning_starts": "learning_starts",
+    "initial_alpha": "temperature",
+}
+RLLIB_MODEL = {
+    "fcnet_hiddens": "hidden_units",
+    "fcnet_activation": "activation",
+    "conv_filters": "filters",
+    "vf_share_layers": "shared_trunk",
+    "lstm_cell_size": "cell_units",
+    "use_lstm": "cell",
+}
+#: Further names, most of Stable-Baselines3, that mean the same here. What is called
+#: has one of several.
+OTHER_NAMES = {
+    "train_batch_size": ("batch_size",),
+    "rollout_fragment_length": ("train_every",),
+    "n_steps": ("rollout_length", "n_step"),
+    "n_epochs": ("num_epochs",),
+    "minibatch_size": ("batch_size",),
+    "batch_size": ("minibatch_size",),
+    "clip_range": ("clip_ratio",),
+    "clip_range_vf": ("value_clip",),
+    "vf_clip_param": ("value_clip",),
+    "vf_coef": ("value_coef",),
+    "ent_coef": ("entropy_coef", "temperature"),
+    "alpha": ("temperature",),
+    "normalize_advantage": ("normalize_advantages",),
+    "target_policy_noise": ("target_noise",),
+    "action_noise": ("noise",),
+    "train_freq": ("train_every",),
+    "training_intensity": ("train_every",),
+    "replay_buffer_kwargs": ("replay",),
+    "replay_buffer_config": ("replay",),
+    "exploration_fraction": ("exploration",),
+    "exploration_initial_eps": ("exploration",),
+    "exploration_final_eps": ("exploration",),
+    "exploration_config": ("exploration",),
+    "epsilon": ("exploration",),
+    "policy_kwargs": ("policy",),
+    "model": ("policy",),
+    "discount": ("gamma",),
+    "horizon": ("rollout_length",),
+    "total_timesteps": ("steps",),
+    "timesteps": ("steps",),
+    "num_steps": ("steps", "rollout_length"),
+    "callback": ("callbacks",),
+    "n_envs": ("num_envs",),
+    "n_eval_episodes": ("episodes",),
+    "num_episodes": ("episodes",),
+    "num_env_runners": ("num_workers",),
+    "progress_bar": ("verbose",),
+    "env_kwargs": ("env_config",),
+    "net_arch": ("hidden_units",),
+    "units": ("hidden_units",),
+    "activation_fn": ("activation",),
+    "log_std_init": ("initial_log_std",),
+    "ortho_init": ("kernel_initializer",),
+    "observation": ("observations",),
+    "explore": ("deterministic",),
+}
+_OPTIMIZER = (
+    "The learning rate belongs to the optimizer: "
+    "agent.compile(keras.optimizers.Adam(learning_rate))."
+)
+_SIZE = "An iteration has rollout_length * num_envs steps: set rollout_length."
+_FIT = "It is an argument of fit: agent.fit(env, {name}=...)."
+_CALLBACK = "Use a callback: fit(callbacks=[keras.callbacks.TensorBoard(directory)])."
+#: Names of what is done in another place here.
+ELSEWHERE = {
+    "learning_rate": _OPTIMIZER,
+    "lr": _OPTIMIZER,
+    "actor_lr": _OPTIMIZER,
+    "critic_lr": _OPTIMIZER,
+    "lr_schedule": _OPTIMIZER,
+    "optimizer": "Optimizers are set with agent.compile(optimizer).",
+    "optimizer_class": "Optimizers are set with agent.compile(optimizer).",
+    "rms_prop_eps": "Optimizers are set with agent.compile(optimizer).",
+    "use_rms_prop": "Optimizers are set with agent.compile(optimizer).",
+    "train_batch_size": _SIZE,
+    "train_batch_size_per_learner": _SIZE,
+    "tensorboard_log": _CALLBACK,
+    "eval_env": "Use a callback: kerasrl.callbacks.PeriodicEvaluation.",
+    "evaluation_interval": "Use a callback: kerasrl.callbacks.PeriodicEvaluation.",
+    "log_interval": "Give fit steps_per_epoch: it logs once an epoch.",
+    "device": "TensorFlow chooses; tf.config and tf.device say otherwise.",
+    "framework": "kerasrl runs on TensorFlow.",
+    "reset_num_timesteps": "fit always goes on where it stopped.",
+    "use_gae": "gae_lambda=1.0 does without.",
+    "batch_mode": "Rollouts have a fixed length; episodes go on in the next.",
+    "optimize_memory_usage": "Each observation is stored once anyway.",
+    **dict.fromkeys(
+        (
+            "env",
+            "steps",
+            "epochs",
+            "steps_per_epoch",
+            "num_envs",
+            "env_config",
+            "num_workers",
+            "verbose",
+            "callbacks",
+        ),
+        _FIT,
+    ),
+}
+
+
+def refuse_unknown(where, given, known, also=()):
+    """Raises a TypeError for keyword arguments that do not exist, with what was meant.
+
+    Args:
+        where: Text, what was called.
+        given: Names that were given.
+        known: Names that exist.
+        also: Names that exist, and are nobody's mistake.
+    """
+    for name in given:
+        if name not in known and name not in also:
+            raise TypeError(
+                f"{where} has no argument {name!r}. {explain(name, list(known))}"
+            )
+
+
+def explain(name, known):
+    """Returns a sentence about an unknown argument: what it is called here.
+
+    Example:
+
+    ```python
+    explain("n_epochs", ["num_epochs", "gamma"])  # "It is called 'num_epochs' here."
+    ```
+    """
+    names = (RLLIB_CONFIG.get(name), RLLIB_MODEL.get(name), *OTHER_NAMES.get(name, ()))
+    for candidate in names:
+        if candidate in known:
+            return f"It is called {candidate!r} here."
+    if name in ELSEWHERE:
+        return ELSEWHERE[name].format(name=name)
+    return checks.nearest(name, known)
+
+
+def explained(function):
+    """Decorates a method, so that it says more about unknown keyword arguments.
+
+    Its signature stays what it is.
+    """
+    known = set(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def wrapper(self, *args, **kwargs):
+        if not kwargs.keys() <= known:
+            where = f"{type(self).__name__}.{function.__name__}"
+            refuse_unknown(where, kwargs, known - {"self"})
+        return function(self, *args, **kwargs)
+
+    return wrapper
