@@ -67,7 +67,8 @@ class Display:
         elif console.is_terminal and not console.is_dumb_terminal:
             self.medium = "terminal"
         self.start = time.monotonic()
-        #: Moments and what was done then; the first of all, and those of late.
+        #: Moments and what was done then: the latest, the first, and those of late.
+        self._latest = (self.start, 0)
         self._first = None
         self._marks = collections.deque()
         self._printed = None
@@ -105,9 +106,10 @@ class Display:
         """Says how many are done. Cheap: most calls draw nothing."""
         now = time.monotonic()
         self.done = done
+        self._latest = (now, done)
         if self._first is None:
             # What comes before is mostly compilation.
-            self._first = (now, done)
+            self._first = self._latest
         if self.medium == "lines" and (self._next_done <= done < self.total):
             pass  # The last line comes with `close`.
         elif now < self._next_time:
@@ -115,7 +117,7 @@ class Display:
         self._next_time = now + _PERIODS[self.medium]
         if self.keep:
             self._next_done = min(done + max(_SHARE * self.total, 1), self.total)
-        self._marks.append((now, done))
+        self._marks.append(self._latest)
         while self._marks[0][0] < now - _WINDOW and len(self._marks) > 2:
             self._marks.popleft()
         self._draw()
@@ -135,12 +137,12 @@ class Display:
 
     def speed(self):
         """Returns how many are done in a second, NaN if nobody can tell yet."""
-        now = time.monotonic()
+        now, done = self._latest
         first = self._first if self.is_closed else (self._marks or [None])[0]
-        if first is not None and first[1] < self.done and first[0] < now:
-            return (self.done - first[1]) / (now - first[0])
-        if self.is_closed and self.done:
-            return self.done / (now - self.start)
+        if first is not None and first[1] < done and first[0] < now:
+            return (done - first[1]) / (now - first[0])
+        if self.is_closed and done:
+            return done / (now - self.start)
         return math.nan
 
     def fields(self):

@@ -1,8 +1,8 @@
 """`kerasrl list` and `kerasrl stack`."""
 
-import math
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -76,19 +76,19 @@ def show_settings(name: str) -> None:
 
 
 def show_arguments(arguments: dict[str, catalog.Argument]) -> None:
-    """Print arguments, their defaults and what they mean, each on one line."""
+    """Print arguments, their defaults and what they mean.
+
+    One line each; a terminal that is narrower has the rest below it.
+    """
     texts = {
         name if each.default is None else f"{name}={each.default}": each.meaning
         for name, each in arguments.items()
     }
-    width = max(map(len, texts), default=0)
-    # Whole sentences where there is no terminal to fit them in.
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else math.inf
+    margin = max(map(len, texts), default=0) + 4
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000
     for text, meaning in texts.items():
-        line = f"  {text:<{width}}  {meaning}".rstrip()
-        if len(line) > columns:
-            line = f"{line[: int(columns) - 4].rstrip()} ..."
-        click.echo(line)
+        lines = textwrap.wrap(meaning, max(columns - margin, 20)) or [""]
+        click.echo(f"  {text}".ljust(margin) + f"\n{' ' * margin}".join(lines))
 
 
 def show_environments() -> None:

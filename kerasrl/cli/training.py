@@ -287,7 +287,7 @@ def train_agent(
                 **settings.fit,
             )
         except KeyboardInterrupt:
-            click.echo(f"\nInterrupted. Run directory: {directory}")
+            click.echo(f"Interrupted. Run directory: {directory}")
             if checkpoint.last_path is not None:
                 click.echo(f"Go on with: kerasrl train --resume {checkpoint.last_path}")
             raise

@@ -76,7 +76,7 @@ def make_envs(env, num_envs=None, env_config=None, render_mode=None, share=_WHOL
     if env_config is not None and not isinstance(env_config, dict):
         raise ValueError(f"`env_config` must be a dict. Received: {env_config!r}.")
     asked = render_mode or (env_config or {}).get("render_mode")
-    if asked == "human" and (isinstance(env, str) or inspect.isroutine(env)):
+    if asked == "human" and (isinstance(env, str) or callable(env)):
         check_display()
     if isinstance(env, str):
         envs = _from_name(env, num_envs, env_config, render_mode, share)
