@@ -10,6 +10,7 @@ from kerasrl import checkpoint, checks, distribute
 from kerasrl.agents import (
     acting,
     hyperparameters,
+    optimizing,
     ranks,
     statistics,
     updates,
@@ -41,7 +42,9 @@ class Agent(Trainer, Configurable):
         policy: `None` for the algorithm's default, a policy, another `keras.Model` or
             layer to be the trunk of the default policy, or a dict of its arguments.
         gamma: Float, discount factor.
-        max_grad_norm: Float or `None`, bound of the global norm of the gradient.
+        max_grad_norm: Float or `None`, bound of the global norm of the gradient; where
+            critics are networks of their own, of their gradient and that of the
+            policy, each for itself.
         normalize_rewards: Whether rewards are divided by the running standard
             deviation of the discounted return, for training only.
         seed: Integer or `None`. With a seed, two runs give the same weights (weights
@@ -100,6 +103,8 @@ class Agent(Trainer, Configurable):
         self._new_weights = None
         self._actors = {}
         self.schedules = {}
+        #: The optimizer of each of the `parts`.
+        self.optimizers = {}
 
     def make_policy(self, policy):
         """Turns the constructor argument `policy` into a `kerasrl.models.Policy`."""
@@ -162,7 +167,8 @@ class Agent(Trainer, Configurable):
 
         Args:
             optimizer: A Keras optimizer, its name, or `None` for the algorithm's
-                default. The learning rate and its schedule live here.
+                default. The learning rate and its schedule live here. Critics, policy
+                and temperature of DDPG, TD3 and SAC have one like it each.
             jit_compile: Whether updates are compiled with XLA. `"auto"` does so for
                 policies without recurrence, where it doubles the speed, and does
                 without if XLA cannot compile the policy.
@@ -213,8 +219,7 @@ class Agent(Trainer, Configurable):
     def _prepare_optimizer(self):
         if not self.policy.compiled:
             self.compile()
-        if not self.policy.optimizer.built:
-            self.policy.optimizer.build(self.trainable_variables)
+        optimizing.build(self)
         updates.build_metrics(self.policy)
 
     def default_optimizer(self):
@@ -412,6 +417,14 @@ class Agent(Trainer, Configurable):
     def trainable_variables(self):
         """Variables that the optimizer updates: those of the policy, and any more."""
         return self.policy.trainable_variables
+
+    def parts(self):
+        """Returns the parts of the agent that have an optimizer each.
+
+        Returns:
+            Dict from names to lists of variables, `trainable_variables` in all.
+        """
+        return {"policy": self.trainable_variables}
 
     @property
     def own_variables(self):

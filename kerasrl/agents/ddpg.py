@@ -71,6 +71,11 @@ class DDPG(OffPolicyAgent):
     def default_optimizer(self):
         return Adam(1e-3, epsilon=1e-8)
 
+    def parts(self):
+        policy = self.policy
+        critics, actor = policy.critic_variables(), policy.policy_variables()
+        return {"critics": critics, "policy": actor}
+
     def acting_state(self):
         return exploration.noise_state(self)
 

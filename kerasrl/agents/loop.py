@@ -6,7 +6,7 @@ import time
 import keras
 import numpy as np
 
-from kerasrl.agents import ranks, statistics, updates
+from kerasrl.agents import optimizing, ranks, statistics, updates
 
 
 def run(agent, plan, callbacks, initial_epoch, env_seeds):
@@ -45,10 +45,7 @@ def run(agent, plan, callbacks, initial_epoch, env_seeds):
             yield batch_logs
     except GeneratorExit:  # Whoever iterates has had enough.
         pass
-    optimizer = agent.policy.optimizer
-    if getattr(optimizer, "use_ema", False):
-        # As Keras's own fit ends: the averages become the weights.
-        optimizer.finalize_variable_values(agent.policy.trainable_weights)
+    optimizing.finish(agent)
     callbacks.on_train_end(logs)
 
 

@@ -58,7 +58,8 @@ class OffPolicyAgent(Agent):
             `kerasrl.replay.PrioritizedReplayBuffer` (`priority_exponent`).
         overlap: Whether to collect and to update at the same time, in two threads. An
             update then learns from what the iterations before it collected.
-        max_grad_norm: Float or `None`, bound of the global norm of the gradient.
+        max_grad_norm: Float or `None`, bound of the global norm of the gradient; see
+            `kerasrl.Agent`.
         normalize_rewards: Whether sampled rewards are divided by the running standard
             deviation of the discounted return.
         seed: Integer or `None`.

@@ -129,6 +129,12 @@ class SAC(OffPolicyAgent):
         own = [self.log_temperature] if self.adjust_temperature else []
         return [*self.policy.trainable_variables, *own]
 
+    def parts(self):
+        policy = self.policy
+        critics, actor = policy.critic_variables(), policy.policy_variables()
+        own = {"temperature": [self.log_temperature]} if self.adjust_temperature else {}
+        return {"critics": critics, "policy": actor, **own}
+
     @property
     def own_variables(self):
         return [

@@ -81,6 +81,11 @@ class TD3(OffPolicyAgent):
     def default_optimizer(self):
         return Adam(1e-3, epsilon=1e-8)
 
+    def parts(self):
+        policy = self.policy
+        critics, actor = policy.critic_variables(), policy.policy_variables()
+        return {"critics": critics, "policy": actor}
+
     @property
     def own_variables(self):
         return [*super().own_variables, self.seed_generator.state]
@@ -105,8 +110,6 @@ class TD3(OffPolicyAgent):
         }
 
     def update(self, batch, settings):
-        policy = self.policy
-
         def both():
             metrics = updates.gradient_step(self, batch, settings)
             # What is logged is the mean over all steps, in some of which it is 0.
@@ -115,7 +118,7 @@ class TD3(OffPolicyAgent):
 
         def critics_only():
             metrics = updates.gradient_step(
-                self, batch, settings, self.critic_loss, policy.critic_variables()
+                self, batch, settings, self.critic_loss, ["critics"]
             )
             return {**metrics, "policy_loss": tf.constant(0.0)}
 

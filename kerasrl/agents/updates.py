@@ -4,31 +4,35 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasrl.agents import optimizing
 from kerasrl.agents.acting import INPUTS
 from kerasrl.logs import LOGGED
 
 _MAX_METRICS = 64
 
 
-def gradient_step(agent, batch, settings, loss=None, variables=None):
+def gradient_step(agent, batch, settings, loss=None, parts=None):
     """Takes one optimizer step on the loss of a batch.
 
-    The order is: gradients, their mean over replicas, clipping by the global norm,
-    optimizer.
+    The order is: gradients, their mean over replicas, clipping by the global norm of
+    each part, optimizer of each part.
 
     Args:
         agent: The `Agent`.
         batch: Dict of tensors with a leading sample axis.
         settings: Dict of scalars, see `OnPolicyAgent.loss`.
         loss: Function like `OnPolicyAgent.loss`; that of the agent if `None`.
-        variables: List of the variables to update; all of the agent if `None`.
+        parts: List of names of the parts to update, see `Agent.parts`; all of the
+            agent if `None`.
 
     Returns:
         Dict of scalars: `"loss"`, what `loss` logs, `"gradient_norm"` (before
         clipping) and the policy's custom metrics.
     """
     policy = agent.policy
-    variables = agent.trainable_variables if variables is None else variables
+    updated = agent.parts()
+    parts = list(updated) if parts is None else parts
+    variables = [variable for name in parts for variable in updated[name]]
     # 1, but in mixed precision: the optimizer divides by it what was multiplied, so
     # that small gradients are not rounded to zero.
     loss_scale = policy.optimizer.scale_loss(1.0)
@@ -45,23 +49,12 @@ def gradient_step(agent, batch, settings, loss=None, variables=None):
         return gradients, {"loss": total, **metrics}
 
     gradients, metrics = agent.replicas.gradients(compute, batch)
-    norm = global_norm(gradients) / loss_scale
-    if agent.max_grad_norm is not None:
-        scale = agent.max_grad_norm / tf.maximum(norm, agent.max_grad_norm)
-        gradients = [gradient * scale for gradient in gradients]
     # TensorFlow's optimizer of graphs drops the order of reads before writes: a target
     # could be computed from weights that were already updated.
     read = [x for x in (*gradients, *metrics.values()) if tf.is_tensor(x)]
     with tf.control_dependencies(read):
-        agent.replicas.apply(policy.optimizer, gradients, variables)
+        norm = optimizing.apply(agent, gradients, parts)
     return {**metrics, "gradient_norm": norm}
-
-
-def global_norm(gradients):
-    """Returns the Euclidean norm of all gradients together, a scalar."""
-    # Joined first: compiled, one long sum is much faster than many short ones.
-    flat = [tf.reshape(gradient, [-1]) for gradient in gradients]
-    return tf.norm(tf.concat(flat, axis=0))
 
 
 def compute_loss(agent, batch, settings, loss):

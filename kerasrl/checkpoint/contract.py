@@ -4,29 +4,28 @@ import keras
 import numpy as np
 
 from kerasrl.checkpoint.archive import CheckpointError
-from kerasrl.checkpoint.weights import describe_misfit, variables
+from kerasrl.checkpoint.weights import describe_misfit
 
 #: Whole numbers that stay whole in every program that reads JSON.
 _MOST = 2**53
 #: Keys of a state by what it is of.
 _BASE = {"rng", "env_name", "env_steps", "iterations", "statistics"}
-_REPLAY = {"num_envs", "buffer"}
+_REPLAY = {"num_envs", "buffer", "buffer_began"}
 #: Ends of the names of variables that are never negative.
 _NOT_NEGATIVE = ("iteration", "learning_rate", "variance", "count", "velocity")
 
 
-def check_arrays(path, agent, arrays):
+def check_arrays(path, named, arrays):
     """Raises unless arrays are what the variables of an agent could hold.
 
     Args:
         path: Of the file, for messages.
-        agent: The `Agent`, just made.
-        arrays: List of arrays, in the order of `variables(agent)`.
+        named: List of pairs of a name and a variable, as of `variables(agent)`.
+        arrays: List of arrays, in that order.
 
     Raises:
         CheckpointError: Naming the first variable that does not fit.
     """
-    named = variables(agent)
     expected = [tuple(variable.shape) for _, variable in named]
     received = [array.shape for array in arrays]
     if received != expected:
@@ -76,6 +75,8 @@ def check_state(path, agent, state, arrays):
     for key in ("env_steps", "iterations", "updates"):
         if key in expected:
             check_count(path, key, state[key])
+    for key in ("buffer_began", "steps_due"):
+        check_count(path, key, state.get(key, 0))
     name = state["env_name"]
     if not (name is None or isinstance(name, str)):
         refuse(path, "env_name", name, "a text or null")

@@ -162,7 +162,7 @@ def load(path, custom_objects=None):
 
 
 def _restore(path, config, state, arrays, replay):
-    from kerasrl.agents import Agent
+    from kerasrl.agents import Agent, optimizing
 
     agent_class = keras.saving.get_registered_object(config["agent"])
     if not (isinstance(agent_class, type) and issubclass(agent_class, Agent)):
@@ -183,10 +183,15 @@ def _restore(path, config, state, arrays, replay):
     options = keras.saving.deserialize_keras_object(config["compile"])
     agent.compile(optimizer, **options)
     agent.build(agent.policy.observation_space, agent.policy.action_space)
-    contract.check_arrays(path, agent, arrays)
+    # Before each part of an agent had an optimizer of its own, one was for all.
+    joined = optimizing.joined(agent, [entry["path"] for entry in config["variables"]])
+    named = weights.variables(agent, joined)
+    contract.check_arrays(path, named, arrays)
     contract.check_state(path, agent, state, replay)
-    for (_, variable), array in zip(weights.variables(agent), arrays, strict=True):
+    for (_, variable), array in zip(named, arrays, strict=True):
         variable.assign(array)
+    if joined is not None:
+        optimizing.separate(agent, joined)
     agent.set_state(state, replay)
     rebuilding.trust(agent)
     return agent

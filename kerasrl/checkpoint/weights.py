@@ -1,10 +1,19 @@
 """The variables of an agent that a checkpoint holds, in their order."""
 
 
-def variables(agent):
-    """Returns all variables that a checkpoint holds, pairs of a name and a variable."""
+def variables(agent, optimizers=None):
+    """Returns all variables that a checkpoint holds, pairs of a name and a variable.
+
+    Args:
+        agent: An `Agent`.
+        optimizers: Dict from parts of the agent to optimizers; `agent.optimizers` if
+            `None`.
+    """
+    optimizers = agent.optimizers if optimizers is None else optimizers
     named = [(f"policy/{v.path}", v) for v in policy_variables(agent.policy)]
-    named += [(f"optimizer/{v.path}", v) for v in agent.policy.optimizer.variables]
+    for number, (part, optimizer) in enumerate(optimizers.items()):
+        prefix = f"optimizer_{part}" if number else "optimizer"
+        named += [(f"{prefix}/{v.path}", v) for v in optimizer.variables]
     named += [(f"agent/{v.path}", v) for v in agent.own_variables]
     return named
 
