@@ -255,6 +255,7 @@ class Agent(Trainer, Configurable):
         if getattr(self.policy, "seed", 0) is None:
             self.policy.seed = self.seed
         self.policy.build_for(observation_space, action_space)
+        self.policy.observers.add(self)
         if self.uses_values and not self.policy.has_values:
             raise ValueError(
                 f"{type(self).__name__} learns from state values, but "
@@ -436,9 +437,16 @@ class Agent(Trainer, Configurable):
         return self.policy.get_weights()
 
     def set_weights(self, weights):
-        """Sets the weights of the policy from a list of NumPy arrays."""
-        self._new_weights = None
+        """Sets the weights of the policy from a list of NumPy arrays.
+
+        A target network becomes equal to them. It does so too when callbacks call
+        `set_weights` or `load_weights` of the policy.
+        """
         self.policy.set_weights(weights)
+
+    def weights_were_set(self):
+        """Called when all weights of the policy were set. Extend it, with `super()`."""
+        self._new_weights = None
 
     def save(self, path, include_replay=True):
         """Writes everything needed to go on exactly here to one file.

@@ -2,10 +2,11 @@
 
 import logging
 import math
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
 from functools import partial
 
 import numpy as np
+import optree
 import tensorflow as tf
 
 from kerasrl import checks
@@ -38,8 +39,10 @@ class OffPolicyAgent(Agent):
         n_step: Integer, rewards summed before the bootstrap.
         buffer_size: Integer, environment steps that the replay buffer keeps.
         batch_size: Integer, samples per gradient step.
-        learning_starts: Integer, environment steps before the first update. Until then
-            actions are random.
+        learning_starts: Integer, environment steps that the replay buffer has seen
+            before the first update. Actions are random in the first so many steps of
+            training; with a buffer that is empty again, as after loading without it,
+            they are the policy's.
         train_every: Integer, environment steps (over all environments) between
             updates.
         gradient_steps: Integer, gradient steps per update.
@@ -132,6 +135,7 @@ class OffPolicyAgent(Agent):
         self.overlap = overlap
         self._executor = None
         self._learns = False
+        self._buffer_began = 0
         self.updates = 0
         self.target = None
         self._normalize = None
@@ -177,10 +181,16 @@ class OffPolicyAgent(Agent):
             )
         if self.target is None:
             self.target = TargetNetwork(self.target_sources())
+            self._first_weights = self.target.fingerprint()
 
     def target_sources(self):
         """Returns the variables that the target network follows."""
         return self.policy.trainable_variables
+
+    def weights_were_set(self):
+        super().weights_were_set()
+        if self.target is not None:
+            self.target.copy()
 
     @property
     def own_variables(self):
@@ -208,6 +218,7 @@ class OffPolicyAgent(Agent):
         fits = self.buffer is not None and self.buffer.num_envs == envs.num_envs
         if self.buffer is None or (not fits and len(self.buffer) == 0):
             self.buffer = self.make_buffer(envs.num_envs)
+            self._buffer_began = self.env_steps
         elif not fits:
             raise ValueError(
                 f"Received {envs.num_envs} environments, but the replay buffer was "
@@ -215,6 +226,9 @@ class OffPolicyAgent(Agent):
                 f"{self.buffer.num_envs} to fit, or set agent.buffer = None to start "
                 "with an empty one."
             )
+        if self.updates == 0 and self._first_weights != self.target.fingerprint():
+            # Whatever set them, such as the layers of a network trained elsewhere.
+            self.target.copy()
         # `fit` resets the environments: what ran before does not go on.
         self.buffer.cut()
         self._learns = False
@@ -242,8 +256,15 @@ class OffPolicyAgent(Agent):
         wanted = self.updates_per_call * self.train_every / self.gradient_steps
         return fewest * max(1, math.ceil(wanted / (fewest * num_envs)))
 
+    def calls_due(self, num_envs):
+        """Returns how often an iteration takes `num_updates` gradient steps: once.
+
+        Called once in each iteration that learns.
+        """
+        return 1
+
     def num_updates(self, num_envs):
-        """Returns how many gradient steps an iteration takes."""
+        """Returns how many gradient steps one compiled call takes."""
         steps = self.iteration_length(num_envs) * num_envs
         return steps * self.gradient_steps // self.train_every
 
@@ -254,7 +275,11 @@ class OffPolicyAgent(Agent):
             self.prepare_collecting()
             learn = self._prepare_learning()
             pending = self._thread().submit(learn)
-            rollout = self.finish_collecting()
+            try:
+                rollout = self.finish_collecting()
+            finally:
+                # Also where collecting failed: nothing may write once it has.
+                futures.wait([pending])
             logs = pending.result()
             self._remember(rollout, on_rollout_end)
         else:
@@ -287,7 +312,11 @@ class OffPolicyAgent(Agent):
                 update.trace(*self._example_batches())
         if not self._may_learn():
             return dict
-        batches = self.sample(self.num_updates(self.envs.num_envs))
+        num_updates = self.num_updates(self.envs.num_envs)
+        num_calls = self.calls_due(self.envs.num_envs)
+        if num_calls == 0:
+            return dict
+        batches = self.sample(num_calls * num_updates)
         indices, probabilities = batches.pop("indices"), batches.pop("probabilities")
         if self.prioritized and self.replicas.num_ranks > 1:
             exponent = plans.current(self, "importance_exponent")
@@ -299,12 +328,16 @@ class OffPolicyAgent(Agent):
         settings, due = self.settings(), self.due(numbers)
 
         def learn():
-            logs = update(batches, settings, due)
-            if self.prioritized:
-                errors = update.outputs.numpy()
-                self.buffer.update_priorities(indices, errors)
+            logs = []
+            for start in range(0, len(indices), num_updates):
+                rows = slice(start, start + num_updates)
+                logs.append(update(_rows(batches, rows), settings, _rows(due, rows)))
+                if self.prioritized:
+                    errors = update.outputs.numpy()
+                    self.buffer.update_priorities(indices[rows], errors)
             self.keep_new_weights(update)
-            return logs
+            means = {name: sum(x[name] for x in logs) / len(logs) for name in logs[0]}
+            return {**means, "gradient_steps": float(len(indices))}
 
         return learn
 
@@ -318,14 +351,16 @@ class OffPolicyAgent(Agent):
 
     def _may_learn(self):
         if not self._learns:
-            ready = self.env_steps >= self.learning_starts and len(self.buffer) > 0
+            # Counted anew where a buffer was left out of a checkpoint.
+            steps = self.env_steps - self._buffer_began
+            ready = steps >= self.learning_starts and len(self.buffer) > 0
             # All ranks update, or none.
             self._learns = all(self.replicas.gather_data(ready))
         return self._learns
 
     def _thread(self):
         if self._executor is None:
-            self._executor = ThreadPoolExecutor(1, "kerasrl-update")
+            self._executor = futures.ThreadPoolExecutor(1, "kerasrl-update")
         return self._executor
 
     def sample(self, num_batches):
@@ -454,6 +489,7 @@ class OffPolicyAgent(Agent):
         if self.buffer is not None:
             state["num_envs"] = self.buffer.num_envs
             state["buffer"] = self.buffer.get_state()
+            state["buffer_began"] = self._buffer_began
         return state
 
     def get_arrays(self):
@@ -465,3 +501,9 @@ class OffPolicyAgent(Agent):
         if "buffer" in state and arrays:
             self.buffer = self.make_buffer(state["num_envs"])
             self.buffer.set_state(state["buffer"], arrays)
+            # Files that were written before do not say.
+            self._buffer_began = state.get("buffer_began", 0)
+
+
+def _rows(tree, rows):
+    return optree.tree_map(lambda x: x[rows], tree)

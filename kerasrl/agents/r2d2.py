@@ -42,8 +42,9 @@ class R2D2(OffPolicyAgent):
             different one for each environment, `kerasrl.agents.epsilon_ladder`.
         n_step, batch_size, train_every, tau, target_update_interval, prioritized,
             importance_exponent, **kwargs: As for `kerasrl.OffPolicyAgent`. The batch
-            size counts sequences. An iteration takes
-            `period * num_envs * gradient_steps / train_every` gradient steps, rounded.
+            size counts sequences. An iteration takes the gradient steps that are due
+            since the last one, in compiled calls of `updates_per_call` or, if that is
+            more, `period * num_envs * gradient_steps / train_every`, rounded down.
 
     Raises:
         TypeError: The policy is not an action-value network.
@@ -103,6 +104,7 @@ class R2D2(OffPolicyAgent):
             importance_exponent=importance_exponent,
             **kwargs,
         )
+        self._steps_due = 0
         self.burn_in = burn_in
         self.sequence_length = sequence_length
         self.period = period
@@ -150,7 +152,14 @@ class R2D2(OffPolicyAgent):
 
     def num_updates(self, num_envs):
         steps = self.period * num_envs * self.gradient_steps
-        return max(1, round(steps / self.train_every))
+        return max(self.updates_per_call, steps // self.train_every)
+
+    def calls_due(self, num_envs):
+        # What makes no whole call waits for the next iteration.
+        self._steps_due += self.period * num_envs * self.gradient_steps
+        size = self.num_updates(num_envs) * self.train_every
+        calls, self._steps_due = divmod(self._steps_due, size)
+        return calls
 
     def exploration_inputs(self, num_envs):
         return exploration.epsilon_inputs(self, num_envs)
@@ -199,6 +208,14 @@ class R2D2(OffPolicyAgent):
                 errors, usable, self.priority_mixture
             ),
         }
+
+    def get_state(self):
+        return {**super().get_state(), "steps_due": self._steps_due}
+
+    def set_state(self, state, arrays):
+        super().set_state(state, arrays)
+        # Files that were written before do not say.
+        self._steps_due = state.get("steps_due", 0)
 
     def _burn_in_state(self, batch):
         names = (*acting.INPUTS, "episode_starts")

@@ -1,5 +1,8 @@
 """Running a policy with other values in its variables."""
 
+import functools
+import zlib
+
 import keras
 import tensorflow as tf
 
@@ -35,6 +38,16 @@ class TargetNetwork:
         pairs = zip(self.sources, self.variables, strict=True)
         return replaced([(s, v.value) for s, v in pairs])
 
+    def copy(self):
+        """Makes the copies equal to the variables."""
+        for source, variable in zip(self.sources, self.variables, strict=True):
+            variable.assign(source)
+
+    def fingerprint(self):
+        """Returns a number that changes with the values of the variables followed."""
+        arrays = [keras.ops.convert_to_numpy(source) for source in self.sources]
+        return functools.reduce(lambda crc, x: zlib.crc32(x.tobytes(), crc), arrays, 0)
+
     def follow(self, tau):
         """Moves the copies towards the variables by a share `tau`, 1 to equal them."""
         for source, variable in zip(self.sources, self.variables, strict=True):
@@ -58,7 +71,7 @@ def frozen(policy):
     return replaced([(v, tf.stop_gradient(v.value)) for v in variables])
 
 
-def replaced(values):
+def replaced(values, **kwargs):
     """Returns a scope in which variables have other values.
 
     Whatever else is assigned inside is assigned for good. Random generators in
@@ -66,8 +79,9 @@ def replaced(values):
 
     Args:
         values: List of pairs of a `keras.Variable` and a tensor.
+        **kwargs: As for `keras.StatelessScope`.
     """
-    return _ReplacedValues(values)
+    return _ReplacedValues(values, **kwargs)
 
 
 class _ReplacedValues(keras.StatelessScope):

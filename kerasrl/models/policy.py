@@ -1,6 +1,7 @@
 """The contract between policies and agents."""
 
 import inspect
+import weakref
 
 import keras
 import numpy as np
@@ -82,6 +83,8 @@ class Policy(keras.Model):
         self.observation_space = None
         self.action_space = None
         self.has_values = False
+        #: Whose `weights_were_set` is called when all weights were set at once.
+        self.observers = weakref.WeakSet()
 
     def setup(self, observation_space, action_space):
         """Makes the layers that depend on the spaces. Extend it, calling `super()`.
@@ -224,6 +227,18 @@ class Policy(keras.Model):
             Dict of scalars, averaged over the updates of an epoch.
         """
         return {}
+
+    def set_weights(self, weights):
+        super().set_weights(weights)
+        self._tell_observers()
+
+    def load_weights(self, filepath, skip_mismatch=False, **kwargs):
+        super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
+        self._tell_observers()
+
+    def _tell_observers(self):
+        for observer in list(self.observers):
+            observer.weights_were_set()
 
     def update_normalization(self, observations, mask):
         """Learns the statistics of new observations. The default has none.

@@ -1,5 +1,8 @@
 """Collecting and updating at the same time."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -43,6 +46,34 @@ def test_workers_that_collect_meanwhile_change_nothing():
     assert same(*agents)
     assert agents[0].get_state() == agents[1].get_state()
     assert agents[0].updates > 0
+
+
+def test_no_update_goes_on_after_collecting_failed():
+    """Else a thread writes weights while whoever caught the error reads them."""
+    agent = make(True)
+    agent.fit("CartPole-v1", steps=200, num_envs=4, verbose=0)
+    update, began, ended = agent._compiled_update, threading.Event(), []
+
+    class Slow(type(update)):
+        def __call__(self, *inputs):
+            began.set()
+            time.sleep(0.5)
+            result = super().__call__(*inputs)
+            ended.append(True)
+            return result
+
+    update.__class__ = Slow
+
+    def fail():
+        began.wait(10.0)
+        raise OSError("the environment is gone")
+
+    agent.finish_collecting = fail
+    before = agent.updates
+    with pytest.raises(OSError, match="is gone"):
+        agent.fit("CartPole-v1", steps=200, num_envs=4, verbose=0)
+    assert ended == [True]
+    assert agent.updates == int(agent.policy.optimizer.iterations) > before
 
 
 def test_an_update_learns_from_the_iterations_before():

@@ -94,6 +94,101 @@ def test_what_follows():
         assert [v.path for v in agent.target.sources] == [v.path for v in expected]
 
 
+def set_by_agent(agent, weights, path):
+    agent.set_weights(weights)
+
+
+def set_by_policy(agent, weights, path):
+    agent.policy.set_weights(weights)
+
+
+def load(agent, weights, path):
+    other = tiny.make("SAC")
+    env = gymnasium.make(tiny.env_of("SAC"))
+    other.build(env.observation_space, env.action_space)
+    other.set_weights(weights)
+    other.policy.save_weights(path)
+    agent.policy.load_weights(path)
+
+
+def restore_best_weights(agent, weights, path):
+    class Set(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.set_weights(weights if epoch == 0 else agent.get_weights())
+
+    agent.fit(
+        tiny.env_of("SAC"),
+        epochs=3,
+        steps_per_epoch=40,
+        num_envs=2,
+        verbose=0,
+        callbacks=[
+            Set(),
+            keras.callbacks.EarlyStopping(
+                "env_steps", mode="min", restore_best_weights=True
+            ),
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    "set_weights", [set_by_agent, set_by_policy, load, restore_best_weights]
+)
+def test_the_target_is_what_the_weights_were_set_to(set_weights, tmp_path):
+    agent = tiny.make("SAC")
+    agent.fit(tiny.env_of("SAC"), steps=80, num_envs=2, verbose=0)
+    if set_weights is not restore_best_weights:
+        # A target that diverged must not stay so.
+        agent.target.variables[0].assign(agent.target.variables[0] + np.nan)
+    weights = [weight + 0.125 for weight in agent.get_weights()]
+    set_weights(agent, weights, tmp_path / "sac.weights.h5")
+    for a, b in zip(agent.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    pairs = zip(agent.target.variables, agent.target.sources, strict=True)
+    for copy, source in pairs:
+        np.testing.assert_array_equal(copy, source)
+
+
+def test_weights_that_are_set_are_acted_with_at_once():
+    """In the middle of training too, whoever set them."""
+    agent = tiny.make("DQN", exploration=0.0, learning_starts=0)
+    agent.fit(tiny.env_of("DQN"), steps=40, num_envs=2, verbose=0)
+    seen = []
+
+    class Set(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            weights = [np.zeros_like(weight) for weight in agent.get_weights()]
+            weights[-1][:] = [0.0, 1.0]  # The bias of the values.
+            self.model.set_weights(weights)
+
+    class Look(kerasrl.callbacks.Callback):
+        def on_rollout_end(self, rollout):
+            seen.append(np.array(rollout.actions))
+
+    callbacks = [Set(), Look()]
+    agent.fit(tiny.env_of("DQN"), steps=8, num_envs=2, verbose=0, callbacks=callbacks)
+    assert (seen[0] == 1).all()
+
+
+def test_layers_that_were_set_before_training_are_followed():
+    agent = tiny.make("DQN", learning_starts=1000)
+    env = gymnasium.make(tiny.env_of("DQN"))
+    agent.build(env.observation_space, env.action_space)
+    variable = agent.policy.trainable_variables[0]
+    variable.assign(variable + 1.0)
+    agent.fit(tiny.env_of("DQN"), steps=16, num_envs=2, verbose=0)
+    np.testing.assert_array_equal(agent.target.variables[0], variable)
+
+
+def test_a_checkpoint_has_a_target_of_its_own(tmp_path):
+    agent = tiny.make("DQN", learning_starts=0)
+    agent.fit(tiny.env_of("DQN"), steps=64, num_envs=2, verbose=0)
+    assert not np.array_equal(agent.target.variables[0], agent.target.sources[0])
+    loaded = kerasrl.load(agent.save(tmp_path / "agent.kerasrl"))
+    for a, b in zip(loaded.target.variables, agent.target.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 # When it moves ------------------------------------------------------------------------
 
 SCHEDULES = [
@@ -192,6 +287,71 @@ def test_several_steps_in_a_call_are_those_of_several_calls():
         results.append(values(agent.policy.weights + agent.target.variables))
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "num_envs, train_every, gradient_steps, updates_per_call",
+    [
+        (1, 20, 1, 1),  # Half a step in an iteration.
+        (3, 20, 1, 1),  # One and a half.
+        (2, 4, 1, 1),  # Two whole ones.
+        (1, 7, 3, 1),
+        (2, 4, 1, 5),  # More in a call than an iteration brings.
+    ],
+)
+def test_r2d2_takes_exactly_the_steps_that_are_due(
+    num_envs, train_every, gradient_steps, updates_per_call
+):
+    agent = tiny.make(
+        "R2D2",
+        learning_starts=40,
+        train_every=train_every,
+        gradient_steps=gradient_steps,
+        updates_per_call=updates_per_call,
+    )
+    counts = []
+
+    class Count(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            counts.append((agent.env_steps, agent.updates))
+
+    agent.fit(
+        testing.TwoRoundEnv,
+        epochs=20,
+        steps_per_epoch=1,
+        num_envs=num_envs,
+        verbose=0,
+        callbacks=[Count()],
+    )
+    assert agent.updates == int(agent.policy.optimizer.iterations) > 0
+    size = agent.num_updates(num_envs)
+    assert size >= updates_per_call
+    steps = agent.period * num_envs
+    before = (40 - 1) // steps * steps  # Those of the iterations that only collected.
+    for env_steps, taken in counts:
+        due = max(0, env_steps - before) * gradient_steps // train_every
+        assert taken == due // size * size
+
+
+def test_an_empty_buffer_is_filled_before_it_is_learnt_from(tmp_path):
+    """After loading without replay, however long the training before was."""
+    agent = tiny.make("DQN", learning_starts=60)
+    env = tiny.env_of("DQN")
+    agent.fit(env, steps=96, num_envs=2, verbose=0)
+    before = agent.updates
+    assert before > 0
+    paths = [tmp_path / "with.kerasrl", tmp_path / "without.kerasrl"]
+    whole, empty = (
+        kerasrl.load(agent.save(path, include_replay=path == paths[0]))
+        for path in paths
+    )
+    for loaded in (whole, empty):
+        loaded.fit(env, steps=48, num_envs=2, verbose=0)
+    assert whole.updates > before and empty.updates == before
+    # Random actions would fill it with what nobody does any more.
+    assert (empty.exploration_inputs(2)["epsilon"] < 1.0).all()
+    empty.fit(env, steps=48, num_envs=2, verbose=0)
+    assert empty.updates > before
 
 
 @pytest.mark.parametrize("name", ["DQN", "R2D2", "SAC", "DDPG"])
