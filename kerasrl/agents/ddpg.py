@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from kerasrl import checks, losses
-from kerasrl.agents import exploration, plans
+from kerasrl.agents import exploration, plans, terms
 from kerasrl.agents.hyperparameters import Hyperparameter
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.agents.targets import frozen
@@ -95,7 +95,8 @@ class DDPG(OffPolicyAgent):
             batch["rewards"], batch["discounts"], ops.min(next_values, axis=0)
         )
         actions = policy.normalize_actions(batch["actions"])
-        values = policy.q_values(batch["observations"], actions, training=True)
+        with terms.training_pass():
+            values = policy.q_values(batch["observations"], actions, training=True)
         critic_loss, metrics, errors = losses.critics_loss(
             values, targets, batch["weights"]
         )

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from kerasrl import checks, losses
-from kerasrl.agents import acting, exploration
+from kerasrl.agents import acting, exploration, terms
 from kerasrl.agents.hyperparameters import Hyperparameter
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.agents.targets import frozen
@@ -204,7 +204,8 @@ class SAC(OffPolicyAgent):
             ops.min(next_q_values, axis=0), next_log_probs, temperature
         )
         taken = policy.normalize_actions(batch["actions"])
-        values = policy.q_values(observations, taken, training=True)
+        with terms.training_pass():
+            values = policy.q_values(observations, taken, training=True)
         actions, log_probs = distribution.sample_and_log_prob(seed)
         with frozen(policy):
             own_values = ops.min(policy.q_values(observations, actions), axis=0)
@@ -218,7 +219,8 @@ class SAC(OffPolicyAgent):
         next_values = losses.discrete_soft_values(
             ops.min(next_q_values, axis=0), next_distribution.log_probs, temperature
         )
-        q_values = policy.q_values(batch["observations"], training=True)
+        with terms.training_pass():
+            q_values = policy.q_values(batch["observations"], training=True)
         taken = ops.broadcast_to(batch["actions"], ops.shape(q_values)[:-1])
         values = losses.select_actions(q_values, taken)
         policy_loss = losses.discrete_soft_policy_loss(

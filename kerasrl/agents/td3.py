@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import ops
 
 from kerasrl import checks, losses
-from kerasrl.agents import exploration, plans, updates
+from kerasrl.agents import exploration, plans, terms, updates
 from kerasrl.agents.hyperparameters import Hyperparameter
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.agents.targets import frozen
@@ -137,7 +137,8 @@ class TD3(OffPolicyAgent):
             batch["rewards"], batch["discounts"], ops.min(next_values, axis=0)
         )
         actions = policy.normalize_actions(batch["actions"])
-        values = policy.q_values(batch["observations"], actions, training=True)
+        with terms.training_pass():
+            values = policy.q_values(batch["observations"], actions, training=True)
         loss, metrics, errors = losses.critics_loss(values, targets, batch["weights"])
         return loss, {
             "critic_loss": loss,

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrl.agents import optimizing
+from kerasrl.agents import optimizing, terms
 from kerasrl.agents.acting import INPUTS
 from kerasrl.logs import LOGGED
 
@@ -70,16 +70,18 @@ def compute_loss(agent, batch, settings, loss):
         Tuple of a scalar and a dict of scalars.
     """
     policy = agent.policy
-    outputs = forward(policy, batch, training=True)
-    found = loss(batch, outputs, settings)
+    with terms.collected() as added:
+        with terms.training_pass():
+            outputs = forward(policy, batch, training=True)
+        found = loss(batch, outputs, settings)
     if not isinstance(found, tuple) or len(found) != 2:
         raise TypeError(
             f"The loss of {type(agent).__name__} returned {found!r}. Expected a tuple "
             "of a scalar and a dict of scalars to log."
         )
     total, metrics = found
-    for extra in policy.losses:
-        total = total + keras.ops.sum(extra)
+    for term in (*added, *terms.weight_regularization(policy)):
+        total = total + keras.ops.sum(term)
     batch = {**batch, "outputs": outputs}
     total = policy.custom_loss(total, batch)
     _check_scalar("custom_loss returned", total)
