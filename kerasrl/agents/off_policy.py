@@ -14,7 +14,6 @@ from kerasrl.agents import hyperparameters, plans, updates
 from kerasrl.agents.agent import Agent
 from kerasrl.agents.hyperparameters import Hyperparameter
 from kerasrl.agents.targets import TargetNetwork
-from kerasrl.models import Policy
 from kerasrl.replay import PrioritizedReplayBuffer, ReplayBuffer, global_weights
 
 _logger = logging.getLogger(__name__)
@@ -297,8 +296,9 @@ class OffPolicyAgent(Agent):
         if self.reward_scaler is not None:
             self.reward_scaler(rollout)
         self.buffer.add(rollout)
-        if self._normalizes:
-            self._update_normalization(rollout)
+        if self._normalize is None:
+            self._normalize = updates.normalizer(self)
+        if self._normalize(rollout):
             self._new_weights = None
 
     def _prepare_learning(self):
@@ -461,26 +461,6 @@ class OffPolicyAgent(Agent):
         env_steps = np.array([before, after]) * self.train_every
         before, after = env_steps // self.gradient_steps // self.target_update_interval
         return after > before
-
-    @property
-    def _normalizes(self):
-        policy = self.policy
-        default = type(policy).update_normalization is Policy.update_normalization
-        return not default and getattr(policy, "normalize_observations", True)
-
-    def _update_normalization(self, rollout):
-        policy = self.policy
-        if self._normalize is None:
-
-            @tf.function
-            def normalize(observations, mask):
-                with self.replicas.summing():
-                    policy.update_normalization(
-                        updates.merge(observations), updates.merge(mask)
-                    )
-
-            self._normalize = normalize
-        self._normalize(rollout.observations, rollout.valid)
 
     # State ----------------------------------------------------------------------
 

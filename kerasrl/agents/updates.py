@@ -7,6 +7,7 @@ import tensorflow as tf
 from kerasrl.agents import optimizing, terms
 from kerasrl.agents.acting import INPUTS
 from kerasrl.logs import LOGGED
+from kerasrl.models import Policy
 
 _MAX_METRICS = 64
 
@@ -257,6 +258,32 @@ def rollout_outputs(policy, rollout):
         rollout["truncated"], rollout["truncation_values"], outputs["values"][1:]
     )
     return tf.nest.map_structure(lambda x: x[:-1], outputs), next_values
+
+
+def normalizer(agent):
+    """Returns how statistics of observations are learnt from rollouts.
+
+    Args:
+        agent: An `Agent` with a policy that was built.
+
+    Returns:
+        Function of a `Rollout`, which returns whether weights changed.
+    """
+    policy = agent.policy
+    default = type(policy).update_normalization is Policy.update_normalization
+    if default or not getattr(policy, "normalize_observations", True):
+        return lambda rollout: False
+
+    @tf.function
+    def normalize(observations, mask):
+        with agent.replicas.summing():
+            policy.update_normalization(merge(observations), merge(mask))
+
+    def learn(rollout):
+        normalize(rollout.observations, rollout.valid)
+        return True
+
+    return learn
 
 
 def build_metrics(policy):
