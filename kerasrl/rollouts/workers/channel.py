@@ -6,7 +6,7 @@ through a socket that has no name and that nobody else holds. Nothing is ever un
 from a file or from the network.
 """
 
-import os
+import contextlib
 import pickle
 import select
 import socket
@@ -19,6 +19,8 @@ COLLECT = b"c"
 DONE = b"d"
 MESSAGE = b"m"
 FAILURE = b"f"
+#: What the learner hears when a process has ended; see `WorkerProcess`.
+GONE = b"g"
 
 _LENGTH = struct.Struct("!Q")
 
@@ -42,24 +44,10 @@ class Channel:
         self._socket = connection
         self._reading = open(reading, "rb", buffering=0)
         self._writing = open(writing, "wb", buffering=0)
-        # What came already is read at once, without a call of `poll`.
-        os.set_blocking(reading, False)
-        connection.setblocking(False)
         self._poll = select.poll()
         self._poll.register(reading, select.POLLIN)
-        self._ended = None
         #: Sends a single byte.
         self.signal = self._writing.write
-
-    def watch(self, ended):
-        """Also notices the end of the other process if others hold its pipes.
-
-        Args:
-            ended: Integer, file descriptor that can be read once it has ended, such as
-                that of `os.pidfd_open`.
-        """
-        self._ended = ended
-        self._poll.register(ended, select.POLLIN)
 
     def send(self, value, kind=MESSAGE, descriptor=None):
         """Sends a message, and after it a file descriptor if there is one."""
@@ -68,12 +56,8 @@ class Channel:
     def send_pickled(self, payload, kind=MESSAGE, descriptor=None):
         """Sends a message that `dumps` made."""
         self.signal(kind)
-        view = memoryview(_LENGTH.pack(len(payload)) + payload)
-        while view:
-            self._wait_for_socket(select.POLLOUT)
-            view = view[self._socket.send(view) :]
+        self._socket.sendall(_LENGTH.pack(len(payload)) + payload)
         if descriptor is not None:
-            self._wait_for_socket(select.POLLOUT)
             socket.send_fds(self._socket, [b"F"], [descriptor])
 
     def receive_kind(self, timeout=None):
@@ -83,19 +67,14 @@ class Channel:
             timeout: Seconds, or `None` to wait for ever.
 
         Returns:
-            One byte; `b""` if the other side is gone.
+            One byte; `GONE` or `b""` if the other side is gone.
 
         Raises:
             TimeoutError: Nothing came in time.
         """
-        kind = self._reading.read(1)
-        if kind is None:
-            try:
-                self._wait(self._poll, timeout)
-            except BrokenPipeError:
-                return b""
-            kind = self._reading.read(1)
-        return kind
+        if timeout is not None and not self._poll.poll(1000.0 * timeout):
+            raise TimeoutError
+        return self._reading.read(1)
 
     def receive_message(self):
         """Reads the message whose kind has just been read.
@@ -109,11 +88,16 @@ class Channel:
 
     def receive_descriptor(self):
         """Takes the file descriptor that follows a message."""
-        self._wait_for_socket(select.POLLIN)
         _, descriptors, _, _ = socket.recv_fds(self._socket, 1, 1)
         if not descriptors:
             raise Disconnected
         return descriptors[0]
+
+    def interrupt(self):
+        """Has whoever waits for a message see that none will come."""
+        # Not connected any more: then they have seen it.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self):
         """Closes all; the other side notices."""
@@ -125,7 +109,6 @@ class Channel:
         view = memoryview(buffer)
         while view:
             try:
-                self._wait_for_socket(select.POLLIN)
                 count = self._socket.recv_into(view)
             except ConnectionError:
                 count = 0
@@ -133,28 +116,6 @@ class Channel:
                 raise Disconnected
             view = view[count:]
         return buffer
-
-    def _wait_for_socket(self, event):
-        poll = select.poll()
-        poll.register(self._socket, event)
-        if self._ended is not None:
-            poll.register(self._ended, select.POLLIN)
-        self._wait(poll)
-
-    def _wait(self, poll, timeout=None):
-        """Waits for something other than the end of the other process.
-
-        Raises:
-            BrokenPipeError: That process has ended, and left nothing to be read.
-            TimeoutError: It took too long.
-        """
-        found = poll.poll(None if timeout is None else 1000.0 * timeout)
-        if not found:
-            raise TimeoutError
-        if len(found) == 1 and found[0][0] == self._ended:
-            # It may have written something right before.
-            if len(poll.poll(0)) == 1:
-                raise BrokenPipeError
 
 
 def dumps(value):

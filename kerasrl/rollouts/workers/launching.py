@@ -3,7 +3,6 @@
 import contextlib
 import os
 import pickle
-import select
 import signal
 import socket
 import subprocess
@@ -48,7 +47,6 @@ class WorkerProcess:
         self.last_words = ""
         self._has_ended = False
         self._ending = threading.Lock()
-        self._ended = None
         self._crash = unnamed_memory()
         ours, theirs = socket.socketpair()
         pipes = os.pipe(), os.pipe()
@@ -57,6 +55,7 @@ class WorkerProcess:
         # Until the process knows the learner's `sys.path`, to find this very package.
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         self.channel = Channel(ours, pipes[1][0], pipes[0][1])
+        self._announcing = pipes[1][1]
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", _MODULE, *map(str, given)],
@@ -68,17 +67,15 @@ class WorkerProcess:
                 start_new_session=True,
             )
         except BaseException:
-            self.channel.close()
-            os.close(self._crash)
+            self._close()
             raise
         finally:
-            # Only the worker holds them now, so we notice when it ends.
             theirs.close()
-            for descriptor in given[1:3]:
-                os.close(descriptor)
-        with contextlib.suppress(AttributeError, OSError):  # Linux only.
-            self._ended = os.pidfd_open(self.process.pid)
-            self.channel.watch(self._ended)
+            os.close(pipes[0][0])
+        self._watcher = threading.Thread(
+            target=self._watch, name="kerasrl-watcher", daemon=True
+        )
+        self._watcher.start()
 
     def end(self, grace=0.0):
         """Makes sure that the process, and all that it started, has ended.
@@ -90,17 +87,45 @@ class WorkerProcess:
             if self._has_ended:
                 return
             self._has_ended = True
-            self._wait(grace)
-            # Before the process is forgotten: until then its id is no one else's.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+            self._watcher.join(grace)
+            self._end_group()
+            self._watcher.join()
             self.process.wait()
-            self.channel.close()
             size = os.stat(self._crash).st_size
             self.last_words = os.pread(self._crash, size, 0).decode(errors="replace")
-            os.close(self._crash)
-            if self._ended is not None:
-                os.close(self._ended)
+            self._close()
+
+    def _watch(self):
+        """Says when the process has ended, which its pipes do not tell.
+
+        Processes that an environment forked hold them too. The end is announced through
+        the pipe that is being read anyway, so nothing more has to be watched.
+        """
+        if hasattr(os, "waitid"):
+            # The process is not forgotten by that: until then its id is no one else's.
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+        else:
+            self.process.wait()
+        self._end_group()
+        self.channel.interrupt()
+        os.write(self._announcing, channel.GONE)
+
+    def _end_group(self):
+        """Kills the process, if it runs, and what it started."""
+        with contextlib.suppress(
+            ChildProcessError, ProcessLookupError, PermissionError
+        ):
+            if hasattr(os, "waitid"):
+                # Raises if somebody else has waited for the process.
+                now = os.WEXITED | os.WNOWAIT | os.WNOHANG
+                os.waitid(os.P_PID, self.process.pid, now)
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def _close(self):
+        self.channel.close()
+        os.close(self._announcing)
+        os.close(self._crash)
 
     def farewell(self, deadline):
         """Waits until the process has closed its environments.
@@ -115,7 +140,7 @@ class WorkerProcess:
             while True:
                 remaining = max(0.0, deadline - time.monotonic())
                 kind = self.channel.receive_kind(remaining)
-                if kind == b"":
+                if kind in (b"", channel.GONE):
                     break
                 if kind == channel.DONE:
                     continue
@@ -124,15 +149,6 @@ class WorkerProcess:
                 if isinstance(value, dict) and value.get("request") == "close":
                     complaints += value["complaints"]
         return complaints
-
-    def _wait(self, seconds):
-        if self._ended is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(seconds)
-            return
-        poll = select.poll()
-        poll.register(self._ended, select.POLLIN)
-        poll.poll(1000.0 * seconds)
 
 
 def close_all(workers):

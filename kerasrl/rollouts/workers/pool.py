@@ -238,7 +238,7 @@ class WorkerPool:
         if kind == channel.DONE:
             return None
         try:
-            if kind == b"":
+            if kind in (b"", channel.GONE):
                 raise Disconnected
             value = worker.channel.receive_message()
         except Disconnected:

@@ -55,9 +55,14 @@ def main(connection, reading, writing, crash):
     connection = socket.socket(fileno=connection)
     server = WorkerServer(Channel(connection, reading, writing))
     os.register_at_fork(after_in_child=server.leave)
-    # The learner may go away in the middle of a message.
-    with contextlib.suppress(Disconnected, ConnectionError):
+    try:
         server.serve()
+    except (Disconnected, ConnectionError):
+        pass  # The learner went away in the middle of a message.
+    except BaseException:
+        traceback.print_exc()
+        # At once: threads of an environment could keep a broken process alive.
+        os._exit(1)
 
 
 class WorkerServer:
