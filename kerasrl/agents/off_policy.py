@@ -62,8 +62,9 @@ class OffPolicyAgent(Agent):
             update then learns from what the iterations before it collected.
         max_grad_norm: Float or `None`, bound of the global norm of the gradient; see
             `kerasrl.Agent`.
-        normalize_rewards: Whether sampled rewards are divided by the running standard
-            deviation of the discounted return.
+        normalize_rewards: Whether rewards are divided by the running standard deviation
+            of the discounted return, and clipped to 10 of them, each before they are
+            summed over `n_step`. Those in the replay buffer stay as they are.
         seed: Integer or `None`.
 
     Example:
@@ -376,12 +377,11 @@ class OffPolicyAgent(Agent):
         if self.prioritized:
             exponent = plans.current(self, "importance_exponent")
             arguments["importance_exponent"] = exponent
-        batches = self.buffer.sample(
+        if self.reward_scaler is not None:
+            arguments["scale_rewards"] = self.reward_scaler.scale
+        return self.buffer.sample(
             self.batch_size, num_batches, rng=self.rng, **arguments
         )
-        if self.reward_scaler is not None:
-            batches["rewards"] = self.reward_scaler.scale(batches["rewards"])
-        return batches
 
     def update(self, batch, settings):
         """Takes one gradient step. Compiled.

@@ -103,7 +103,14 @@ class ReplayBuffer(StreamBuffer):
         self._window = np.arange(self.n_step)
         self._powers = float(gamma) ** np.arange(self.n_step + 1)
 
-    def sample(self, batch_size, num_batches=None, rng=None, importance_exponent=1.0):
+    def sample(
+        self,
+        batch_size,
+        num_batches=None,
+        rng=None,
+        importance_exponent=1.0,
+        scale_rewards=None,
+    ):
         """Draws transitions with replacement.
 
         Args:
@@ -113,6 +120,8 @@ class ReplayBuffer(StreamBuffer):
                 new one, seeded by the operating system.
             importance_exponent: Float, exponent beta of the importance weights. Equal
                 probabilities have the weight one whatever it is.
+            scale_rewards: `None`, or a function of an array that is applied to each
+                reward before they are summed. What is kept stays as it was.
 
         Returns:
             Dict of new arrays with the leading axes `[N]` or `[K, N]`:
@@ -137,8 +146,9 @@ class ReplayBuffer(StreamBuffer):
         rows = store.streams.rows(env, position)
         if self.n_step == 1:
             rewards, steps = store.rewards.take(rows), np.ones(ids.shape, np.int64)
+            rewards = rewards if scale_rewards is None else scale_rewards(rewards)
         else:
-            rewards, steps = self._sum_rewards(env, position)
+            rewards, steps = self._sum_rewards(env, position, scale_rewards)
         last = store.kinds.take(store.streams.rows(env, position + (steps - 1)))
         terminated = (last & TERMINATED) != 0
         discounts = self._powers.take(steps) * ~terminated
@@ -156,7 +166,7 @@ class ReplayBuffer(StreamBuffer):
             "probabilities": probabilities,
         }
 
-    def _sum_rewards(self, env, position):
+    def _sum_rewards(self, env, position, scale):
         """Discounted sums of rewards, float32, and the number of steps taken."""
         store = self._store
         window = position[..., None] + self._window
@@ -164,7 +174,8 @@ class ReplayBuffer(StreamBuffer):
         # A row without a step follows every end, cut and newest step.
         is_step = (store.kinds.take(rows) & STEP) != 0
         taken = np.logical_and.accumulate(is_step, axis=-1)
-        rewards = np.where(taken, store.rewards.take(rows), 0.0)
+        rewards = store.rewards.take(rows)
+        rewards = np.where(taken, rewards if scale is None else scale(rewards), 0.0)
         sums = rewards @ self._powers[:-1]
         return sums.astype(np.float32), taken.sum(axis=-1)
 

@@ -143,7 +143,14 @@ class SequenceReplayBuffer(StreamBuffer):
         super().set_state(state, arrays)
         self._steps_since_start = steps
 
-    def sample(self, batch_size, num_batches=None, rng=None, importance_exponent=1.0):
+    def sample(
+        self,
+        batch_size,
+        num_batches=None,
+        rng=None,
+        importance_exponent=1.0,
+        scale_rewards=None,
+    ):
         """Draws sequences with replacement.
 
         Args:
@@ -153,6 +160,8 @@ class SequenceReplayBuffer(StreamBuffer):
                 new one, seeded by the operating system.
             importance_exponent: Float, exponent beta of the importance weights. Equal
                 probabilities have the weight one whatever it is.
+            scale_rewards: `None`, or a function of an array that is applied to each
+                reward. What is kept stays as it was.
 
         Returns:
             Dict of new arrays. With the leading axes `[N, L]` or `[K, N, L]`:
@@ -181,6 +190,8 @@ class SequenceReplayBuffer(StreamBuffer):
             batch_size, num_batches, rng, importance_exponent
         )
         batch = self._read_sequences(ids.ravel())
+        if scale_rewards is not None:
+            batch["rewards"] = scale_rewards(batch["rewards"])
         return {
             **optree.tree_map(
                 lambda leaf: leaf.reshape(*ids.shape, *leaf.shape[1:]), batch

@@ -200,6 +200,26 @@ def test_rewards_are_normalized_when_sampled():
     assert scaled.max() < 0.5
 
 
+@pytest.mark.parametrize("name", ["DQN", "Rainbow", "R2D2"])
+def test_each_reward_is_scaled_and_clipped_before_they_are_summed(name):
+    agent = tiny.make(name, normalize_rewards=True, n_step=3, gamma=0.5)
+    agent.fit("CartPole-v1", steps=200, num_envs=2, verbose=0)
+    # As if returns had spread so little that each reward of 1 is far beyond the bound.
+    agent.reward_scaler.count, agent.reward_scaler.squares = 1.0, 1e-6
+    assert float(agent.reward_scaler.scale(np.ones(1))[0]) == 10.0
+    batch = agent.sample(2)
+    if name == "R2D2":
+        expected = 10.0 * batch["valid"]
+        # What the policy is given stays as the environment gave it.
+        assert set(np.unique(batch["previous_rewards"])) == {0.0, 1.0}
+    else:
+        expected = 10.0 * (1.0 - 0.5 ** batch["steps"]) / (1.0 - 0.5)
+        assert batch["steps"].max() == 3
+    np.testing.assert_allclose(batch["rewards"], expected, rtol=1e-6)
+    kept = agent.buffer.sample(8, 2)["rewards"]
+    assert kept.max() <= 1.75  # 1 + 0.5 + 0.25
+
+
 @pytest.mark.parametrize("name", ["DQN", "R2D2", "SAC_discrete"])
 def test_nested_observations(name):
     agent = tiny.make(name)
