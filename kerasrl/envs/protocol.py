@@ -10,9 +10,9 @@ from kerasrl.envs.spaces import leaf_lister, space_leaves
 
 #: What is read of an environment that breaks the protocol, in characters.
 _SHOWN = 200
+#: Bytes up to which calls of NumPy take longer than copies.
+_SMALL = 8192
 _PLAIN = (np.ndarray, np.generic, int, float)
-#: Up to so many bytes, the calls of NumPy take longer than the copying.
-_SMALL = 4096
 
 
 class EnvProtocolError(ValueError):
@@ -83,27 +83,16 @@ class ObservationLeaf:
             Exception: of any kind, if not all values fit, and perhaps if they are
                 lists: then `fit` decides about each.
         """
-        # Hot: looking at each value costs less than making one array of all.
-        shape, source = self.shape, self._source
-        if not shape:
-            number = int if self.exact else float
-            for value in values:
-                if type(value) is not number:
-                    break
-            else:
-                rows[...] = values  # Raises for integers that are too large.
-                return
+        if rows.nbytes <= _SMALL:
+            array = np.array(values)
+            if array.shape != rows.shape or array.dtype is not self._source:
+                array = self.fit(array, rows.shape)
+            rows[...] = array
+            return
+        # One array of all would be a second copy.
         for value in values:
-            if value.shape != shape or value.dtype is not source:
-                rows[...] = self.fit(values, rows.shape)
-                return
-        if shape and source is rows.dtype and rows.nbytes <= _SMALL:
-            try:
-                # The same bytes, in half the time.
-                rows.data.cast("B")[:] = b"".join(values)
-                return
-            except (BufferError, TypeError, ValueError):
-                pass  # They do not lie in one piece.
+            if value.shape != self.shape or value.dtype is not self._source:
+                raise Misfit
         rows[...] = values
 
     def fit(self, values, shape):

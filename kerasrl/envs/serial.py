@@ -60,8 +60,8 @@ class SerialEnvironments(Environments):
     def reset(self, seeds=None):
         seeds = self._check_seeds(seeds)
         observations = self._empty_observations()
-        for index, seed in enumerate(seeds):
-            observation, info = self._reset(index, seed=seed)
+        for index, (env, seed) in enumerate(zip(self.envs, seeds, strict=True)):
+            observation, info = self._reset(index, env, seed=seed)
             try:
                 self._observations.write_one(observation, observations, index)
             except Misfit as misfit:
@@ -85,7 +85,7 @@ class SerialEnvironments(Environments):
             out = self._empty_observations()
         self._num_steps += 1
         rewards, infos, observations = [], [], []
-        ends, result = None, _NOTHING
+        ends, result, looks = None, _NOTHING, self._looks
         actions = self._action_rows(actions)
         if len(actions) != self.num_envs:
             raise ValueError(
@@ -96,14 +96,13 @@ class SerialEnvironments(Environments):
             for env, action in zip(self.envs, actions, strict=True):
                 result = env.step(action)
                 observation, reward, terminated, truncated, info = result
-                # Most steps end nothing, and say so with two plain bools.
-                if terminated is not False or truncated is not False:
+                if terminated or truncated or looks:
                     index = len(observations)
                     terminated, truncated = self._flags(index, result)
                     if terminated or truncated:
                         if ends is None:
                             ends = _Ends(self.num_envs)
-                        observation, info = self._end(index, ends, result)
+                        observation, info = self._end(index, env, ends, result)
                         ends.terminated[index] = terminated
                         ends.truncated[index] = truncated
                 observations.append(observation)
@@ -116,13 +115,14 @@ class SerialEnvironments(Environments):
             if result is not _NOTHING:
                 # What the one before returned, if `step` itself raised the error.
                 self._check(protocol.check_count, result, index)
+                self._flags(index, result)
             self._explain(error, index, "step", self._call())
             raise
         try:
             self._write(observations, out)
         except Exception:
             self._write_slowly(observations, out, ends)
-        if self._looks or (ends is not None and self._looks_at_ends):
+        if looks or (ends is not None and self._looks_at_ends):
             self._look(out, rewards, infos, ends)
         rewards = self._reward_array(rewards)
         if ends is None:
@@ -170,11 +170,11 @@ class SerialEnvironments(Environments):
                     stacklevel=2,
                 )
 
-    def _reset(self, index, **seed):
+    def _reset(self, index, env, **seed):
         """What `reset` of one environment returned; with a seed it is no autoreset."""
         result = _NOTHING
         try:
-            result = self.envs[index].reset(**seed)
+            result = env.reset(**seed)
             observation, info = result
             if type(result) is not tuple or type(info) is not dict:
                 protocol.check_reset(result)
@@ -211,7 +211,7 @@ class SerialEnvironments(Environments):
                 raise self._fault(index, self._call(), problem) from None
         return flags
 
-    def _end(self, index, ends, result):
+    def _end(self, index, env, ends, result):
         """Keeps the last observation; returns the first of the next, and an info."""
         info = result[4]
         try:
@@ -222,7 +222,7 @@ class SerialEnvironments(Environments):
         if self._looks_at_ends or type(info) is not dict:
             self._look_at_end(index, final, result)
         ends.final_observations[index] = final
-        observation, reset_info = self._reset(index)
+        observation, reset_info = self._reset(index, env)
         return observation, {**info, "reset_info": reset_info}
 
     def _look_at_end(self, index, final, result):

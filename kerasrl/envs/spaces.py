@@ -351,10 +351,14 @@ def _box_converter(space, name):
     if dtype.kind != "f":
         return _integer_converter(space, name)
     low, high = space.low, space.high
+    is_half = dtype.itemsize < 4
 
     def convert(actions):
         actions = _check_actions(actions, space, name, "fiu")
-        with np.errstate(over="ignore"):  # Of halves; the bounds follow.
+        if is_half:  # Infinity becomes a bound below.
+            with np.errstate(over="ignore"):
+                converted = actions.astype(dtype)
+        else:
             converted = actions.astype(dtype)
         if bounded:
             np.maximum(converted, low, out=converted)
