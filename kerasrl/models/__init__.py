@@ -11,11 +11,12 @@ from kerasrl.models.policy import Policy
 from kerasrl.models.q_function import QFunction
 from kerasrl.models.q_network import QNetwork
 from kerasrl.models.soft_actor_critic import SoftActorCritic
-from kerasrl.models.trunks import CNN, MLP, NATURE_FILTERS
+from kerasrl.models.trunks import CNN, MLP, NATURE_FILTERS, MixedTrunk
 
 __all__ = [
     "CNN",
     "MLP",
+    "MixedTrunk",
     "NATURE_FILTERS",
     "ActionValuePolicy",
     "ActorCritic",

@@ -33,10 +33,11 @@ class ActionEncoder(Encoder):
     ```
     """
 
+    # Whatever its rank, an action is joined to features.
+    keeps_images = False
+
     def __init__(self, action_space, **kwargs):
         super().__init__(spaces.emitted(action_space), **kwargs)
-        # Whatever its rank, an action is joined to features.
-        self.is_image = False
         self.taken = spaces.leaves(action_space)
 
     def encode(self, index, value):

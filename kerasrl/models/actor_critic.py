@@ -109,7 +109,7 @@ class ActorCritic(Policy):
     def setup(self, observation_space, action_space):
         super().setup(observation_space, action_space)
         torso.check_filters(self.filters, observation_space)
-        self.is_image = torso.is_image(observation_space)
+        self.is_image = torso.has_images(observation_space)
         shared = self.shared_trunk
         if shared is None:
             shared = self.is_image or self.trunk is not None

@@ -201,7 +201,7 @@ class QNetwork(QFunction):
         hidden_units = self.hidden_units
         if hidden_units is None:
             hidden_units = (
-                (512,) if torso.is_image(self.observation_space) else (64, 64)
+                (512,) if torso.has_images(self.observation_space) else (64, 64)
             )
         if self.head_units is not None:
             return hidden_units, self.head_units

@@ -9,19 +9,21 @@ through time; each network decides what heads follow.
 import inspect
 
 import keras
-from gymnasium import spaces as gym_spaces
 from keras import ops
 
-from kerasrl.models.encoder import Encoder
+from kerasrl import spaces
+from kerasrl.models.encoder import Encoder, is_image
 from kerasrl.models.initializers import make_initializer
 from kerasrl.models.recurrence import unroll_gru, unroll_lstm
-from kerasrl.models.trunks import CNN, MLP, NATURE_FILTERS
+from kerasrl.models.trunks import CNN, MLP, NATURE_FILTERS, MixedTrunk
 
 _CELLS = {"lstm": keras.layers.LSTMCell, "gru": keras.layers.GRUCell}
 
 
 class RawEncoder(Encoder):
     """Hands observations to a user's model as they are, normalized if asked for."""
+
+    keeps_images = False
 
     def call(self, observations):
         values = [
@@ -33,11 +35,9 @@ class RawEncoder(Encoder):
         return keras.tree.pack_sequence_as(observations, values)
 
 
-def is_image(observation_space):
-    """Whether observations are single images, that is, a `Box` of rank 3."""
-    return isinstance(observation_space, gym_spaces.Box) and (
-        len(observation_space.shape) == 3
-    )
+def has_images(observation_space):
+    """Whether observations are, or hold, images: `Box` spaces of rank 3."""
+    return any(map(is_image, spaces.leaves(observation_space)))
 
 
 def check_trunk(trunk, **described):
@@ -87,10 +87,10 @@ def check_filters(filters, observation_space):
     Raises:
         ValueError: That is so.
     """
-    if filters is not None and not is_image(observation_space):
+    if filters is not None and not has_images(observation_space):
         raise ValueError(
             "Received filters, but the observation space is "
-            f"{observation_space}, not an image (a Box of rank 3). Leave them out."
+            f"{observation_space}, without an image (a Box of rank 3). Leave them out."
         )
 
 
@@ -100,13 +100,15 @@ def make_encoder(observation_space, trunk=None, normalize=False):
     Args:
         observation_space: `gymnasium.spaces.Space` of one environment.
         trunk: `None` or a Keras layer. A user's own model gets observations as they
-            are; the trunks of this package get vectors or images.
+            are; the trunks of this package get vectors or images, `MixedTrunk` both.
         normalize: Bool, see `Encoder`.
 
     Returns:
         An `Encoder`.
     """
-    ours = trunk is None or isinstance(trunk, (MLP, CNN))
+    if trunk is None or isinstance(trunk, MixedTrunk):
+        return Encoder(observation_space, normalize, split_images=True)
+    ours = isinstance(trunk, (MLP, CNN))
     return (Encoder if ours else RawEncoder)(observation_space, normalize)
 
 
@@ -118,7 +120,7 @@ def make_trunk(
     kernel_initializer="orthogonal",
     seed=None,
 ):
-    """Returns a `CNN` for images, else an `MLP`.
+    """Returns a `CNN` for an image, a `MixedTrunk` where there are more, or an `MLP`.
 
     Args:
         observation_space: `gymnasium.spaces.Space` of one environment.
@@ -128,8 +130,8 @@ def make_trunk(
     Returns:
         A Keras layer.
     """
-    if is_image(observation_space):
-        return CNN(
+    if has_images(observation_space):
+        return (CNN if is_image(observation_space) else MixedTrunk)(
             filters or NATURE_FILTERS,
             hidden_units,
             activation,

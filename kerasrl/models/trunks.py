@@ -93,7 +93,8 @@ class CNN(keras.layers.Layer):
     """A stack of convolutions, flattened, and dense layers.
 
     The default is the network of Mnih et al. (2015),
-    https://doi.org/10.1038/nature14236. Integer images are divided by 255.
+    https://doi.org/10.1038/nature14236. Integer images, which policies have scaled
+    already (see `Encoder`), are divided by 255.
 
     Args:
         filters: Sequence of `(channels, kernel, stride)`. If the image is smaller
@@ -164,7 +165,9 @@ class CNN(keras.layers.Layer):
             self.kernel_initializer,
             self._seed(len(self.filters)),
         )
-        self.dense.build(self.flatten.compute_output_shape(input_shape))
+        flat_shape = self.flatten.compute_output_shape(input_shape)
+        self.dense.build(flat_shape)
+        self.width = flat_shape[-1]
 
     def _seed(self, index):
         return None if self.seed is None else self.seed + index
@@ -178,8 +181,96 @@ class CNN(keras.layers.Layer):
         return self.dense(self.flatten(inputs))
 
     def compute_output_shape(self, input_shape):
-        flat = self.flatten.compute_output_shape(input_shape)
-        return (input_shape[0], *(self.hidden_units or flat[1:])[-1:])
+        return (input_shape[0], (self.hidden_units or (self.width,))[-1])
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            filters=self.filters,
+            hidden_units=self.hidden_units,
+            activation=keras.activations.serialize(self.activation),
+            kernel_initializer=_serialize(self.kernel_initializer),
+            seed=self.seed,
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**_deserialize(config))
+
+
+@keras.saving.register_keras_serializable("kerasrl")
+class MixedTrunk(keras.layers.Layer):
+    """Convolutions for each image, joined with a vector in dense layers.
+
+    The default for `Dict` and `Tuple` observations that hold images: each goes through
+    the convolutions of `CNN`, with weights of its own.
+
+    Args:
+        filters, hidden_units, activation, kernel_initializer, seed: As in `CNN`. The
+            dense layers follow where everything is joined.
+
+    Input shape:
+        Tuple of images, `(batch_size, height, width, channels)`, and vectors,
+        `(batch_size, features)`.
+
+    Output shape:
+        `(batch_size, hidden_units[-1])`.
+
+    Example:
+
+    ```python
+    trunk = kerasrl.models.MixedTrunk([(16, 3, 2), (32, 3, 2)], hidden_units=(128,))
+    policy = kerasrl.models.ActorCritic(trunk=trunk)
+    ```
+    """
+
+    def __init__(
+        self,
+        filters=NATURE_FILTERS,
+        hidden_units=(512,),
+        activation="relu",
+        kernel_initializer="orthogonal",
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters = checks.filters(filters)
+        self.hidden_units = checks.units("hidden_units", hidden_units)
+        self.activation = checks.named("activation", activation, keras.activations)
+        self.kernel_initializer = kernel_initializer
+        self.seed = seed
+
+    def build(self, input_shape):
+        rest = (self.activation, self.kernel_initializer)
+        self.branches, width = [], 0
+        for shape in input_shape:
+            branch = None
+            if len(shape) == 4:
+                branch = CNN(
+                    self.filters, (), *rest, self._seed(100 * (len(self.branches) + 1))
+                )
+                branch.build(shape)
+                shape = branch.compute_output_shape(shape)
+            self.branches.append(branch)
+            width += shape[-1]
+        self.dense = MLP(self.hidden_units, *rest, self._seed(0))
+        self.dense.build((None, width))
+        self.width = width
+
+    def _seed(self, index):
+        return None if self.seed is None else self.seed + index
+
+    def call(self, inputs):
+        parts = [
+            part if branch is None else branch(part)
+            for branch, part in zip(self.branches, inputs, strict=True)
+        ]
+        parts = [ops.cast(part, self.compute_dtype) for part in parts]
+        return self.dense(ops.concatenate(parts, axis=-1))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0][0], (self.hidden_units or (self.width,))[-1])
 
     def get_config(self):
         config = super().get_config()
