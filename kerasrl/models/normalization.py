@@ -5,6 +5,11 @@ from keras import ops
 
 from kerasrl.losses import sum_over_replicas
 
+#: Beyond this no number measures anything, and its square would soon be infinite.
+LARGEST = 1e15
+# Four times what float32 can tell apart, relative to the number.
+_RESOLUTION = 2.0**-21
+
 
 @keras.saving.register_keras_serializable("kerasrl")
 class RunningNormalization(keras.layers.Layer):
@@ -14,8 +19,14 @@ class RunningNormalization(keras.layers.Layer):
     training iteration with the new observations. Calling the layer, also with
     `training=True`, never changes them: a policy acts, is evaluated and is restored
     with the statistics it was trained with. The merge of two sets of statistics is
-    that of Chan, Golub and LeVeque (1979), so the result does not depend on how the
-    data were cut into batches.
+    that of Chan, Golub and LeVeque (1979), computed in float64, so the result does not
+    depend on how the data were cut into batches.
+
+    What does not vary is not made to: the deviation counts as at least `2**-21` of the
+    mean, since smaller differences are the rounding of float32. (A clock of `1.7e9`
+    that moves by 10 is constant in float32: subtract a date where there is more
+    precision, in a wrapper.) Observations with a number beyond `1e15` are left out of
+    the statistics.
 
     Args:
         clip: Float. Normalized values are clipped to `[-clip, clip]`.
@@ -56,7 +67,8 @@ class RunningNormalization(keras.layers.Layer):
 
     def call(self, inputs):
         inputs = ops.cast(inputs, "float32")
-        scale = ops.rsqrt(self.variance + self.epsilon)
+        least = ops.square(self.mean * _RESOLUTION)
+        scale = ops.rsqrt(ops.maximum(self.variance + self.epsilon, least))
         return ops.clip((inputs - self.mean) * scale, -self.clip, self.clip)
 
     def update(self, inputs, mask=None):
@@ -66,29 +78,37 @@ class RunningNormalization(keras.layers.Layer):
             inputs: Float `[N, *features]`.
             mask: Bool or float `[N]`, or `None`. Rows of weight 0 are left out.
         """
-        inputs = ops.cast(inputs, "float32")
-        if mask is None:
-            weights = ops.ones(ops.shape(inputs)[:1])
-        else:
-            weights = ops.cast(mask, "float32")
+        inputs = ops.cast(inputs, "float64")
+        axes = tuple(range(1, len(inputs.shape)))
+        counts = ops.all(ops.abs(inputs) <= LARGEST, axis=axes, keepdims=True)
+        weights = ops.cast(counts, "float64")
+        if mask is not None:
+            rows = ops.reshape(ops.cast(mask, "float64"), (-1,) + (1,) * len(axes))
+            weights = weights * rows
+        # Not only of weight 0: times infinity that would be NaN.
+        inputs = ops.where(weights > 0, inputs, ops.zeros_like(inputs))
         total = sum_over_replicas(ops.sum(weights))
-        shape = (-1,) + (1,) * (len(inputs.shape) - 1)
-        weights = ops.reshape(weights, shape) / ops.maximum(total, 1.0)
+        weights = weights / ops.maximum(total, 1.0)
         batch_mean = sum_over_replicas(ops.sum(weights * inputs, axis=0))
         squares = ops.square(inputs - batch_mean)
         batch_variance = sum_over_replicas(ops.sum(weights * squares, axis=0))
-        count = self.count + total
+        mean, variance, seen = (
+            ops.cast(v, "float64") for v in (self.mean, self.variance, self.count)
+        )
+        count = seen + total
         # With no data yet (count 0) and an empty batch, keep what is there.
         share = total / ops.maximum(count, 1.0)
-        delta = batch_mean - self.mean
+        delta = batch_mean - mean
         variance = (
-            self.variance * (1.0 - share)
+            variance * (1.0 - share)
             + batch_variance * share
             + ops.square(delta) * share * (1.0 - share)
         )
-        self.mean.assign(self.mean + delta * share)
-        self.variance.assign(variance)
-        self.count.assign(count)
+        mean = mean + delta * share
+        for variable, value in zip(
+            (self.mean, self.variance, self.count), (mean, variance, count), strict=True
+        ):
+            variable.assign(ops.cast(value, "float32"))
 
     def get_config(self):
         config = super().get_config()

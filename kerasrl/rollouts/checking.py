@@ -1,9 +1,16 @@
 """What is looked for in whole rollouts, where it costs next to nothing."""
 
+import warnings
+
 import numpy as np
 import optree
 
 from kerasrl.envs.protocol import EnvProtocolError, Observations, bound, shown
+
+#: The greatest size of an observation: squares of larger ones would soon be infinite.
+LARGEST = 1e15
+# Up to here float32 tells whole numbers apart.
+_COUNTS_EXACTLY = 2.0**24
 
 
 class RolloutCheck:
@@ -16,6 +23,7 @@ class RolloutCheck:
     def __init__(self, envs):
         self._envs = envs
         self._observations = Observations(envs.observation_space)
+        self._warned = set()
 
     def __call__(self, rollout, observations):
         """Checks a rollout.
@@ -26,8 +34,8 @@ class RolloutCheck:
 
         Raises:
             FloatingPointError: An action is NaN or infinite.
-            EnvProtocolError: A reward or observation is, or an observation of integers
-                is out of the bounds of its space.
+            EnvProtocolError: A reward or observation is, or an observation is beyond
+                `LARGEST`, or, of integers, out of the bounds of its space.
         """
         # First, because an environment can only answer NaN with NaN.
         for leaf in optree.tree_leaves(rollout.actions):
@@ -56,8 +64,14 @@ class RolloutCheck:
             wrong = leaf.outside(array)
             what = f"out of the bounds {bound(leaf.low)} to {bound(leaf.high)}"
         else:
-            wrong = ~np.isfinite(array)
-            what = "with NaN or infinity"
+            largest = np.abs(array).max(initial=0.0)
+            if largest < _COUNTS_EXACTLY:
+                return
+            if largest <= LARGEST:
+                return self._warn_of_rounding(leaf, largest)
+            # The comparison is false for NaN.
+            wrong = ~(np.abs(array) <= LARGEST)
+            what = f"with NaN, infinity or a number beyond {LARGEST:g}"
         if wrong is None or not wrong.any():
             return
         where = np.argwhere(wrong)[0]
@@ -70,6 +84,18 @@ class RolloutCheck:
             value = array[where[0]]
         kind = "an" if final is None else "a final"
         self._refuse(f"{kind} observation ({leaf.name}) {what}", time, env, value)
+
+    def _warn_of_rounding(self, leaf, largest):
+        if leaf.name not in self._warned:
+            self._warned.add(leaf.name)
+            warnings.warn(
+                f"Observations ({leaf.name}) of {self._envs.name} reach {largest:.3g}. "
+                "They are kept as float32, whose numbers lie "
+                f"{np.spacing(np.float32(largest)):g} apart there: smaller changes are "
+                "lost. Subtract a constant, or divide, in a wrapper "
+                "(gymnasium.wrappers.TransformObservation).",
+                stacklevel=2,
+            )
 
     def _refuse(self, what, time, env, value):
         envs = self._envs

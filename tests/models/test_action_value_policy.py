@@ -328,7 +328,7 @@ def test_images_have_convolutions_for_policy_and_critics():
         (Soft, spaces.MultiDiscrete([2, 2]), TypeError, r"MultiDiscrete.*PPO"),
         (lambda: Soft(initial_log_std=1.0), DISCRETE, ValueError, "Leave it out"),
         (lambda: Soft(num_critics=0), ACTIONS, ValueError, "positive integer"),
-        (lambda: Soft(filters=[(4, 3, 2)]), ACTIONS, ValueError, "not an image"),
+        (lambda: Soft(filters=[(4, 3, 2)]), ACTIONS, ValueError, "without an image"),
         (
             lambda: Soft(trunk=models.MLP(), filters=[(4, 3, 2)]),
             ACTIONS,
