@@ -214,7 +214,7 @@ def test_acting_without_tensorflow_gives_the_same(name, noisy_acting):
         ({"previous_inputs": True}, "add cell"),
         ({"trunk": models.MLP(), "hidden_units": (3,)}, "drop either"),
         ({"trunk": models.MLP(), "activation": "relu"}, "head_units"),
-        ({"filters": [(4, 3, 2)]}, "not an image"),
+        ({"filters": [(4, 3, 2)]}, "without an image"),
         ({"kernel_initializer": "zero"}, "orthogonal"),
     ],
 )
