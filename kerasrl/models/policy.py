@@ -9,6 +9,7 @@ from keras import ops
 
 from kerasrl import spaces, spellings
 from kerasrl.distributions import distribution_for
+from kerasrl.models import torso
 from kerasrl.models.scan import scan_states
 
 #: What every `keras.Model` takes.
@@ -134,6 +135,8 @@ class Policy(keras.Model):
             raise
         self.has_values = "values" in outputs
         self.built = True
+        if type(self).__module__.startswith("kerasrl."):
+            torso.warn_of_size(self)
 
     def call(self, inputs, state=None, training=False):
         """Computes distribution parameters and values. See the class docstring."""

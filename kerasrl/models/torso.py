@@ -7,6 +7,8 @@ through time; each network decides what heads follow.
 """
 
 import inspect
+import math
+import warnings
 
 import keras
 from keras import ops
@@ -17,6 +19,8 @@ from kerasrl.models.initializers import make_initializer
 from kerasrl.models.recurrence import unroll_gru, unroll_lstm
 from kerasrl.models.trunks import CNN, MLP, NATURE_FILTERS, MixedTrunk
 
+# Twice that of convolutions for 84 x 84 images is 3.4 million.
+_MANY_PARAMETERS = 5_000_000
 _CELLS = {"lstm": keras.layers.LSTMCell, "gru": keras.layers.GRUCell}
 
 
@@ -49,11 +53,15 @@ def check_trunk(trunk, **described):
             given; `None` where not given.
 
     Raises:
-        ValueError: There is a trunk and a description.
+        ValueError: There is a trunk and a description, or the trunk has heads.
         TypeError: The trunk is not a Keras layer.
     """
     if trunk is None:
         return
+    outputs = getattr(trunk, "outputs", None)
+    if isinstance(outputs, (list, tuple)) and len(outputs) > 1:
+        shapes = ", ".join(str(tuple(output.shape)) for output in outputs)
+        raise _several_outputs(trunk, f"{len(outputs)} outputs, {shapes}")
     if any(value is not None for value in described.values()):
         raise ValueError(
             f"Received both a trunk and one of {', '.join(described)}. "
@@ -164,7 +172,62 @@ def call_trunk(trunk, inputs, training):
     """Calls a trunk, with the flag `training` if it takes one."""
     # `unroll` is not a Keras call, so the flag does not travel by itself.
     takes_it = "training" in inspect.signature(trunk.call).parameters
-    return trunk(inputs, **({"training": training} if takes_it else {}))
+    features = trunk(inputs, **({"training": training} if takes_it else {}))
+    if isinstance(features, (list, tuple, dict)):
+        raise _several_outputs(trunk, f"a {type(features).__name__} as output")
+    return features
+
+
+def _several_outputs(trunk, received):
+    """The error about a model with heads where a trunk was expected."""
+    return ValueError(
+        f"Received the model {trunk.name!r} with {received}, as a trunk. A trunk "
+        "returns one tensor of features, [N, F]: the heads for actions and values are "
+        "added to it. Leave your own out, with keras.Model(model.inputs, features), "
+        "where `features` is what they share; or, to keep them, call the model in a subclass "
+        "of kerasrl.models.Policy:\n\n"
+        "    def call(self, inputs, state=None, training=False):\n"
+        '        logits, values = self.model(inputs["observations"])\n'
+        '        return {"distribution": logits, "values": '
+        "keras.ops.squeeze(values, -1)}"
+    )
+
+
+def warn_of_size(policy):
+    """Warns of a network of millions of parameters that no one asked for.
+
+    Args:
+        policy: A policy of this package that was built.
+    """
+    count = policy.count_params()
+    if count <= _MANY_PARAMETERS:
+        return
+    defaults = inspect.signature(type(policy).__init__).parameters
+    for name in ("trunk", "hidden_units", "filters"):
+        if name in defaults and getattr(policy, name) != defaults[name].default:
+            return
+    largest = max(policy.weights, key=lambda weight: math.prod(weight.shape))
+    advice = "Describe a smaller network with hidden_units=, or give a trunk."
+    images = [x for x in spaces.leaves(policy.observation_space) if is_image(x)]
+    if images:
+        advice = (
+            f"Images of {images[0].shape} are large: make them 84 x 84 and grey with "
+            "gymnasium.wrappers.AtariPreprocessing, or with ResizeObservation and "
+            "GrayscaleObservation, and stack them with FrameStackObservation; or give "
+            "filters= with more strides."
+        )
+    warnings.warn(
+        f"{type(policy).__name__} has {count / 1e6:.1f} million parameters for the "
+        f"observation space {_short(policy.observation_space)}, "
+        f"{math.prod(largest.shape) / 1e6:.1f} million of them in one weight of shape "
+        f"{tuple(largest.shape)}. Acting and learning will be slow. {advice}",
+        stacklevel=2,
+    )
+
+
+def _short(space):
+    text = str(space)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def make_cell(name, units, kernel_initializer="orthogonal", seed=None):
