@@ -184,8 +184,8 @@ def _several_outputs(trunk, received):
         f"Received the model {trunk.name!r} with {received}, as a trunk. A trunk "
         "returns one tensor of features, [N, F]: the heads for actions and values are "
         "added to it. Leave your own out, with keras.Model(model.inputs, features), "
-        "where `features` is what they share; or, to keep them, call the model in a subclass "
-        "of kerasrl.models.Policy:\n\n"
+        "where `features` is what they share; or, to keep them, call the model in a "
+        "subclass of kerasrl.models.Policy:\n\n"
         "    def call(self, inputs, state=None, training=False):\n"
         '        logits, values = self.model(inputs["observations"])\n'
         '        return {"distribution": logits, "values": '
