@@ -222,14 +222,21 @@ def number(value):
     Example:
 
     ```python
-    [number(x) for x in (231.42, 0.012345, -1234567.0)]  # 231.4, 0.0123, -1.23e+06
+    [number(x) for x in (231.42, 0.012345, -1234567.0)]  # 231.4, 0.012, -1.2e+06
     ```
     """
     if isinstance(value, int):
         return str(value)
     if math.isnan(value):
         return "-"
-    return f"{value:.1f}" if 10 <= abs(value) < 1e4 else f"{value:.3g}"
+    size = abs(value)
+    if size == 0 or size >= 1e4:
+        return f"{value:.2g}"
+    if size >= 10:
+        return f"{value:.1f}"
+    if size >= 1:
+        return f"{value:.2f}"
+    return f"{value:.3f}" if size >= 0.001 else f"{value:.0e}"
 
 
 def count(value):

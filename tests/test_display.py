@@ -260,9 +260,9 @@ def test_a_notebook_has_one_line_without_a_widget(monkeypatch):
 
 
 def test_numbers_are_short():
-    values = (231.42, 9.534, 0.012345, -1234567.0, 0.0, float("nan"), 200)
+    values = (231.42, 9.534, 0.012345, -0.00051, -1234567.0, 0.0, float("nan"), 200)
     assert [display.number(x) for x in values] == [
-        *("231.4", "9.53", "0.0123", "-1.23e+06", "0", "-", "200"),
+        *("231.4", "9.53", "0.012", "-5e-04", "-1.2e+06", "0", "-", "200"),
     ]
     values = (0, 99, 1024, 9999, 34_816, 99_960, 999_400, 999_940, 1_250_000, 3e9)
     assert [display.count(x) for x in values] == [
