@@ -1,5 +1,6 @@
 """What constructors take, and what they say about the rest."""
 
+import gymnasium
 import keras
 import numpy as np
 import pytest
@@ -96,3 +97,48 @@ def replay_of(agent_class, **arguments):
 def test_arguments_of_the_wrong_kind_are_named(make, name):
     with pytest.raises(ValueError, match=f"Received {name}.*(Expected|Did you mean)"):
         make()
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (
+            lambda agent: agent.compile(jit_compile=True, run_eagerly=True),
+            "run_eagerly",
+        ),
+        (lambda agent: agent.compile(run_eagerly="no"), "run_eagerly"),
+        (lambda agent: agent.predict(ZEROS, deterministic="no"), "deterministic"),
+        (lambda agent: agent.predict(ZEROS, seed=-4), "seed"),
+        (lambda agent: agent.predict(ZEROS, seed=True), "seed"),
+        (lambda agent: agent.evaluate("CartPole-v1", seed=True), "seed"),
+        (lambda agent: agent.evaluate("CartPole-v1", seed=-1), "seed"),
+        (lambda agent: agent.evaluate("CartPole-v1", deterministic=2), "deterministic"),
+        (lambda agent: agent.evaluate("CartPole-v1", episodes=True), "episodes"),
+        (lambda agent: agent.evaluate("CartPole-v1", num_envs=True), "num_envs"),
+        (lambda agent: agent.evaluate(MADE, env_config={"a": 1}), "env_config"),
+        (lambda agent: agent.evaluate(MADE, num_envs=2), "num_envs"),
+        (lambda agent: agent.fit(MADE, 8, env_config={"a": 1}), "env_config"),
+        (lambda agent: agent.fit(MADE, 8, num_envs=2), "num_envs"),
+        (lambda agent: agent.fit("CartPole-v1", 8, worker_mode="step"), "worker_mode"),
+        (lambda agent: agent.fit("CartPole-v1", 8, env_timeout=3.0), "env_timeout"),
+        (lambda agent: agent.fit("CartPole-v1", 8, initial_epoch=-1), "initial_epoch"),
+        (lambda agent: kerasrl.PPO({"cell_units": 16}), "cell_units"),
+        (lambda agent: kerasrl.DQN({"cell_units": 16}), "cell_units"),
+        (lambda agent: kerasrl.PPO({"previous_inputs": True}), "previous_inputs"),
+        (lambda agent: kerasrl.DQN(v_min=-1.0), "v_min"),
+    ],
+)
+def test_arguments_that_would_have_no_effect_are_refused(call, name, built):
+    with pytest.raises(ValueError, match=name):
+        call(built)
+
+
+ZEROS = np.zeros((1, 4), np.float32)
+MADE = gymnasium.make("CartPole-v1")
+
+
+@pytest.fixture(scope="module")
+def built():
+    agent = kerasrl.PPO({"hidden_units": (4,)})
+    agent.build(MADE.observation_space, MADE.action_space)
+    return agent

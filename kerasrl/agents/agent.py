@@ -186,6 +186,12 @@ class Agent(Trainer, Configurable):
             raise ValueError(
                 f"Received jit_compile={jit_compile!r}. Expected True, False or 'auto'."
             )
+        run_eagerly = checks.flag("run_eagerly", run_eagerly)
+        if jit_compile is True and run_eagerly:
+            raise ValueError(
+                "Received jit_compile=True and run_eagerly=True. What runs line by "
+                "line is not compiled: use one of them."
+            )
         self.policy.compile(
             optimizer=(
                 self.default_optimizer()
@@ -392,6 +398,8 @@ class Agent(Trainer, Configurable):
         ```
         """
         checks.choice("verbose", verbose, ("auto", 0, 1, 2))
+        deterministic = checks.flag("deterministic", deterministic)
+        seed = checks.seed(seed)
         episodes = checks.positive_integer("episodes", episodes)
         is_instance = isinstance(env, (gymnasium.Env, gymnasium.vector.VectorEnv))
         if is_instance and env is self._fitted_env:

@@ -3,7 +3,7 @@
 import numpy as np
 import optree
 
-from kerasrl import spaces
+from kerasrl import checks, spaces
 from kerasrl.envs.protocol import Misfit, Observations, bound, shown
 from kerasrl.envs.spaces import ActionConverter
 
@@ -15,6 +15,8 @@ def predict(agent, observations, state, previous, deterministic, seed):
         raise ValueError(
             "The agent has no weights yet. Call fit, build or kerasrl.load first."
         )
+    deterministic = checks.flag("deterministic", deterministic)
+    seed = checks.seed(seed)
     converter = ActionConverter(policy.action_space)
     observations, num_rows = _convert(policy.observation_space, observations)
     inputs = policy.example_inputs(num_rows)

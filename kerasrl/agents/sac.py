@@ -95,6 +95,12 @@ class SAC(OffPolicyAgent):
 
     def check_hyperparameters(self):
         super().check_hyperparameters()
+        if self.target_entropy is not None and not self.adjust_temperature:
+            raise ValueError(
+                f"Received target_entropy={self.target_entropy} with "
+                "adjust_temperature=False. It is what the temperature is adjusted to: "
+                "leave out either."
+            )
         space = self.policy.action_space
         if self.target_entropy is None or space is None:
             return

@@ -33,7 +33,7 @@ class ActorCritic(Policy):
         shared_trunk: Whether policy and value use the same trunk and cell. Default:
             true for images and for a given `trunk`, else false.
         cell: `None`, `"lstm"` or `"gru"`.
-        cell_units: Integer, size of the cell's state.
+        cell_units: Integer, size of the cell's state, 64 by default.
         previous_inputs: Whether the previous action and reward are fed to the cell.
         normalize_observations: Whether floating-point observations are shifted and
             scaled by the mean and variance of all observations trained on. The
@@ -67,7 +67,7 @@ class ActorCritic(Policy):
         filters=None,
         shared_trunk=None,
         cell=None,
-        cell_units=64,
+        cell_units=torso.CELL_UNITS,
         previous_inputs=False,
         normalize_observations=False,
         log_std="independent",
@@ -80,7 +80,6 @@ class ActorCritic(Policy):
         torso.check_trunk(
             trunk, hidden_units=hidden_units, activation=activation, filters=filters
         )
-        torso.check_cell(cell, previous_inputs)
         if log_std not in ("independent", "predicted"):
             raise ValueError(
                 f"Received log_std={log_std!r}. Expected 'independent' or 'predicted'."
@@ -97,6 +96,7 @@ class ActorCritic(Policy):
         self.shared_trunk = checks.flag("shared_trunk", shared_trunk, optional=True)
         self.cell = cell
         self.cell_units = checks.positive_integer("cell_units", cell_units)
+        torso.check_cell(cell, previous_inputs, self.cell_units)
         self.previous_inputs = checks.flag("previous_inputs", previous_inputs)
         self.normalize_observations = checks.flag(
             "normalize_observations", normalize_observations

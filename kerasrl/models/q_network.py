@@ -44,7 +44,7 @@ class QNetwork(QFunction):
             last layer of the trunk moves here, as in the papers: 512 units in each
             head after convolutions.
         cell: `None`, `"lstm"` or `"gru"`.
-        cell_units: Integer, size of the cell's state.
+        cell_units: Integer, size of the cell's state, 64 by default.
         previous_inputs: Whether the previous action and reward are fed to the cell.
         normalize_observations: Whether floating-point observations are shifted and
             scaled by running statistics, as for `ActorCritic`.
@@ -82,7 +82,7 @@ class QNetwork(QFunction):
         filters=None,
         head_units=None,
         cell=None,
-        cell_units=64,
+        cell_units=torso.CELL_UNITS,
         previous_inputs=False,
         normalize_observations=False,
         dueling=False,
@@ -102,7 +102,6 @@ class QNetwork(QFunction):
                 f"Received activation={activation!r} with a trunk, which has its own, "
                 "and no hidden layers after it. Drop it, or add head_units."
             )
-        torso.check_cell(cell, previous_inputs)
         _check_returns(num_atoms, v_min, v_max, num_quantiles)
         self.trunk = trunk
         self.hidden_units = checks.units("hidden_units", hidden_units, optional=True)
@@ -113,6 +112,7 @@ class QNetwork(QFunction):
         self.head_units = checks.units("head_units", head_units, optional=True)
         self.cell = cell
         self.cell_units = checks.positive_integer("cell_units", cell_units)
+        torso.check_cell(cell, previous_inputs, self.cell_units)
         self.previous_inputs = checks.flag("previous_inputs", previous_inputs)
         self.normalize_observations = checks.flag(
             "normalize_observations", normalize_observations

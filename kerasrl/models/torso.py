@@ -21,6 +21,8 @@ from kerasrl.models.trunks import CNN, MLP, NATURE_FILTERS, MixedTrunk
 
 # Twice that of convolutions for 84 x 84 images is 3.4 million.
 _MANY_PARAMETERS = 5_000_000
+#: Default size of the state of a cell.
+CELL_UNITS = 64
 _CELLS = {"lstm": keras.layers.LSTMCell, "gru": keras.layers.GRUCell}
 
 
@@ -74,8 +76,8 @@ def check_trunk(trunk, **described):
         )
 
 
-def check_cell(cell, previous_inputs):
-    """Raises unless `cell` is known, and there is one to feed previous inputs to.
+def check_cell(cell, previous_inputs, cell_units=CELL_UNITS):
+    """Raises unless `cell` is known, and there is one if anything is said of it.
 
     Raises:
         ValueError: Either is not so.
@@ -86,6 +88,11 @@ def check_cell(cell, previous_inputs):
         raise ValueError(
             "Received previous_inputs=True without a cell. The previous action and "
             "reward feed the recurrent cell: add cell='lstm' or cell='gru'."
+        )
+    if cell_units != CELL_UNITS and cell is None:
+        raise ValueError(
+            f"Received cell_units={cell_units!r} without a cell. Add cell='lstm' or "
+            "cell='gru', or leave cell_units out."
         )
 
 

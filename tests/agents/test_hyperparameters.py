@@ -455,6 +455,11 @@ def test_entropies_that_no_policy_has_are_refused(algorithm, least):
     assert agent.target_entropy is None
 
 
+def test_an_entropy_that_nothing_is_adjusted_to_is_refused():
+    with pytest.raises(ValueError, match="adjust_temperature=False"):
+        kerasrl.SAC(target_entropy=-1.0, adjust_temperature=False)
+
+
 def test_temperatures_and_targets_of_the_entropy():
     agent = make("SAC")
     agent.fit("Pendulum-v1", steps=2, num_envs=2, verbose=0)
