@@ -10,12 +10,9 @@ from kerasrl import checkpoint, checks, distribute
 from kerasrl.agents import (
     acting,
     hyperparameters,
-    optimizing,
     ranks,
     statistics,
-    updates,
 )
-from kerasrl.agents.compiled import CompiledUpdate
 from kerasrl.agents.hyperparameters import Configurable, Hyperparameter
 from kerasrl.agents.predicting import predict
 from kerasrl.agents.trainer import Trainer
@@ -206,27 +203,6 @@ class Agent(Trainer, Configurable):
         )
         self.jit_compile = jit_compile
         self._compiled_update = None
-
-    def compiled_update(self, function):
-        """Returns an update phase as one compiled call, the same one if it still holds.
-
-        It is made anew when a hyperparameter was changed, the policy was compiled
-        again, or other variables of it are trainable.
-
-        Args:
-            function: What to compile, as for `CompiledUpdate`.
-        """
-        update = self._compiled_update
-        if update is None or update.is_outdated():
-            self._prepare_optimizer()
-            update = self._compiled_update = CompiledUpdate(self, function)
-        return update
-
-    def _prepare_optimizer(self):
-        if not self.policy.compiled:
-            self.compile()
-        optimizing.build(self)
-        updates.build_metrics(self.policy)
 
     def default_optimizer(self):
         """Returns the optimizer used when `compile` is given none."""

@@ -10,7 +10,7 @@ import optree
 import tensorflow as tf
 
 from kerasrl import checks
-from kerasrl.agents import hyperparameters, plans, updates
+from kerasrl.agents import hyperparameters, plans, reading, updates
 from kerasrl.agents.agent import Agent
 from kerasrl.agents.hyperparameters import Hyperparameter
 from kerasrl.agents.targets import TargetNetwork
@@ -180,6 +180,7 @@ class OffPolicyAgent(Agent):
                 "learns from sequences."
             )
         if self.target is None:
+            reading.refuse_previous_inputs(self)
             self.target = TargetNetwork(self.target_sources())
             self._first_weights = self.target.fingerprint()
 
@@ -294,6 +295,8 @@ class OffPolicyAgent(Agent):
     def _remember(self, rollout, on_rollout_end):
         if on_rollout_end is not None:
             rollout = on_rollout_end(rollout)
+        if rollout.extras:
+            reading.refuse_extras(self, rollout.extras)
         if self.reward_scaler is not None:
             self.reward_scaler(rollout)
         self.buffer.add(rollout)

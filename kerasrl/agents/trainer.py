@@ -6,7 +6,8 @@ import logging
 import numpy as np
 
 from kerasrl import checks
-from kerasrl.agents import hooks, loop, plans, ranks
+from kerasrl.agents import hooks, loop, optimizing, plans, ranks, updates
+from kerasrl.agents.compiled import CompiledUpdate
 from kerasrl.rollouts import workers
 from kerasrl.spellings import explained
 
@@ -255,6 +256,27 @@ class Trainer:
         rollout = self.collector.collect()
         self.pool.add(rollout, self.collector.drain_episodes())
         return rollout
+
+    def compiled_update(self, function):
+        """Returns an update phase as one compiled call, the same one if it still holds.
+
+        It is made anew when a hyperparameter was changed, the policy was compiled
+        again, or other variables of it are trainable.
+
+        Args:
+            function: What to compile, as for `CompiledUpdate`.
+        """
+        update = self._compiled_update
+        if update is None or update.is_outdated():
+            self._prepare_optimizer()
+            update = self._compiled_update = CompiledUpdate(self, function)
+        return update
+
+    def _prepare_optimizer(self):
+        if not self.policy.compiled:
+            self.compile()
+        optimizing.build(self)
+        updates.build_metrics(self.policy)
 
     def metric_names(self):
         """Returns what an update logs, as far as it is known already."""

@@ -130,7 +130,7 @@ def variables(agent):
 
 
 def optimizer_variables(agent):
-    return agent.policy.optimizer.variables
+    return [x for each in agent.optimizers.values() for x in each.variables]
 
 
 def outcome(agent, update, inputs):
