@@ -179,8 +179,9 @@ def test_a_rollout_without_a_step_teaches_nothing(name):
 
 @pytest.mark.parametrize("name", ["DQN", "R2D2", "SAC"])
 def test_replay_learns_nothing_new_where_there_was_no_step(name):
-    agent = OFF_POLICY[name](seed=1)
-    agent.learning_starts = 4
+    # One update or more in each iteration.
+    due = {"train_every": 8} if name == "R2D2" else {}
+    agent = OFF_POLICY[name](seed=1, learning_starts=4, **due)
     seen, collect = [], agent.collect
 
     def lose():
