@@ -121,7 +121,7 @@ def test_every_draw_moves_its_generator(name, monkeypatch):
         if name in Q_NETWORKS:
             policy["hidden_units"] = None  # What `tiny` gives, where there is a trunk.
     agent = tiny.make(name, policy=policy, **arguments)
-    agent.fit(tiny.env_of(name), steps=80, num_envs=2, verbose=0)
+    agent.fit(tiny.env_of(name), steps=160, num_envs=2, verbose=0)
     assert len(counter.calls) > 1
     for _, expected, moved in counter.calls:
         assert expected == moved
