@@ -14,6 +14,7 @@ from kerasrl.cli.common import (
     common_options,
     import_module,
     load_agent,
+    recorded_env,
     run,
     run_params,
     show_evaluation,
@@ -62,7 +63,7 @@ def open_checkpoint(
         import_module(module)
     agent = load_agent(checkpoint)
     check_algorithm(checkpoint, agent, run_name)
-    env = env_name or agent.env_name
+    env = env_name or recorded_env(checkpoint, agent)
     if env is None:
         refuse(f"{checkpoint} does not say which environment it is for. Give --env.")
     if env_config is not None:

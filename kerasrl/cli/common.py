@@ -179,6 +179,19 @@ def load_agent(path: str) -> Any:
     return importlib.import_module("kerasrl.checkpoint").load(path)
 
 
+def recorded_env(checkpoint: str, agent: Any) -> str | None:
+    """The environment that a checkpoint names, unless that is code to import."""
+    env = agent.env_name
+    if env is not None and ":" in env:
+        registration = importlib.import_module("kerasrl.envs.registration")
+        if registration.get_creator(env) is None:
+            refuse(
+                f"{checkpoint} names the environment {env!r}, a module to import. If "
+                f"you trust it, say so: --env {env}"
+            )
+    return env
+
+
 def check_algorithm(checkpoint: str, agent: Any, run_name: str | None) -> None:
     """Refuse a checkpoint of another algorithm than the one named."""
     if run_name is None:

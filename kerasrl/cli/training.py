@@ -15,6 +15,7 @@ from kerasrl.cli.common import (
     import_algorithm,
     import_module,
     load_agent,
+    recorded_env,
     run,
     run_params,
     show_evaluation,
@@ -200,7 +201,7 @@ def train_once(**options: Any) -> None:
             options["resume"], run_name, config, same_command=options["elastic"]
         )
         settings.fit = {**run_params(options["resume"]), **settings.fit}
-        env = env or agent.env_name
+        env = env or recorded_env(options["resume"], agent)
     elif run_name is None:
         refuse("Which algorithm? `kerasrl train ALGO ENV`; `kerasrl list` names them.")
     else:

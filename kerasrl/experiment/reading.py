@@ -4,7 +4,6 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -75,12 +74,41 @@ Loader.add_implicit_resolver(
 UNREADABLE = (OSError, ValueError, RecursionError, yaml.YAMLError)
 
 
+#: Values of the largest file of settings, references counted as what they stand for.
+MOST_VALUES = 100_000
+MOST_CHARACTERS = 1_000_000
+
+
 def load_yaml(text: str) -> Any:
     """What a text in YAML says; raises one of `UNREADABLE`."""
-    value = yaml.load(text, Loader)
-    # References in a circle are YAML, but no settings: this raises a ValueError.
-    json.dumps(value, default=str)
-    return value
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"it has more than {MOST_CHARACTERS:,} characters")
+    loader = Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        # A few lines of references can stand for more than memory holds.
+        if count_values(node, {}) > MOST_VALUES:
+            raise ValueError(f"it stands for more than {MOST_VALUES:,} values")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def count_values(node: Any, counts: dict[int, int | None]) -> int:
+    """How many values a YAML node stands for; a ValueError if it is in itself."""
+    if id(node) in counts:
+        count = counts[id(node)]
+        if count is None:
+            raise ValueError("a reference is in what it refers to")
+        return count
+    counts[id(node)] = None
+    inner = node.value if isinstance(node, yaml.CollectionNode) else []
+    if isinstance(node, yaml.MappingNode):
+        inner = [each for pair in inner for each in pair]
+    counts[id(node)] = total = 1 + sum(count_values(each, counts) for each in inner)
+    return total
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
@@ -113,7 +141,8 @@ def parse_json(option: str, text: str | None) -> dict[str, Any]:
 def read_experiment(path: str) -> dict[str, Any]:
     """The one experiment of a YAML file in RLlib's layout."""
     try:
-        content = load_yaml(Path(path).read_text(encoding="utf-8"))
+        with open(path, encoding="utf-8") as file:
+            content = load_yaml(file.read(MOST_CHARACTERS + 1))
     except UNREADABLE as error:
         refuse(f"{path} cannot be read as YAML: {first_line(error)}")
     if not isinstance(content, dict) or not content:

@@ -110,7 +110,7 @@ class TreeColumns:
 
     def __init__(self, role, space, frame_stack=None, frame_axis=0):
         self.role = role
-        self._space = space
+        self.space = space
         example = spaces.zeros(space, 1)
         self._treespec = optree.tree_structure(example)
         paths = optree.tree_paths(example)
@@ -151,7 +151,7 @@ class TreeColumns:
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"The rollout's {self.role} do not have the structure of the space "
-                f"{self._space}. Received: {optree.tree_structure(tree)}."
+                f"{self.space}. Received: {optree.tree_structure(tree)}."
             ) from error
         return [
             self._check_leaf(column, leaf, lead)
@@ -178,7 +178,7 @@ class TreeColumns:
             return leaf
         if leaf.shape != shape or not np.can_cast(leaf.dtype, dtype, "same_kind"):
             raise ValueError(
-                f"The rollout's {column.name} do not fit the space {self._space}. "
+                f"The rollout's {column.name} do not fit the space {self.space}. "
                 f"Received: shape {leaf.shape} and dtype {leaf.dtype}. Expected: shape "
                 f"{shape} and dtype {dtype}."
             )

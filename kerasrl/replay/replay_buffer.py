@@ -55,6 +55,8 @@ class ReplayBuffer(StreamBuffer):
     ```
     """
 
+    starts_are_steps = True
+
     def __init__(
         self,
         capacity,

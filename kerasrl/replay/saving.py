@@ -1,8 +1,19 @@
 """State of a replay buffer as plain data and arrays."""
 
 import numpy as np
+from gymnasium import spaces
+
+from kerasrl.replay.streams import (
+    EPISODE_START,
+    STEP,
+    TERMINATED,
+    TRUNCATED,
+    ZERO_PADDED,
+)
+from kerasrl.spaces import leaves
 
 _SCHEMA = 1
+_MOST_ROWS = 2**53
 
 
 def describe(buffer):
@@ -53,6 +64,7 @@ def restore(buffer, state, arrays):
     try:
         parts = _parts(buffer)
         _check_arrays(parts, arrays)
+        _check_content(buffer, arrays)
         sampler.check_state(state.get("sampler", {}), arrays, len(starts))
     except ValueError:
         streams.set_state(before[0])
@@ -121,6 +133,7 @@ def _check_counters(buffer, state):
                 or len(values) != num_envs
                 or any(type(value) is not kind for value in values)
                 or min(values) < 0
+                or max(values) > _MOST_ROWS
             ):
                 raise ValueError(
                     f"The saved state does not fit this buffer. Received: {part}."
@@ -136,3 +149,76 @@ def _check_counters(buffer, state):
             "The saved state is damaged. Received: starts = "
             f"{state['starts']}. Expected: first <= ready <= last <= first + {longest}."
         )
+
+
+def _check_content(buffer, arrays):
+    """Raises for rows and starts that no buffer has, whose counters fit already."""
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            _refuse_content(name, "NaN or infinity", "finite numbers")
+    store, starts = buffer._store, buffer._starts
+    streams, kinds = store.streams, arrays["kinds"]
+    known = STEP | TERMINATED | TRUNCATED | EPISODE_START
+    known |= ZERO_PADDED if store.margin else 0
+    ends = (kinds & (TERMINATED | TRUNCATED)) != 0
+    if (kinds & ~np.uint8(known)).any() or (ends & ((kinds & STEP) == 0)).any():
+        _refuse_content("kinds", "unknown kinds of rows", "those of steps and ends")
+    if store.margin and (arrays["ages"] > store.margin).any():
+        _refuse_content("ages", "an age", f"at most {store.margin}")
+    # What a walk over consecutive steps stops at: the newest row has no step yet.
+    env = np.flatnonzero(streams.head + streams.open > 0)
+    newest = (streams.head + streams.open - 1)[env] % streams.length
+    if (kinds[env, newest] & STEP).any():
+        _refuse_content("kinds", "a step in the newest row", "an observation only")
+    _check_starts(buffer, arrays["starts.positions"], kinds)
+    is_step = (kinds & STEP) != 0
+    for column, space in zip(
+        store.actions.columns, leaves(store.actions.space), strict=True
+    ):
+        count = _choices(space)
+        if count is not None:
+            taken = arrays[column.name][is_step]
+            if ((taken < 0) | (taken >= count)).any():
+                _refuse_content(column.name, "other actions", f"those of {space}")
+    first, ready = starts.first, starts.ready
+    if (ready - first).sum() > buffer.capacity:
+        _refuse_content("starts", "more starts than rows", f"{buffer.capacity}")
+
+
+def _check_starts(buffer, positions, kinds):
+    """Raises unless starts lie in order among the rows that are still there."""
+    store, starts = buffer._store, buffer._starts
+    streams, oldest = store.streams, store.oldest()
+    for env in range(streams.num_envs):
+        numbers = np.arange(starts.first[env], starts.last[env])
+        found = positions[env, numbers % starts.length]
+        least, most = max(0, int(oldest[env])), int(streams.head[env])
+        if found.size and not (
+            found[0] >= least and found[-1] < most and (np.diff(found) > 0).all()
+        ):
+            _refuse_content(
+                "starts.positions",
+                f"{found.min()} to {found.max()} in environment {env}",
+                f"growing ones from {least} to {most - 1}",
+            )
+        ready = found[: starts.ready[env] - starts.first[env]]
+        if buffer.starts_are_steps:
+            rows = ready % streams.length
+            if not (kinds[env, rows] & STEP).all():
+                _refuse_content("kinds", "starts without a step", "a step in each")
+
+
+def _choices(space):
+    """How many choices there are in each entry of an action, `None` for numbers."""
+    if isinstance(space, spaces.Discrete):
+        return space.n
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.nvec
+    return 2 if isinstance(space, spaces.MultiBinary) else None
+
+
+def _refuse_content(name, received, expected):
+    raise ValueError(
+        f"The saved array {name!r} is damaged. Received: {received}. Expected: "
+        f"{expected}."
+    )

@@ -25,6 +25,9 @@ class StreamBuffer:
             and `epsilon` of `PrioritizedSampler`.
     """
 
+    #: Whether every sample begins with a step, not with a row in between.
+    starts_are_steps = False
+
     def __init__(
         self, store, num_starts, start_layout=None, directory=None, priorities=None
     ):

@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import gymnasium
 import pytest
 from commands import error, kerasrl
 
@@ -268,6 +269,24 @@ def test_logged_names_are_the_documented_ones():
     assert names == set(LOGGED)
 
 
+def test_files_that_stand_for_more_than_memory(tmp_path):
+    path = tmp_path / "experiment.yaml"
+    bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
+        for before, name in zip("abcdefghi", "bcdefghij", strict=True)
+    )
+    merged = "a: &a {x: 1}\n" + "".join(
+        f"{name}: &{name} {{<<: [{', '.join([f'*{before}'] * 9)}]}}\n"
+        for before, name in zip("abcdefghi", "bcdefghij", strict=True)
+    )
+    for content in (bomb, merged):
+        path.write_text(content)
+        message = error("train", "-f", path, "--progress", "none")
+        assert "stands for more than 100,000 values" in message
+    path.write_text("a: " + "x" * 2_000_000)
+    assert "more than 1,000,000 characters" in error("train", "-f", path)
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -328,6 +347,26 @@ def test_a_window_needs_a_display(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "platform", "linux")
     message = error("rollout", tmp_path / "checkpoint-1", "--render")
     assert "no display" in message and "--video" in message
+
+
+def test_a_checkpoint_names_no_module_to_import(tmp_path, monkeypatch):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "surprise.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.syspath_prepend(kept)
+    agent = package.A2C({"hidden_units": (2,)}, seed=0)
+    env = gymnasium.make("CartPole-v1")
+    agent.build(env.observation_space, env.action_space)
+    agent.env_name = "surprise:CartPole-v1"
+    path = agent.save(kept / "checkpoint-1")
+    for command in (
+        ("evaluate", path),
+        ("rollout", path),
+        ("train", "--resume", path, "--steps", 10, "--logdir", tmp_path / "run"),
+    ):
+        message = error(*command)
+        assert "a module to import" in message
+        assert "--env surprise:CartPole-v1" in message
 
 
 def test_not_a_checkpoint(tmp_path):
