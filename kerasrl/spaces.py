@@ -284,7 +284,11 @@ def _count_entries(config):
 
 
 def _bound_from_config(bound, shape, dtype):
-    bound = np.array(bound, dtype)
+    given = np.array(bound, np.float64 if dtype.kind == "f" else object)
+    with np.errstate(all="ignore"):
+        bound = np.array(bound, dtype)
+    if not (bound == given).all():
+        raise ValueError(f"Received bounds of a Box that no {dtype} has.")
     return np.full(shape, bound) if bound.ndim == 0 else bound.reshape(shape)
 
 

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from kerasrl import checkpoint
 from kerasrl.callbacks.callback import Callback
 
 
@@ -110,6 +111,9 @@ class PeriodicEvaluation(Callback):
         self._next_steps = 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if self.best_path is not None:
+            # What cannot be saved shall not be found out after hours.
+            checkpoint.check(self.agent, self.best_path)
         self._epochs = 0
         self._next_steps = self.agent.env_steps + (self.every_steps or 0)
 

@@ -11,6 +11,7 @@ _MOST = 2**53
 #: Keys of a state by what it is of.
 _BASE = {"rng", "env_name", "env_steps", "iterations", "statistics"}
 _REPLAY = {"num_envs", "buffer", "buffer_began"}
+_GENERATORS = {"MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"}
 #: Ends of the names of variables that are never negative.
 _NOT_NEGATIVE = ("iteration", "learning_rate", "variance", "count", "velocity")
 
@@ -37,7 +38,7 @@ def check_arrays(path, named, arrays):
                 f"{path}: the array of {name} has dtype {array.dtype}, expected "
                 f"{dtype}."
             )
-        # By meaning, not by dtype: what a new agent holds may be infinite too.
+        # What a new agent holds may be infinite too, such as a mask.
         if not all_finite(array) and all_finite(keras.ops.convert_to_numpy(variable)):
             raise CheckpointError(f"{path}: the array of {name} has NaN or infinity.")
         if name.endswith(_NOT_NEGATIVE) and (array < 0).any():
@@ -51,41 +52,58 @@ def all_finite(array):
     return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
-def check_state(path, agent, state, arrays):
-    """Raises unless a state is one that an agent of the kind could have.
+def check_state(path, state, arrays):
+    """Raises unless the entries of a state are ones that an agent could have.
+
+    Before the agent is made, which takes much longer.
 
     Args:
         path: Of the file, for messages.
-        agent: The `Agent`, just made.
         state: Dict, the content of the file's state.
         arrays: Dict, the arrays of the replay buffer in the file.
 
     Raises:
         CheckpointError: Naming the first entry that does not fit.
     """
-    own = agent.get_state()
-    expected = {*_BASE, *(key for key in ("updates", "reward_scaler") if key in own)}
-    missing = expected - set(state)
-    unknown = (
-        set(state) - set(own) - _REPLAY if "updates" in own else (set(state) - set(own))
-    )
-    is_library = type(agent).get_state.__module__.startswith("kerasrl.")
-    if missing or (unknown and is_library):
-        refuse(path, "the keys", sorted(state), f"{sorted(expected)}")
+    if not set(state) >= _BASE:
+        refuse(path, "the keys", sorted(state), f"{sorted(_BASE)} among them")
     for key in ("env_steps", "iterations", "updates"):
-        if key in expected:
+        if key in state:
             check_count(path, key, state[key])
     for key in ("buffer_began", "steps_due"):
         check_count(path, key, state.get(key, 0))
     name = state["env_name"]
     if not (name is None or isinstance(name, str)):
         refuse(path, "env_name", name, "a text or null")
-    _check_generator(path, agent.rng, state["rng"])
+    _check_generator(path, state["rng"])
     _check_statistics(path, state["statistics"])
-    if "reward_scaler" in expected:
+    if "reward_scaler" in state:
         _check_scaler(path, state["reward_scaler"])
-    if "updates" in own:
-        _check_replay(path, state, arrays)
+    _check_replay(path, state, arrays)
+
+
+def check_keys(path, agent, state):
+    """Raises unless a state has the entries that an agent would have written.
+
+    Args:
+        path: Of the file, for messages.
+        agent: The `Agent`, just made.
+        state: Dict, the content of the file's state.
+
+    Raises:
+        CheckpointError: Entries are missing, or nobody knows them.
+    """
+    own = agent.get_state()
+    kept = {*_BASE, *(key for key in ("updates", "reward_scaler") if key in own)}
+    unknown = set(state) - set(own) - (_REPLAY if "updates" in own else set())
+    if not set(state) >= kept or (
+        # What a class of one's own kept in an earlier version is its own business.
+        unknown and type(agent).get_state.__module__.startswith("kerasrl.")
+    ):
+        refuse(path, "the keys", sorted(state), f"{sorted(kept)}")
+    received, expected = state["rng"]["bit_generator"], own["rng"]["bit_generator"]
+    if received != expected:
+        refuse(path, "rng.bit_generator", received, expected)
 
 
 def refuse(path, name, value, expected):
@@ -101,17 +119,17 @@ def check_count(path, name, value, least=0):
         refuse(path, name, value, f"a whole number from {least} to 2**53")
 
 
-def _check_generator(path, rng, state):
-    generator = type(rng.bit_generator)(0)
-    expected = f"the state of a {type(generator).__name__}"
+def _check_generator(path, state):
     try:
+        known = state["bit_generator"] in _GENERATORS
+        generator = getattr(np.random, state["bit_generator"] if known else "")(0)
         generator.state = state
         # NumPy takes numbers that are too large or negative as far as they go.
         valid = generator.state == state and _same_kinds(generator.state, state)
     except Exception:
         valid = False
     if not valid:
-        refuse(path, "rng", state, expected)
+        refuse(path, "rng", state, "the state of a random generator of NumPy")
 
 
 def _same_kinds(left, right):
@@ -155,7 +173,7 @@ def _check_number(path, name, value):
 
 
 def _check_replay(path, state, arrays):
-    """Before a buffer is made: whether its size is that of its arrays."""
+    """Whether the size of the buffer is that of its arrays, before there is one."""
     if ("buffer" in state) != ("num_envs" in state) or (
         arrays and "buffer" not in state
     ):

@@ -50,7 +50,11 @@ def compare(agent, described):
         return
     parts = {"optimizer": agent.policy.optimizer}
     classes = dict(_classes([agent.policy, *parts.values(), *_values(agent)]))
-    with _unmoved(), keras.saving.custom_object_scope(classes):
+    with (
+        _unmoved(),
+        weights.nameless(),
+        keras.saving.custom_object_scope(classes),
+    ):
         try:
             twin = type(agent).from_config(described["config"])
             optimizer = keras.saving.deserialize_keras_object(described["optimizer"])

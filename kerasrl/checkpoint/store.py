@@ -143,7 +143,8 @@ def load(path, custom_objects=None):
     content = archive.read(path)
     with keras.saving.custom_object_scope(custom_objects or {}):
         try:
-            agent = _restore(path, *content)
+            with weights.nameless():
+                agent = _restore(path, *content)
         except CheckpointError:
             raise
         except Exception as error:
@@ -173,6 +174,10 @@ def _restore(path, config, state, arrays, replay):
         )
     for part in _OBJECTS:
         safety.refuse_unknown(path, config[part])
+    contract.check_state(path, state, replay)
+    if isinstance(config["config"].get("policy"), dict):
+        # The agent compiles it anew, with an optimizer that the file holds apart.
+        config["config"]["policy"].pop("compile_config", None)
     safety.refuse_misfits(path, config)
     agent = agent_class.from_config(config["config"])
     optimizer = keras.saving.deserialize_keras_object(config["optimizer"])
@@ -187,7 +192,7 @@ def _restore(path, config, state, arrays, replay):
     joined = optimizing.joined(agent, [entry["path"] for entry in config["variables"]])
     named = weights.variables(agent, joined)
     contract.check_arrays(path, named, arrays)
-    contract.check_state(path, agent, state, replay)
+    contract.check_keys(path, agent, state)
     for (_, variable), array in zip(named, arrays, strict=True):
         variable.assign(array)
     if joined is not None:

@@ -1,5 +1,9 @@
 """The variables of an agent that a checkpoint holds, in their order."""
 
+import contextlib
+
+import tensorflow as tf
+
 
 def variables(agent, optimizers=None):
     """Returns all variables that a checkpoint holds, pairs of a name and a variable.
@@ -47,3 +51,19 @@ def describe_misfit(received, expected):
         "If a class of your own was changed, or its get_config does not return every "
         "argument of __init__, mend that."
     )
+
+
+@contextlib.contextmanager
+def nameless():
+    """Within it, TensorFlow's variables have one name; those of Keras keep theirs.
+
+    TensorFlow keeps 35 kB for every name that a variable ever had, and Keras counts
+    names on: without this, loading in a loop would take ever more memory.
+    """
+
+    def create(next_creator, **kwargs):
+        with tf.name_scope("checkpoint/"):
+            return next_creator(**{**kwargs, "name": "variable"})
+
+    with tf.variable_creator_scope(create):
+        yield

@@ -1,0 +1,29 @@
+"""Saving and loading in a loop takes no more memory."""
+
+import ctypes
+import gc
+import pathlib
+
+import fuzzing
+
+import kerasrl
+
+
+def resident():
+    """Kilobytes of this process, after what is free was given back."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
+def test_saving_and_loading_in_a_loop(tmp_path):
+    def pairs(count):
+        agent = kerasrl.load(fuzzing.GOLDEN / "ppo_schema1.kerasrl")
+        for _ in range(count):
+            agent = kerasrl.load(agent.save(tmp_path / "agent.kerasrl"))
+
+    pairs(20)  # TensorFlow's pools fill up first.
+    before = resident()
+    pairs(15)
+    assert (resident() - before) / 15 < 100  # kilobytes: 10; 830 before
