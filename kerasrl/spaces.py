@@ -228,7 +228,7 @@ def samples(space: spaces.Space, batch_size: int, generator: Any) -> Any:
         low, high = space.start, space.start + space.nvec - 1
     elif isinstance(space, spaces.MultiBinary):
         low, high = 0, 1
-    elif like.dtype.kind == "f":
+    elif isinstance(space, spaces.Box) and like.dtype.kind == "f":
         low, high = space.low.astype(np.float64), space.high.astype(np.float64)
         below, above = np.abs(low) > 1e4, np.abs(high) > 1e4
         value = generator.standard_normal(like.shape)
@@ -237,10 +237,12 @@ def samples(space: spaces.Space, batch_size: int, generator: Any) -> Any:
         width = np.where(below | above, 1.0, high - low)
         between = np.where(below, 0.0, low) + width * generator.random(like.shape)
         return np.where(below | above, value, between).astype(like.dtype)
-    else:
+    elif isinstance(space, spaces.Box):
         low, high = (np.asarray(b, np.float64) for b in (space.low, space.high))
         near = np.clip(0.0, low, high)
         low, high = np.maximum(low, near - 1e4), np.minimum(high, near + 1e4)
+    else:
+        raise ValueError(f"Received {space}, which no policy can observe.")
     low, high = (np.broadcast_to(b, like.shape).astype(np.int64) for b in (low, high))
     return generator.integers(low, high, endpoint=True).astype(like.dtype)
 

@@ -15,7 +15,7 @@ import numpy as np
 try:
     import fcntl
 except ImportError:  # Not on Windows: what killed saves left stays there.
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 SCHEMA = 1
 CONFIG, STATE = "config.json", "state.json"

@@ -21,7 +21,7 @@ from kerasrl import spaces
 from kerasrl.checkpoint import weights
 
 #: Agents that were compared, with the policy they had then.
-_COMPARED = weakref.WeakKeyDictionary()
+_COMPARED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 #: Arguments that every layer has, and Keras keeps.
 _COMMON = {"activity_regularizer", "autocast", "dtype", "name", "trainable"}
 _LIBRARIES = {"keras", "kerasrl"}
