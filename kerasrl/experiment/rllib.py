@@ -1,6 +1,6 @@
 """RLlib's spellings of hyperparameters."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kerasrl.experiment.refusals import (
@@ -47,15 +47,18 @@ KINDS = {
 }
 
 
-def from_rllib(config: dict[str, Any], arguments: Iterable[str]) -> dict[str, Any]:
+def from_rllib(
+    config: dict[str, Any], arguments: Iterable[str]
+) -> Iterator[tuple[str, str, Any]]:
     """Translate what in RLlib's configuration is more than another name.
 
     Args:
         config: dict of hyperparameters in kerasrl's or RLlib's spelling.
         arguments: names of the constructor's arguments of the agent.
 
-    Returns:
-        dict of hyperparameters.
+    Yields:
+        tuples of a key of `config`, and the name and the value of a hyperparameter that
+        it stands for. Two keys may stand for the same one.
     """
     for key, value in config.items():
         if contains_grid_search(value):
@@ -64,7 +67,6 @@ def from_rllib(config: dict[str, Any], arguments: Iterable[str]) -> dict[str, An
                 "agent."
             )
     config = check_all(config, KINDS)
-    translated: dict[str, Any] = {}
     num_workers = config.get("num_workers") or 0
     # Without any, RLlib's environments are those of the learner.
     num_shares = max(1, num_workers)
@@ -73,33 +75,33 @@ def from_rllib(config: dict[str, Any], arguments: Iterable[str]) -> dict[str, An
     is_off_policy = "buffer_size" in arguments
     for key, value in config.items():
         if key == "num_workers":
-            if value:
-                translated[key] = value
+            yield key, key, num_workers
         elif key == "num_envs_per_worker":
-            translated[key] = value * num_shares
+            yield key, key, value * num_shares
         elif key == "framework":
             if value not in ("tf", "tf2", "tfe"):
                 refuse(f"framework must be tf, tf2 or tfe. Received: {value!r}")
         elif key == "use_gae":
             # Without it RLlib's advantages are discounted returns minus values.
             if not value:
-                translated["gae_lambda"] = 1.0
+                yield key, "gae_lambda", 1.0
         elif key == "observation_filter":
             filters = {"NoFilter": False, "MeanStdFilter": True}
             if value not in filters:
                 refuse(unknown("observation_filter", value, filters))
-            translated["policy.normalize_observations"] = filters[value]
+            yield key, "policy.normalize_observations", filters[value]
         elif key == "train_batch_size" and is_off_policy:
-            translated["batch_size"] = value
+            yield key, "batch_size", value
         elif key == "rollout_fragment_length" and is_off_policy:
             # RLlib updates once after each fragment of each environment.
-            translated["train_every"] = value * num_envs
+            yield key, "train_every", value * num_envs
         elif key == "replay_buffer_config":
-            translated.update(replay_arguments(value or {}))
+            for name, argument in (value or {}).items():
+                yield key, *replay_argument(name, argument)
         elif key == "prioritized_replay_alpha":
-            translated["replay"] = {"priority_exponent": value}
+            yield key, "replay", {"priority_exponent": value}
         elif key == "exploration_config":
-            translated["exploration"] = epsilon_schedule(value or {})
+            yield key, "exploration", epsilon_schedule(value or {})
         elif key == "train_batch_size":
             if "rollout_fragment_length" in config or "rollout_length" in config:
                 refuse(
@@ -111,39 +113,34 @@ def from_rllib(config: dict[str, Any], arguments: Iterable[str]) -> dict[str, An
                     f"train_batch_size={value} is not a multiple of "
                     f"num_envs={num_envs}."
                 )
-            translated["rollout_length"] = value // num_envs
+            yield key, "rollout_length", value // num_envs
         elif key == "model":
             for name, argument in (value or {}).items():
-                translated.update(model_argument(name, argument))
+                yield key, *model_argument(name, argument)
         else:
-            translated[key] = value
-    return translated
+            yield key, key, value
 
 
-def replay_arguments(config: dict[str, Any]) -> dict[str, Any]:
-    """RLlib's `replay_buffer_config` as arguments of the agent."""
+def replay_argument(name: str, value: Any) -> tuple[str, Any]:
+    """One entry of RLlib's `replay_buffer_config` as an argument of the agent."""
     names = {
         "capacity": "buffer_size",
         "learning_starts": "learning_starts",
         "prioritized_replay_beta": "importance_exponent",
     }
-    translated: dict[str, Any] = {}
-    for name, value in config.items():
-        if name == "type":
-            kind = check("replay_buffer_config.type", value, TEXT)
-            translated["prioritized"] = "Prioritized" in kind
-        elif name == "prioritized_replay_alpha":
-            value = check(f"replay_buffer_config.{name}", value, KINDS[name])
-            translated["replay"] = {"priority_exponent": value}
-        elif name in names:
-            translated[names[name]] = value
-        else:
-            known = (*names, "type", "prioritized_replay_alpha")
-            refuse(unknown("entry of replay_buffer_config", name, known))
-    return translated
+    if name == "type":
+        kind = check("replay_buffer_config.type", value, TEXT)
+        return "prioritized", "Prioritized" in kind
+    if name == "prioritized_replay_alpha":
+        value = check(f"replay_buffer_config.{name}", value, KINDS[name])
+        return "replay", {"priority_exponent": value}
+    if name not in names:
+        known = (*names, "type", "prioritized_replay_alpha")
+        refuse(unknown("entry of replay_buffer_config", name, known))
+    return names[name], value
 
 
-def model_argument(name: str, value: Any) -> dict[str, Any]:
+def model_argument(name: str, value: Any) -> tuple[str, Any]:
     """One entry of RLlib's `model` as an argument of the policy."""
     if name not in RLLIB_MODEL:
         refuse(unknown("entry of model", name, RLLIB_MODEL))
@@ -163,7 +160,7 @@ def model_argument(name: str, value: Any) -> dict[str, Any]:
                 kernel = kernel[0]
             filters.append((channels, kernel, stride))
         value = filters
-    return {f"policy.{RLLIB_MODEL[name]}": value}
+    return f"policy.{RLLIB_MODEL[name]}", value
 
 
 def contains_grid_search(value: Any) -> bool:

@@ -1,6 +1,7 @@
 """Hyperparameters sorted by who takes them."""
 
 import inspect
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kerasrl.experiment.refusals import (
@@ -24,6 +25,10 @@ FIT = (
     "worker_mode",
     "env_timeout",
 )
+#: Settings with arguments of their own, `<name>.<argument>`.
+PARTS = ("policy", "optimizer")
+#: Arguments of them that are settings, too.
+OWN_NAMES = {"optimizer.learning_rate": "learning_rate"}
 
 
 class Settings:
@@ -51,7 +56,8 @@ def split_config(config: dict[str, Any], agent_class: Any) -> Settings:
     Args:
         config: dict of hyperparameters in kerasrl's or RLlib's spelling.
             `policy.<name>` and `optimizer.<name>` reach the policy's and the
-            optimizer's arguments.
+            optimizer's arguments, and go before those in a dict `policy` or
+            `optimizer`.
         agent_class: the agent's class, or what a `kerasrl.cli.catalog.Class` says of
             it; the constructor's arguments say what is valid.
 
@@ -65,10 +71,12 @@ def split_config(config: dict[str, Any], agent_class: Any) -> Settings:
     known = {*arguments, *FIT, "learning_rate", "optimizer"}
     settings = Settings()
     given: dict[str, str] = {}
-    for key, value in from_rllib(config, arguments).items():
-        name = RLLIB_CONFIG.get(key, key)
-        if name not in known and name.partition(".")[0] in ("policy", "optimizer"):
-            part, _, argument = name.partition(".")
+    for key, name, value in entries(config, arguments):
+        if name in given:
+            refuse(f"{given[name]!r} and {key!r} are the same setting. Give one.")
+        given[name] = key
+        part, dot, argument = name.partition(".")
+        if dot and part in PARTS:
             getattr(settings, part)[argument] = value
             continue
         if name not in known:
@@ -80,27 +88,43 @@ def split_config(config: dict[str, Any], agent_class: Any) -> Settings:
                 f"{agent_class.__name__} has no setting {key!r}. "
                 f"{nearest(key, known | aliases | parts)}"
             )
-        if name in given:
-            refuse(f"{given[name]!r} and {key!r} are the same setting. Give one.")
-        given[name] = key
         if name in FIT:
             settings.fit[name] = value
         elif name == "learning_rate":
             settings.optimizer["learning_rate"] = value
-        elif name == "optimizer" and isinstance(value, dict):
-            settings.optimizer.update(value)
         elif name == "optimizer":
             settings.optimizer_name = check(key, value, TEXT)
-        elif name == "policy" and isinstance(value, dict):
-            settings.policy.update(value)
         elif isinstance(value, dict) and "class_name" in value:
             settings.agent[name] = read_schedule(key, value)
         else:
             settings.agent[name] = value
     if settings.policy:
         check_policy(settings.policy, agent_class.default_policy)
+        if settings.agent.get("policy") is not None:
+            argument = f"policy.{next(iter(settings.policy))}"
+            refuse(f"{given['policy']!r} is another policy than {argument!r} is for.")
         settings.agent["policy"] = settings.policy
     return settings
+
+
+def entries(
+    config: dict[str, Any], arguments: Iterable[str]
+) -> Iterator[tuple[str, str, Any]]:
+    """A configuration in kerasrl's names, the arguments of `PARTS` one by one.
+
+    Yields:
+        tuples of a key of `config`, and the name and the value of what it sets.
+    """
+    for key, name, value in from_rllib(config, arguments):
+        name = RLLIB_CONFIG.get(name, name)
+        if name not in PARTS or not isinstance(value, dict):
+            yield key, OWN_NAMES.get(name, name), value
+            continue
+        for argument, item in value.items():
+            argument = f"{name}.{argument}"
+            # Named alone, it goes before that of the mapping, which a file may hold.
+            if argument not in config:
+                yield key, OWN_NAMES.get(argument, argument), item
 
 
 def check_policy(policy: dict[str, Any], policy_class: Any) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from commands import SMALL, error, kerasrl
@@ -104,7 +105,7 @@ def test_rllib_spellings():
         PPO,
     )
     assert settings.optimizer == {"learning_rate": 1e-3}
-    assert settings.fit == {"num_envs": 4}
+    assert settings.fit == {"num_envs": 4, "num_workers": 0}
     assert settings.agent == {
         "gae_lambda": 0.9,
         "num_epochs": 3,
@@ -128,6 +129,52 @@ def test_rllib_spellings():
 def test_without_gae():
     assert experiment.split_config({"use_gae": False}, A2C).agent == {"gae_lambda": 1.0}
     assert experiment.split_config({"use_gae": True}, PPO).agent == {}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "config"),
+    [
+        (DQN, {"batch_size": 32, "train_batch_size": 64}),
+        (DQN, {"rollout_fragment_length": 2, "train_every": 4}),
+        (DQN, {"exploration": 0.1, "exploration_config": {"final_epsilon": 0.02}}),
+        (DQN, {"prioritized_replay_alpha": 0.5, "replay": {"frame_stack": 4}}),
+        (DQN, {"replay_buffer_config": {"capacity": 100}, "buffer_size": 200}),
+        (PPO, {"gae_lambda": 0.9, "use_gae": False}),
+        (PPO, {"lambda": 0.9, "use_gae": False}),
+        (PPO, {"num_envs": 4, "num_envs_per_worker": 2}),
+        (PPO, {"learning_rate": 0.1, "optimizer.learning_rate": 0.2}),
+        (PPO, {"optimizer": {"learning_rate": 0.1}, "lr": 0.2}),
+        (PPO, {"policy.hidden_units": [8], "model": {"fcnet_hiddens": [4]}}),
+        (
+            PPO,
+            {
+                "observation_filter": "NoFilter",
+                "policy.normalize_observations": True,
+            },
+        ),
+    ],
+)
+def test_a_setting_in_two_spellings_is_given_twice(algorithm, config):
+    first, second = config
+    with pytest.raises(click.UsageError) as caught:
+        experiment.split_config(config, algorithm)
+    message = f"{first!r} and {second!r} are the same setting"
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["policy.hidden_units", "optimizer.learning_rate"])
+def test_an_argument_named_alone_goes_before_that_of_a_mapping(name):
+    part, _, argument = name.partition(".")
+    other = {"policy": "cell", "optimizer": "epsilon"}[part]
+    config = {part: {argument: 1, other: 3}, name: 2}
+    for ordered in (config, dict(reversed(config.items()))):
+        found = getattr(experiment.split_config(ordered, PPO), part)
+        assert found == {**config[part], argument: 2}
+
+
+def test_a_policy_of_ones_own_takes_no_arguments():
+    with pytest.raises(click.UsageError, match=r"'policy\.hidden_units'"):
+        experiment.split_config({"policy": "mine", "policy.hidden_units": [4]}, PPO)
 
 
 def test_square_convolutions():
