@@ -69,6 +69,11 @@ def refuse_unknown(path, config, classes=True):
             known = False
         elif kind in _FOREIGN:
             known = False
+        elif classes and not isinstance(config.get("config"), (dict, str)):
+            raise CheckpointError(
+                f"{path} is damaged: it has no config for {kind}, whose defaults would "
+                "take the place of what was saved."
+            )
         elif kind.startswith("__"):
             known = kind in _PLAIN_KINDS
         elif not classes or keras.saving.get_registered_object(name) is not None:

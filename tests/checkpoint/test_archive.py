@@ -154,6 +154,10 @@ def test_headers_larger_than_their_member(tmp_path):
         ("state.json", edit_json(lambda s: s.pop("reward_scaler"))),
         ("state.json", edit_json(lambda s: s.update(updates=3))),
         ("state.json", lambda content: b"[" * 10**6 + b"]" * 10**6),
+        (
+            "config.json",
+            edit_json(lambda c: c["config"]["policy"]["config"]["dtype"].pop("config")),
+        ),
         ("config.json", edit_json(lambda c: c.update(agent=["x"]))),
     ],
 )
