@@ -24,6 +24,13 @@ from kerasrl.checkpoint import weights
 _COMPARED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 #: Arguments that every layer has, and Keras keeps.
 _COMMON = {"activity_regularizer", "autocast", "dtype", "name", "trainable"}
+#: Entries of configurations that Keras makes up as it goes: names, which it counts, the
+#: size of the batch that a layer was built with, and how layers were called then. How
+#: they are connected shows in what they compute.
+_MADE_UP = {
+    *("name", "input_layers", "output_layers", "inbound_nodes"),
+    *("batch_shape", "build_config", "build_input_shape"),
+}
 _LIBRARIES = {"keras", "kerasrl"}
 _PLAIN = (bool, int, float, str, bytes, type(None))
 _ROWS = 4
@@ -178,7 +185,10 @@ def _bookkeeping():
     layer, optimizer = keras.layers.Identity(), keras.optimizers.SGD()
     layer.build((1, 1))
     optimizer.build([])
-    return {"built", *vars(layer), *vars(keras.Model()), *vars(optimizer)}
+    model = keras.Sequential([keras.Input((1,)), layer])
+    functional = keras.Model(model.inputs, model.outputs)
+    known = (layer, optimizer, keras.Model(), model, functional)
+    return {"built"}.union(*map(vars, known))
 
 
 def _kept(live, config):
@@ -280,24 +290,23 @@ def _equal(left, right):
 
 
 def _config(live):
-    """What an object says of itself, as plain data without names.
-
-    Keras makes up names, and counts them.
-    """
+    """What an object says of itself, as plain data without what Keras makes up."""
     try:
         config = keras.saving.serialize_keras_object(live.get_config())
     except Exception:
         return {}  # A part of a class of Keras that is never saved by itself.
-    return _without_names(config) if isinstance(config, dict) else {}
+    return _without_made_up(config) if isinstance(config, dict) else {}
 
 
-def _without_names(config):
+def _without_made_up(config):
     if isinstance(config, dict):
         return {
-            key: _without_names(value) for key, value in config.items() if key != "name"
+            key: _without_made_up(value)
+            for key, value in config.items()
+            if key not in _MADE_UP
         }
     if isinstance(config, (list, tuple)):
-        return [_without_names(value) for value in config]
+        return [_without_made_up(value) for value in config]
     return config
 
 

@@ -289,3 +289,40 @@ def test_comparing_moves_nothing():
     assert draws == others and last == other
     for left, right in zip(variables, moved, strict=True):
         np.testing.assert_array_equal(left, right)
+
+
+@register
+class ModelInside(keras.layers.Layer):
+    """Makes a functional model and a sequential one, which Keras gives names."""
+
+    def __init__(self, units=4, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.first = keras.Sequential(
+            [keras.layers.Dense(units), keras.layers.Dropout(0.5)]
+        )
+
+    def build(self, input_shape):
+        inputs = keras.Input((self.units,))
+        self.second = keras.Model(inputs, keras.layers.Dense(self.units)(inputs))
+
+    def call(self, inputs, training=False):
+        return self.second(self.first(inputs, training=training))
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+@pytest.mark.parametrize("agent_class", [kerasrl.A2C, kerasrl.DQN])
+def test_models_inside_of_layers_are_not_refused(tmp_path, agent_class):
+    """However they were called first, and whatever Keras has named them."""
+    trunk = in_sequence(ModelInside())
+    trunk(np.zeros((5, 4), "float32"), training=True)
+    agent = agent_class(trunk)
+    agent.build(*SPACES)
+    loaded = kerasrl.load(agent.save(tmp_path / "agent.kerasrl"))
+    inside = [a.policy.trunk.layers[1] for a in (agent, loaded)]
+    assert len({id(layer) for layer in inside}) == 2
+    inputs = {"observations": np.ones((2, 4), "float32")}
+    for a, b in zip(*(x.policy(inputs).values() for x in (agent, loaded)), strict=True):
+        np.testing.assert_array_equal(a, b)
