@@ -223,9 +223,12 @@ def samples(space: spaces.Space, batch_size: int, generator: Any) -> Any:
         return tuple(samples(value, batch_size, generator) for value in space)
     like = zeros(space, batch_size)
     if isinstance(space, spaces.Discrete):
-        low, high = space.start, space.start + space.n - 1
+        low = int(space.start)
+        high = low + int(space.n) - 1
     elif isinstance(space, spaces.MultiDiscrete):
-        low, high = space.start, space.start + space.nvec - 1
+        # Not in the space's dtype, which one choice more may not fit.
+        low = space.start.astype(np.int64)
+        high = low + space.nvec.astype(np.int64) - 1
     elif isinstance(space, spaces.MultiBinary):
         low, high = 0, 1
     elif isinstance(space, spaces.Box) and like.dtype.kind == "f":

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from kerasrl.spaces import space_from_config, space_to_config
+from kerasrl.spaces import samples, space_from_config, space_to_config
 
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 SHAPES = npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
@@ -140,3 +140,12 @@ def test_descriptions_written_before_dtypes_were():
 def test_descriptions_of_what_nobody_observes(config):
     with pytest.raises(ValueError, match="Received"):
         space_from_config(config)
+
+
+def test_samples_of_the_last_choices_that_a_dtype_holds():
+    generator = np.random.default_rng(0)
+    for space in (
+        spaces.Discrete(28, start=100, dtype=np.int8),
+        spaces.MultiDiscrete([28, 3], start=[100, 0], dtype=np.int8),
+    ):
+        assert all(map(space.contains, samples(space, 50, generator)))

@@ -1,5 +1,6 @@
 """`kerasrl evaluate` and `kerasrl rollout`."""
 
+import copy
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -185,12 +186,16 @@ def make_recorder(env: Any, episodes: int, keep_steps: bool) -> Any:
             self.observation: Any = None
 
         def reset(self, **kwargs: Any) -> Any:
-            self.observation, info = self.env.reset(**kwargs)
+            observation, info = self.env.reset(**kwargs)
+            self.observation = copy.deepcopy(observation)
             self.episode += 1
             self.total, self.length = 0.0, 0
-            return self.observation, info
+            return observation, info
 
         def step(self, action: Any) -> Any:
+            # Copied, like observations: environments may write into what they get
+            # and into what they gave.
+            taken = copy.deepcopy(action)
             observation, reward, terminated, truncated, info = self.env.step(action)
             self.total += float(reward)
             self.length += 1
@@ -200,7 +205,7 @@ def make_recorder(env: Any, episodes: int, keep_steps: bool) -> Any:
                 self.steps.append(
                     {
                         "observations": self.observation,
-                        "actions": action,
+                        "actions": taken,
                         "rewards": float(reward),
                         "terminated": bool(terminated),
                         "truncated": bool(truncated),
@@ -212,7 +217,7 @@ def make_recorder(env: Any, episodes: int, keep_steps: bool) -> Any:
                     f"Episode {self.episode + 1}: return {self.total:.1f}, "
                     f"length {self.length}"
                 )
-            self.observation = observation
+            self.observation = copy.deepcopy(observation)
             return observation, reward, terminated, truncated, info
 
     return Recorder()

@@ -222,8 +222,10 @@ class SerialEnvironments(Environments):
         if self._looks_at_ends or type(info) is not dict:
             self._look_at_end(index, final, result)
         ends.final_observations[index] = final
-        observation, reset_info = self._reset(index, env)
-        return observation, {**info, "reset_info": reset_info}
+        # Like the observation: environments may write into theirs at the reset.
+        info = {**info}
+        observation, info["reset_info"] = self._reset(index, env)
+        return observation, info
 
     def _look_at_end(self, index, final, result):
         self._check(protocol.check_step, result, index)

@@ -1,5 +1,7 @@
 """Acting in environments and recording what happened."""
 
+import copy
+
 import numpy as np
 import optree
 
@@ -197,7 +199,7 @@ class Collector:
                 "previous_rewards": previous_rewards,
             }
             if self.info_keys:
-                infos.append(step.infos)
+                infos.append(_copy_infos(self.info_keys, step.infos))
             if tracker is not None:
                 tracker.step(time, step, taken)
         episode_starts = np.empty(shape, bool)
@@ -426,6 +428,14 @@ def _shapes(tree):
 
 def _describe(tree):
     return optree.tree_map(lambda leaf: list(np.shape(leaf)), tree)
+
+
+def _copy_infos(names, infos):
+    """What infos say now: environments may go on to write into theirs."""
+    return [
+        {name: copy.deepcopy(info[name]) for name in names if name in info}
+        for info in infos
+    ]
 
 
 def info_arrays(names, infos):

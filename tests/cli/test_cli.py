@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import click
+import gymnasium
 import numpy as np
 import pytest
 from commands import SMALL, error, kerasrl
@@ -16,6 +17,7 @@ from kerasrl import agents, experiment
 from kerasrl.agents import A2C, DQN, PG, PPO
 from kerasrl.callbacks import run_logger
 from kerasrl.cli import catalog
+from kerasrl.cli.checkpoints import make_recorder, write_steps
 from kerasrl.cli.common import WholeNumber
 from kerasrl.rollouts.workers import WorkerEnvironments
 
@@ -473,6 +475,31 @@ def test_a_refused_film_leaves_nothing(trained, tmp_path):
     )
     assert not films.exists()
     assert "must be a file" in error("rollout", checkpoint, "--out", tmp_path)
+
+
+def test_steps_of_environments_that_reuse_arrays(tmp_path):
+    class Reusing(gymnasium.Env):
+        observation_space = gymnasium.spaces.Dict(x=gymnasium.spaces.Box(0, 9, (1,)))
+        action_space = gymnasium.spaces.Box(-1, 1, (1,))
+        observation = {"x": np.zeros(1, np.float32)}
+
+        def reset(self, *, seed=None, options=None):
+            self.observation["x"][:] = 0
+            return self.observation, {}
+
+        def step(self, action):
+            self.observation["x"] += 1
+            action[:] = 9
+            return self.observation, 0.0, False, False, {}
+
+    recorder = make_recorder(Reusing(), episodes=1, keep_steps=True)
+    recorder.reset()
+    for time in range(3):
+        recorder.step(np.full(1, time))
+    write_steps(tmp_path / "steps.npz", recorder.steps)
+    with np.load(tmp_path / "steps.npz") as steps:
+        assert steps["observations/x"].tolist() == [[0], [1], [2]]
+        assert steps["actions"].tolist() == [[0], [1], [2]]
 
 
 def test_rollout_films(trained, tmp_path):

@@ -230,3 +230,33 @@ def test_flags_are_read_only():
     for flags in (step.terminated, step.truncated, step.valid):
         with pytest.raises(ValueError, match="read-only"):
             flags[0] = True
+
+
+class WritesIntoItsInfo(gymnasium.Env):
+    """Hands out the same dict at every call; an episode has three steps."""
+
+    observation_space = spaces.Box(-1, 1, (1,))
+    action_space = spaces.Discrete(2)
+
+    def __init__(self):
+        self.info = {}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.info.update(step=0, success=False)
+        return np.zeros(1, np.float32), self.info
+
+    def step(self, action):
+        step = self.info["step"] + 1
+        self.info.update(step=step, success=step == 3)
+        return np.zeros(1, np.float32), 1.0, step == 3, False, self.info
+
+
+def test_infos_of_ends_are_those_before_the_reset():
+    envs = SerialEnvironments([WritesIntoItsInfo()])
+    envs.reset([0])
+    for _ in range(2):
+        envs.step(np.zeros(1, int))
+    (info,) = envs.step(np.zeros(1, int)).infos
+    assert info["success"] and info["step"] == 3
+    assert info["reset_info"] == {"step": 0, "success": False}

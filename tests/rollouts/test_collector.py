@@ -511,6 +511,29 @@ def test_info_keys():
     assert np.isnan(infos["never"]).all()
 
 
+def test_infos_are_those_of_their_step():
+    class Rewriting(testing.CountingEnv):
+        info = {"inside": np.zeros(2)}
+
+        def step(self, action):
+            *rest, _ = super().step(action)
+            self.info["step"] = self._step
+            self.info["inside"][:] = self._step
+            return (*rest, self.info)
+
+    collector = Collector(
+        make_envs(lambda: Rewriting(3), num_envs=1),
+        RecurrentActor(),
+        4,
+        generators(1),
+        info_keys=("step", "inside"),
+    )
+    collector.reset()
+    infos = collector.collect().infos
+    assert infos["step"][:, 0].tolist() == [1, 2, 3, 1]
+    assert infos["inside"][:, 0, 1].tolist() == [1, 2, 3, 1]
+
+
 @pytest.mark.parametrize("where", ["reward", "observation", "final"])
 def test_nan_is_refused_with_its_place(where):
     class Broken(testing.CountingEnv):

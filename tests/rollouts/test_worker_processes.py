@@ -532,6 +532,22 @@ def test_closing_ends_the_processes():
     assert all(wait_for_end(pid) for pid in pids)
 
 
+def test_workers_outlive_the_thread_that_made_them():
+    made = []
+    thread = threading.Thread(
+        target=lambda: made.append(make_environments(Walk, 1, num_workers=1))
+    )
+    thread.start()
+    thread.join()
+    with made[0] as envs:
+        envs.reset([0])
+        (pid,) = envs.pool.pids
+        time.sleep(0.2)
+        os.kill(pid, 0)
+        assert envs.step(np.zeros(1, int)).valid.all()
+        assert envs.pool.pids == [pid]
+
+
 # Stacks and shared arrays --------------------------------------------------------
 
 

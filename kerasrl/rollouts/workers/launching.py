@@ -1,5 +1,6 @@
 """Starting one worker process, and what it is told and answers at first."""
 
+import concurrent.futures
 import contextlib
 import os
 import pickle
@@ -56,26 +57,25 @@ class WorkerProcess:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         self.channel = Channel(ours, pipes[1][0], pipes[0][1])
         self._announcing = pipes[1][1]
+        started = concurrent.futures.Future()
+        self._watcher = threading.Thread(
+            target=self._watch,
+            args=(given, environment, started),
+            name="kerasrl-watcher",
+            daemon=True,
+        )
         try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", _MODULE, *map(str, given)],
-                pass_fds=given,
-                stdin=subprocess.DEVNULL,
-                env=environment,
-                # Ctrl-C is for the learner, which then closes its workers; and they
-                # can be ended together with what they started.
-                start_new_session=True,
-            )
+            self._watcher.start()
+            started.result()
         except BaseException:
-            self._close()
+            if self._watcher.is_alive() and started.exception() is None:
+                self.end()  # Interrupted while it started.
+            else:
+                self._close()
             raise
         finally:
             theirs.close()
             os.close(pipes[0][0])
-        self._watcher = threading.Thread(
-            target=self._watch, name="kerasrl-watcher", daemon=True
-        )
-        self._watcher.start()
 
     def end(self, grace=0.0):
         """Makes sure that the process, and all that it started, has ended.
@@ -95,12 +95,28 @@ class WorkerProcess:
             self.last_words = os.pread(self._crash, size, 0).decode(errors="replace")
             self._close()
 
-    def _watch(self):
-        """Says when the process has ended, which its pipes do not tell.
+    def _watch(self, given, environment, started):
+        """Starts the process, and says when it has ended, which its pipes do not tell.
 
         Processes that an environment forked hold them too. The end is announced through
-        the pipe that is being read anyway, so nothing more has to be watched.
+        the pipe that is being read anyway, so nothing more has to be watched. It is
+        started here because the kernel ends it with the thread that did: a thread of
+        the user's may be over long before.
         """
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", _MODULE, *map(str, given)],
+                pass_fds=given,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                # Ctrl-C is for the learner, which then closes its workers; and they
+                # can be ended together with what they started.
+                start_new_session=True,
+            )
+        except BaseException as error:
+            started.set_exception(error)
+            return
+        started.set_result(None)
         if hasattr(os, "waitid"):
             # The process is not forgotten by that: until then its id is no one else's.
             with contextlib.suppress(ChildProcessError):
