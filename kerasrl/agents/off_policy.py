@@ -134,6 +134,7 @@ class OffPolicyAgent(Agent):
         self.replay = replay
         self.overlap = overlap
         self._executor = None
+        self.warned_of_rewards = False
         self._learns = False
         self._buffer_began = 0
         self.updates = 0
@@ -299,6 +300,7 @@ class OffPolicyAgent(Agent):
             reading.refuse_extras(self, rollout.extras)
         if self.reward_scaler is not None:
             self.reward_scaler(rollout)
+        reading.warn_of_rewards(self, rollout.rewards)
         self.buffer.add(rollout)
         if self._normalize is None:
             self._normalize = updates.normalizer(self)

@@ -1,6 +1,13 @@
-"""What policies read and return that a replay buffer does not keep."""
+"""What policies read and return, and environments give, that is not learnt from."""
+
+import warnings
 
 import tensorflow as tf
+
+from kerasrl.losses import IMPOSSIBLE
+
+# Steps that a return sums over at most, to guess how large it may be.
+_LONGEST = 1000
 
 
 def previous_inputs_read(policy):
@@ -56,6 +63,28 @@ def refuse_extras(agent, extras):
         '"actions" and "state". Replay buffers do not keep more, so a loss could not '
         "see it: leave it out, or compute it again in the loss."
     )
+
+
+def warn_of_rewards(agent, rewards):
+    """Warns once of rewards whose sum would count as the mark of impossible actions.
+
+    Args:
+        agent: An `OffPolicyAgent`.
+        rewards: Float `[T, B]`.
+    """
+    scales = agent.reward_scaler is not None or getattr(agent, "rescaling", None)
+    if agent.warned_of_rewards or scales:
+        return
+    least, steps = rewards.min(), min(1 / (1 - agent.gamma + 1e-9), _LONGEST)
+    if least * steps <= IMPOSSIBLE:
+        agent.warned_of_rewards = True
+        warnings.warn(
+            f"Received a reward of {least:.3g}. With gamma={agent.gamma}, returns may "
+            f"be below {IMPOSSIBLE:.0e}: values so low stand for actions that cannot "
+            "be taken, and nothing is learnt from them. Divide rewards in a wrapper "
+            "(gymnasium.wrappers.TransformReward), or pass normalize_rewards=True.",
+            stacklevel=2,
+        )
 
 
 def _ancestors(tensors):

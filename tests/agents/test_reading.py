@@ -1,5 +1,6 @@
 """What replay of single steps does not keep is refused before it is missed."""
 
+import gymnasium
 import keras
 import pytest
 
@@ -56,3 +57,27 @@ class Telling(kerasrl.DQN):
 def test_outputs_of_acting_that_no_loss_could_see_are_refused():
     with pytest.raises(ValueError, match="Telling.act returned first"):
         Telling({"hidden_units": (4,)}).fit("CartPole-v1", 32, num_envs=2, verbose=0)
+
+
+def test_rewards_that_would_count_as_impossible_actions(tmp_path):
+    def make(scale):
+        env = gymnasium.make("CartPole-v1")
+        return gymnasium.wrappers.TransformReward(env, lambda reward: scale * reward)
+
+    def fit(scale, agent_class=kerasrl.DQN, steps=64, **arguments):
+        agent = agent_class(
+            {"hidden_units": (4,)}, learning_starts=1000, seed=0, **arguments
+        )
+        agent.fit(lambda: make(scale), steps, num_envs=2, verbose=0)
+        return agent
+
+    with pytest.warns(UserWarning, match="reward of -6e.06. .*gamma=0.99") as caught:
+        agent = fit(-6e6)
+    # With others, of libraries.
+    assert sum("a reward of" in str(each.message) for each in caught) == 1
+    agent.save(tmp_path / "agent.kerasrl")
+    for harmless in (-4e6, 6e6):
+        fit(harmless, steps=8)
+    fit(-6e6, steps=8, gamma=0.9)
+    fit(-6e6, steps=8, normalize_rewards=True)
+    fit(-1e4, steps=8, gamma=1.0)
