@@ -13,6 +13,8 @@ from kerasrl.models.normalization import RunningNormalization
 
 # Floats count exactly up to here; integers with wider bounds have none to speak of.
 _WIDEST = 2**24
+#: Raised where observations become other numbers than they did; kept with policies.
+ENCODING = 1
 
 
 class Encoder(keras.layers.Layer):
@@ -192,3 +194,31 @@ def _scale(leaf):
         float(x.flat[0]) if x.size and (x == x.flat[0]).all() else x.astype(np.float32)
         for x in (shift, scale)
     )
+
+
+def warn_of_first_encoding(space):
+    """Warns if a policy saved without `ENCODING` was trained on other numbers.
+
+    Of integers, only images and `uint8` of two axes and more were divided, by 255;
+    channels came first only where they were less than a quarter of the other axes.
+    """
+    for leaf in spaces.leaves(space):
+        shape, divisor = leaf.shape, 1
+        is_single_image = leaf is space and is_image(leaf)
+        if leaf.dtype == np.uint8 and len(shape) >= 2:
+            divisor = 255
+        elif is_single_image and leaf.dtype.kind in "iu":
+            divisor = 255
+        shift, scale = _scale(leaf) or (0, 1)
+        differs = np.any(shift != 0) or np.any(scale != divisor)
+        if is_single_image:
+            differs |= has_channels_first(shape) != (4 * shape[0] < min(shape[1:]))
+        if differs:
+            warnings.warn(
+                "The policy was saved by an earlier version, which gave networks other "
+                f"numbers for observations of {leaf}: integers are divided by the "
+                "bounds of their space now, and channels recognized in more shapes. "
+                "It does not act as it did: train it on, or anew.",
+                stacklevel=2,
+            )
+            return

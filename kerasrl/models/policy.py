@@ -9,7 +9,7 @@ from keras import ops
 
 from kerasrl import spaces, spellings
 from kerasrl.distributions import distribution_for
-from kerasrl.models import torso
+from kerasrl.models import encoder, torso
 from kerasrl.models.scan import scan_states
 
 #: What every `keras.Model` takes.
@@ -324,6 +324,7 @@ class Policy(keras.Model):
         return {
             "observation_space": spaces.space_to_config(self.observation_space),
             "action_space": spaces.space_to_config(self.action_space),
+            "encoding": encoder.ENCODING,
         }
 
     def build_from_config(self, config):
@@ -331,6 +332,10 @@ class Policy(keras.Model):
             spaces.space_from_config(config["observation_space"]),
             spaces.space_from_config(config["action_space"]),
         )
+        if "encoding" not in config and any(
+            type(layer) is encoder.Encoder for layer in self.layers
+        ):
+            encoder.warn_of_first_encoding(self.observation_space)
 
 
 _SCALAR = spaces.spaces.Box(-float("inf"), float("inf"), ())

@@ -213,3 +213,49 @@ def test_trunks_of_an_initializer_of_keras_differ_and_follow_the_seed():
     assert not np.array_equal(policy, value)
     np.testing.assert_array_equal([policy, value], again)
     assert not np.array_equal(policy, weights(4)[0])
+
+
+BYTES = spaces.Box(0, 255, (2,), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("space", "differs"),
+    [
+        (BYTES, True),
+        (spaces.Dict(a=spaces.Box(0, 2, (3, 3), np.int8), b=spaces.Discrete(2)), True),
+        (spaces.Box(0, 1, (3, 8, 8)), True),
+        (spaces.Box(0, 100, (8, 8, 2), np.uint8), True),
+        (spaces.Box(-(2**30), 2**30, (8, 8, 2), np.int32), True),
+        (spaces.Box(0, 255, (8, 8, 2), np.uint8), False),
+        (spaces.Box(0, 255, (1, 8, 6), np.uint8), False),
+        (spaces.Box(0, 255, (4, 4), np.uint8), False),
+        (spaces.Box(0, 1, (2,), np.int8), False),
+        (spaces.Box(-5, 5, (2,)), False),
+        (spaces.Discrete(3, start=1), False),
+    ],
+)
+def test_policies_saved_with_another_encoding_say_so(space, differs):
+    def rebuild(*kept, **arguments):
+        policy = ActorCritic(hidden_units=(2,), **arguments)
+        policy.build_from_config({key: config[key] for key in kept})
+
+    is_image = len(space.shape or ()) == 3
+    filters = {"filters": [(2, 3, 2)]} if is_image else {}
+    policy = ActorCritic(hidden_units=(2,), **filters)
+    policy.build_for(space, spaces.Discrete(2))
+    config = policy.get_build_config()
+    rebuild(*config, **filters)
+    before = ("observation_space", "action_space")
+    if differs:
+        with pytest.warns(UserWarning, match="earlier version.*train it on"):
+            rebuild(*before, **filters)
+    else:
+        rebuild(*before, **filters)
+
+
+def test_models_that_get_observations_as_they_are_need_no_encoding():
+    trunk = keras.Sequential([keras.layers.Dense(2)])
+    policy = ActorCritic(trunk=trunk)
+    described = map(kerasrl.spaces.space_to_config, (BYTES, spaces.Discrete(2)))
+    names = ("observation_space", "action_space")
+    policy.build_from_config(dict(zip(names, described, strict=True)))
