@@ -82,7 +82,8 @@ class RMSprop(keras.optimizers.RMSprop):
         if self.centered:
             average = self._average_gradients[index]
             self.assign(average, self._average(average, gradient))
-            squares = squares - ops.square(average)
+            # Of a gradient that hardly changes nothing is left, or less by rounding.
+            squares = ops.maximum(squares - ops.square(average), 0.0)
         step = rate * gradient / (ops.sqrt(squares) + self.epsilon)
         if self.momentum > 0:
             momentum = self._momentums[index]

@@ -179,6 +179,16 @@ def test_there_is_one_bar_at_a_time(agent):
     assert "evaluation " in terminal.drawings[-1]
 
 
+def test_a_silent_fit_stays_silent(agent):
+    class Evaluates(kerasrl.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.agent.evaluate("CartPole-v1", episodes=1)
+
+    with Terminal() as terminal:
+        agent.fit("CartPole-v1", steps=80, callbacks=[Evaluates()], verbose=0)
+    assert terminal.text == ""
+
+
 def test_only_the_first_rank_shows_anything(agent, monkeypatch):
     monkeypatch.setattr(type(agent.replicas), "is_chief", False, raising=False)
     with Terminal() as terminal:

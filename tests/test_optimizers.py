@@ -79,6 +79,14 @@ def test_rmsprop_adds_epsilon_to_the_root(momentum, centered):
     np.testing.assert_allclose(found[-1], expected, rtol=2e-5)
 
 
+def test_centred_squares_that_round_below_zero_are_zero():
+    gradient = np.linspace(0.05, 3.0, 200)
+    optimizer = RMSprop(1e-3, rho=0.9, epsilon=0.1, centered=True)
+    found = positions(optimizer, np.zeros(200), [gradient] * 250)
+    # In the end it is the rate times the gradient over epsilon.
+    np.testing.assert_allclose(found[-2] - found[-1], gradient / 100, rtol=0.05)
+
+
 @pytest.mark.parametrize("name", AGENTS)
 def test_default_optimizers_are_those_of_the_papers(name):
     """Over gradients from far below any epsilon to far above, as training meets."""

@@ -96,6 +96,7 @@ class Agent(Trainer, Configurable):
         self.collector = None
         self._fitted_env = None
         self.jit_compile = "auto"
+        self._compile_arguments = {}
         self._compiled_update = None
         self._new_weights = None
         self._actors = {}
@@ -151,8 +152,8 @@ class Agent(Trainer, Configurable):
             self.reward_scaler.gamma = self.gamma
         if name == "normalize_rewards":
             self.reward_scaler = self._make_reward_scaler()
-            if self.envs is not None and self.reward_scaler is not None:
-                self.reward_scaler.start(self.envs.num_envs)
+        if name == "policy" and self._compile_arguments and not self.policy.compiled:
+            self.policy.compile(**self._compile_arguments)
 
     # Set-up ---------------------------------------------------------------------
 
@@ -189,18 +190,17 @@ class Agent(Trainer, Configurable):
                 "Received jit_compile=True and run_eagerly=True. What runs line by "
                 "line is not compiled: use one of them."
             )
-        self.policy.compile(
-            optimizer=(
-                self.default_optimizer()
-                if optimizer is None
-                else checks.named("optimizer", optimizer, keras.optimizers)
-            ),
+        if optimizer is None:
+            optimizer = self.default_optimizer()
+        self._compile_arguments = {
+            "optimizer": checks.named("optimizer", optimizer, keras.optimizers),
             # Weighted, because filler steps of vector environments do not count.
-            weighted_metrics=metrics,
-            # Keras's own choice is never to use XLA on a CPU: `TrainFunction` decides.
-            jit_compile=False,
-            run_eagerly=run_eagerly,
-        )
+            "weighted_metrics": metrics,
+            # Keras's own choice is never to use XLA on a CPU: `CompiledUpdate` decides.
+            "jit_compile": False,
+            "run_eagerly": run_eagerly,
+        }
+        self.policy.compile(**self._compile_arguments)
         self.jit_compile = jit_compile
         self._compiled_update = None
 

@@ -82,17 +82,22 @@ class CompiledUpdate:
         return dict(zip(self.metric_names, metrics.numpy().tolist(), strict=True))
 
     def is_outdated(self):
-        """Whether the policy was compiled again since this was made."""
-        return self._made_for != self._compilation()
+        """Whether the policy was compiled anew, or given a schedule, since."""
+        # By identity: Keras compares the values of variables.
+        pairs = zip(self._made_for, self._compilation(), strict=True)
+        return any(before is not now for before, now in pairs)
 
     def trains(self, variables):
         """Whether these are the variables that were trainable when this was made."""
         return self._trained == [id(variable) for variable in variables]
 
     def _compilation(self):
-        # The optimizer itself and not its id, which another might get.
-        policy = self.agent.policy
-        return policy.optimizer, policy.run_eagerly
+        # The objects themselves and not their ids, which others might get.
+        policy, optimizer = self.agent.policy, self.agent.policy.optimizer
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        # A number is assigned to the same variable; a schedule takes its place.
+        rate = getattr(inner, "_learning_rate", None)
+        return optimizer, rate, bool(policy.run_eagerly)
 
     def trace(self, *inputs):
         """Prepares a call without making it, so that `metric_names` are known."""

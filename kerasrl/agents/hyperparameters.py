@@ -173,6 +173,19 @@ def effect_of(agent, name):
     return "update" if is_ours else "act"
 
 
+def check_kept(agent):
+    """Raises a TypeError if a constructor argument is in no attribute of its name.
+
+    Nothing could then say whether it was set for the first time or later.
+    """
+    for name in _names(type(agent)) - vars(agent).keys():
+        raise TypeError(
+            f"{type(agent).__name__} takes the argument {name!r} and does not keep it: "
+            f"set self.{name} = {name} in the constructor. Configs, checkpoints and "
+            "later changes rely on it."
+        )
+
+
 def refuse(agent, name, value, effect):
     """Raises a ValueError that says why an argument cannot change any more.
 

@@ -76,7 +76,10 @@ def _iterations(agent, plan, callbacks, initial_epoch):
             else:
                 _check_finite(agent, batch_logs.get("loss", 0.0))
             if iteration + 1 < num_iterations:
+                left = time.perf_counter()
                 yield batch_logs, logs
+                # What `iterate` is left for is not training.
+                start_time += time.perf_counter() - left
         metrics = agent.pool.finish_epoch(
             {
                 # What is known by name but was not learnt in this epoch.

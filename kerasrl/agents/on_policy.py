@@ -1,5 +1,7 @@
 """The iteration of on-policy algorithms: collect a rollout, learn from it, drop it."""
 
+import dataclasses
+
 import tensorflow as tf
 
 from kerasrl import checks
@@ -64,7 +66,9 @@ class OnPolicyAgent(Agent):
         if on_rollout_end is not None:
             rollout = on_rollout_end(rollout)
         if self.reward_scaler is not None:
-            rollout.rewards = self.reward_scaler(rollout)
+            # Callbacks may have kept the rollout.
+            scaled = self.reward_scaler(rollout)
+            rollout = dataclasses.replace(rollout, rewards=scaled)
         arrays = acting.rollout_arrays(self, rollout)
         update = self.compiled_update(self._targets_and_update)
         inputs = arrays, self.settings(), self.minibatches(arrays)

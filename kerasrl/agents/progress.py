@@ -80,6 +80,8 @@ class Evaluation:
     """
 
     def __init__(self, agent, episodes, verbose):
+        if verbose == "auto":
+            verbose = 1 if agent.envs is None else 0
         self._verbose = verbose if agent.replicas.is_chief else 0
         self._episodes = episodes
         self._records = []
@@ -87,7 +89,7 @@ class Evaluation:
 
     def __enter__(self):
         # Below the bar of `fit` there is no room for another.
-        if self._verbose in ("auto", 1) and not display.is_open():
+        if self._verbose == 1 and not display.is_open():
             self._display = display.Display(
                 self._episodes, self._values, "episodes", keep=False
             )

@@ -6,7 +6,15 @@ import logging
 import numpy as np
 
 from kerasrl import checks
-from kerasrl.agents import hooks, loop, optimizing, plans, ranks, updates
+from kerasrl.agents import (
+    hooks,
+    hyperparameters,
+    loop,
+    optimizing,
+    plans,
+    ranks,
+    updates,
+)
 from kerasrl.agents.compiled import CompiledUpdate
 from kerasrl.rollouts import workers
 from kerasrl.spellings import explained
@@ -172,6 +180,7 @@ class Trainer:
                 "This agent is being trained already. Wait for that fit to end, or "
                 "close the generator that iterate returned."
             )
+        hyperparameters.check_kept(self)
         checks.choice("verbose", verbose, ("auto", 0, 1, 2))
         initial_epoch = checks.natural("initial_epoch", initial_epoch)
         info_keys = checks.names("info_keys", info_keys)

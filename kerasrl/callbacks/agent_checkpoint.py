@@ -80,6 +80,7 @@ class AgentCheckpoint(Callback):
         self.last_path: Path | None = None
         self.best_path: Path | None = None
         self._saved: list[Path] = []
+        self._weights: list[Any] = []
         self._loss_is_finite = True
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -134,10 +135,17 @@ class AgentCheckpoint(Callback):
 
     def _save_numbered(self) -> None:
         path = self.directory / f"checkpoint-{int(self.agent.iterations)}"
-        if path == self.last_path or not self._is_sound():
+        weights = self.model.get_weights()
+        is_new = path != self.last_path
+        # What callbacks and optimizers restore or average when training ends counts.
+        if not is_new and all(map(np.array_equal, weights, self._weights)):
             return
-        self._saved.append(self.agent.save(path))
-        self.last_path = path
+        if not self._is_sound():
+            return
+        saved = self.agent.save(path)
+        if is_new:
+            self._saved.append(saved)
+        self.last_path, self._weights = path, weights
         while self.keep is not None and len(self._saved) > self.keep:
             self._saved.pop(0).unlink(missing_ok=True)
         self.agent.replicas.committed()

@@ -51,6 +51,8 @@ class RewardScaler:
         Returns:
             float32 `[T, B]`.
         """
+        if self._returns is None:
+            self.start(rollout.rewards.shape[1])
         returns = np.empty(rollout.rewards.shape)
         for time, rewards in enumerate(rollout.rewards):
             self._returns = self.gamma * self._returns + rewards

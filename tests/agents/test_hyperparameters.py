@@ -307,6 +307,19 @@ def test_a_policy_that_is_compiled_again_trains_with_the_new_optimizer(ppo):
     ppo.compile(jit_compile=False)
 
 
+def test_a_schedule_that_replaces_the_learning_rate_is_heeded(ppo):
+    ppo.compile(keras.optimizers.SGD(0.1), jit_compile=False)
+    train(ppo)
+    variables = ppo.policy.trainable_variables
+    for rate in (0.0, 0.1, 0.0):
+        ppo.policy.optimizer.learning_rate = schedules.PolynomialDecay(rate, 100, rate)
+        before = [variable.numpy() for variable in variables]
+        train(ppo)
+        moved = [(x.numpy() != y).any() for x, y in zip(variables, before, strict=True)]
+        assert any(moved) == (rate > 0)
+    ppo.compile(jit_compile=False)
+
+
 def test_layers_that_are_frozen_later_stay_as_they_are(ppo):
     layer = next(x for x in ppo.policy.layers if x.trainable_variables)
     layer.trainable = False
@@ -359,6 +372,17 @@ def test_a_policy_can_be_chosen_until_it_has_weights():
     assert agent.policy.hidden_units == (4,)
 
 
+def test_a_policy_that_is_chosen_later_is_compiled_as_was_asked():
+    agent, optimizer = kerasrl.PPO(), keras.optimizers.SGD(0.5)
+    agent.compile(optimizer, run_eagerly=True)
+    agent.policy = {"hidden_units": (4,)}
+    assert agent.policy.optimizer is optimizer and agent.policy.run_eagerly
+    compiled = kerasrl.models.ActorCritic(hidden_units=(4,))
+    compiled.compile("adam")
+    agent.policy = compiled
+    assert agent.policy.optimizer is not optimizer
+
+
 @pytest.mark.parametrize("algorithm", ["DQN", "R2D2"])
 def test_an_empty_buffer_is_made_anew(algorithm):
     agent = make(algorithm)
@@ -408,6 +432,19 @@ def test_arguments_of_ones_own_take_effect_as_well():
     with pytest.raises(ValueError, match="bound"):
         agent.bound = -1.0
     assert fit(callbacks=Change(agent, "push", 6.0)) == [2.0, pytest.approx(5.0)]
+
+
+class Forgetful(kerasrl.A2C):
+    """Keeps an argument elsewhere, as nothing that relies on it would find it."""
+
+    def __init__(self, extra=1, **kwargs):
+        super().__init__(**kwargs)
+        self._extra = extra
+
+
+def test_an_argument_that_is_not_kept_is_refused():
+    with pytest.raises(TypeError, match=r"self\.extra = extra"):
+        Forgetful().fit("CartPole-v1", 10, num_envs=2, verbose=0)
 
 
 def test_acting_of_ones_own_is_compiled_again_with_what_it_may_depend_on():

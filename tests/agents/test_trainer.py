@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import time
 
 import gymnasium
 import keras
@@ -12,6 +13,7 @@ from tiny import make
 
 import kerasrl
 from kerasrl import testing
+from kerasrl.agents import loop
 
 
 class Noting(keras.callbacks.Callback):
@@ -190,6 +192,33 @@ def test_weights_that_are_set_between_iterations_act():
     next(run)
     program = agent.actor().program
     assert not any(np.any(array) for array in program.weights)
+
+
+def test_speed_is_that_of_training(monkeypatch):
+    """Not of what is done between iterations."""
+    agent, callback, away = make("A2C"), Noting(), 0.0
+    agent.compile(run_eagerly=True)
+    clock = time.perf_counter
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock() + away)
+    arguments = {"steps": 60, "steps_per_epoch": 20, "num_envs": 2, "verbose": 0}
+    for _ in agent.iterate(Long, callbacks=callback, **arguments):
+        away += 1e6
+    speeds = agent.policy.history.history["steps_per_second"]
+    assert len(speeds) == 3 and min(speeds) > 0.01
+
+
+def test_scaling_rewards_leaves_the_rollout_of_callbacks_alone():
+    class Keep(kerasrl.callbacks.Callback):
+        def on_rollout_end(self, rollout):
+            kept.append((rollout, rollout.rewards.copy()))
+
+    kept = []
+    agent = make("A2C", normalize_rewards=True)
+    agent.compile(run_eagerly=True)
+    agent.fit(testing.RandomEndsEnv, 40, num_envs=2, callbacks=[Keep()], verbose=0)
+    for rollout, rewards in kept:
+        np.testing.assert_array_equal(rollout.rewards, rewards)
+    assert agent.reward_scaler.count > 0
 
 
 class Extra(kerasrl.PPO):

@@ -1,6 +1,7 @@
 import json
 import math
 
+import keras
 import numpy as np
 import pytest
 
@@ -18,6 +19,21 @@ def test_numbered_ones_and_how_many_are_kept(agent, tmp_path):
     assert agent.saved == [f"checkpoint-{i}" for i in (2, 4, 6, 8, 9)]
     assert names(tmp_path) == ["checkpoint-8", "checkpoint-9"]
     assert callback.last_path == tmp_path / "checkpoint-9"
+
+
+def test_the_last_one_has_the_weights_that_training_ended_with(agent, tmp_path):
+    """Callbacks may restore the best ones, optimizers may average them."""
+
+    class Restore(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            self.model.set_weights([w + 1 for w in self.model.get_weights()])
+
+    callback = AgentCheckpoint(tmp_path, every=1, keep=2, keep_best=False)
+    agent.fit([Restore(), callback], [{}] * 3)
+    assert agent.saved == [f"checkpoint-{i}" for i in (1, 2, 3, 3)]
+    assert names(tmp_path) == ["checkpoint-2", "checkpoint-3"]
+    agent.fit([callback], [{}])
+    assert names(tmp_path) == ["checkpoint-3", "checkpoint-4"]
 
 
 def test_only_its_own_files_are_removed(agent, tmp_path):
