@@ -7,12 +7,7 @@ import keras
 import numpy as np
 
 from kerasrl import checkpoint, checks, distribute
-from kerasrl.agents import (
-    acting,
-    hyperparameters,
-    ranks,
-    statistics,
-)
+from kerasrl.agents import acting, hyperparameters, ranks, statistics
 from kerasrl.agents.hyperparameters import Configurable, Hyperparameter
 from kerasrl.agents.predicting import predict
 from kerasrl.agents.trainer import Trainer
@@ -126,6 +121,16 @@ class Agent(Trainer, Configurable):
             return self.make_policy(value)
         return super().check_hyperparameter(name, value)
 
+    def check_hyperparameters(self):
+        super().check_hyperparameters()
+        is_built = self.policy.observation_space is not None
+        if is_built and self.uses_values and not self.policy.has_values:
+            raise ValueError(
+                f"{type(self).__name__} learns from state values, but "
+                f'{type(self.policy).__name__}.call does not return "values". Add a '
+                "value head, or use PG(baseline=False)."
+            )
+
     def refuse_change(self, name, value):
         if name == "policy":
             if self.policy.observation_space is not None:
@@ -238,12 +243,7 @@ class Agent(Trainer, Configurable):
             self.policy.seed = self.seed
         self.policy.build_for(observation_space, action_space)
         self.policy.observers.add(self)
-        if self.uses_values and not self.policy.has_values:
-            raise ValueError(
-                f"{type(self).__name__} learns from state values, but "
-                f'{type(self.policy).__name__}.call does not return "values". Add a '
-                "value head, or use PG(baseline=False)."
-            )
+        self.check_hyperparameters()
         self._prepare_optimizer()
         update = self._compiled_update
         if update is not None and not update.trains(self.trainable_variables):

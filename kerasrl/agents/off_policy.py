@@ -349,8 +349,10 @@ class OffPolicyAgent(Agent):
 
     def _example_batches(self):
         rng, self.rng = self.rng, np.random.default_rng(0)
-        batches = self.sample(self.num_updates(self.envs.num_envs))
-        self.rng = rng
+        try:
+            batches = self.sample(self.num_updates(self.envs.num_envs))
+        finally:
+            self.rng = rng
         numbers = np.arange(len(batches.pop("indices")))
         del batches["probabilities"]
         return batches, self.settings(), self.due(numbers)

@@ -154,3 +154,17 @@ def test_the_same_batch_has_other_errors_in_every_step(name, jit_compile):
         update(batches, agent.settings(), due)
         errors.extend(update.outputs.numpy())
     assert len(np.unique(np.round(errors, 5), axis=0)) == 6
+
+
+def test_what_fails_while_an_update_is_made_leaves_the_generator_alone(monkeypatch):
+    agent = tiny.make("DQN")
+    agent.compile(run_eagerly=True)
+    rng = agent.rng
+
+    def fail(num_batches):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(agent, "sample", fail)
+    with pytest.raises(KeyboardInterrupt):
+        agent.fit("CartPole-v1", steps=80, num_envs=2, verbose=0)
+    assert agent.rng is rng

@@ -711,9 +711,11 @@ def test_policy_without_values_is_refused_where_they_are_needed():
 
     with pytest.raises(ValueError, match="baseline=False"):
         kerasrl.PG(policy=NoValues()).fit("CartPole-v1", steps=64, verbose=0)
-    kerasrl.PG(policy=NoValues(), baseline=False).fit(
-        "CartPole-v1", steps=64, num_envs=1, verbose=0
-    )
+    agent = kerasrl.PG(policy=NoValues(), baseline=False)
+    agent.fit("CartPole-v1", steps=64, num_envs=1, verbose=0)
+    with pytest.raises(ValueError, match="value head"):
+        agent.baseline = True
+    assert not agent.baseline
 
 
 def test_averaged_weights_are_the_weights_in_the_end():
