@@ -456,6 +456,9 @@ class Agent(Trainer, Configurable):
         agent = kerasrl.load("cartpole.kerasrl")
         ```
         """
+        if self.policy.observation_space is not None:
+            with self.replicas.scope():
+                self._prepare_optimizer()  # It may have been compiled since.
         return checkpoint.save(self, path, include_replay)
 
     def get_state(self):

@@ -320,6 +320,16 @@ def test_a_schedule_that_replaces_the_learning_rate_is_heeded(ppo):
     ppo.compile(jit_compile=False)
 
 
+@pytest.mark.parametrize("whose", ["agent", "policy"])
+def test_what_is_compiled_after_training_is_what_is_saved(whose, ppo, tmp_path):
+    compiled = ppo if whose == "agent" else ppo.policy
+    compiled.compile(optimizer=keras.optimizers.SGD(0.25, momentum=0.5))
+    loaded = kerasrl.load(ppo.save(tmp_path / "agent.kerasrl"))
+    assert loaded.policy.optimizer.get_config()["momentum"] == 0.5
+    assert int(loaded.policy.optimizer.iterations) == 0
+    ppo.compile(jit_compile=False)
+
+
 def test_layers_that_are_frozen_later_stay_as_they_are(ppo):
     layer = next(x for x in ppo.policy.layers if x.trainable_variables)
     layer.trainable = False
