@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import optree
 
-from kerasrl.agents import progress
+from kerasrl.agents import origins, progress
 from kerasrl.agents.statistics import spread
 from kerasrl.models import Policy
 from kerasrl.rollouts import Collector, build_actor, verification
@@ -162,6 +162,7 @@ def evaluate(agent, envs, episodes, deterministic, seed, verbose):
     collector = Collector(envs, actor, _EVALUATION_ROLLOUT, generators)
     if not deterministic:
         collector.exploration = agent.exploration_inputs(envs.num_envs)
+    origins.apply(agent.policy, envs)
     collector.reset(seeds[1])
     wanted = spread(episodes, envs.num_envs)
     records = []

@@ -6,7 +6,7 @@ import time
 import keras
 import numpy as np
 
-from kerasrl.agents import optimizing, ranks, statistics, updates
+from kerasrl.agents import optimizing, origins, ranks, statistics, updates
 
 
 def run(agent, plan, callbacks, initial_epoch, env_seeds):
@@ -32,7 +32,7 @@ def run(agent, plan, callbacks, initial_epoch, env_seeds):
     agent.policy._initial_epoch = None
     callbacks.on_train_begin()
     # After the callbacks, which may have set up the environments.
-    agent.collector.reset(env_seeds)
+    origins.reset(agent, env_seeds)
     # `keras.callbacks.BackupAndRestore` says here where to go on.
     initial_epoch = getattr(agent.policy, "_initial_epoch", None) or initial_epoch
     initial_epoch = ranks.synchronize(agent, initial_epoch)

@@ -4,6 +4,7 @@ import numpy as np
 import optree
 
 from kerasrl import checks, spaces
+from kerasrl.agents import origins
 from kerasrl.envs.protocol import Misfit, Observations, bound, shown
 from kerasrl.envs.spaces import ActionConverter
 
@@ -18,7 +19,9 @@ def predict(agent, observations, state, previous, deterministic, seed):
     deterministic = checks.flag("deterministic", deterministic)
     seed = checks.seed(seed)
     converter = ActionConverter(policy.action_space)
-    observations, num_rows = _convert(policy.observation_space, observations)
+    checked = Observations(policy.observation_space)
+    origins.apply(policy, checked)
+    observations, num_rows = _convert(checked, observations)
     inputs = policy.example_inputs(num_rows)
     inputs["observations"] = observations
     actions, rewards = previous
@@ -49,13 +52,13 @@ def predict(agent, observations, state, previous, deterministic, seed):
     return (actions, outputs["state"]) if policy.is_recurrent else actions
 
 
-def _convert(space, observations):
+def _convert(checked, observations):
     """Observations in the dtypes that policies take, and how many there are.
 
     Takes whatever environments may return: any mapping for Dict, also with more keys,
     any sequence for Tuple, numbers of other dtypes that the space's can hold.
     """
-    checked = Observations(space)
+    space = checked.space
     try:
         parts = checked.parts(observations)
     except Misfit as misfit:

@@ -172,6 +172,18 @@ class Environments(abc.ABC):
             Exception: whatever an environment raises, with a note that says which.
         """
 
+    def set_origins(self, origins):
+        """Has a constant subtracted of all observations from the next `reset` on.
+
+        In float64, before they are rounded to float32: what changes little at a great
+        distance from zero, such as a time in seconds since 1970, is kept so.
+
+        Args:
+            origins: tree of float64 arrays, or None for nothing, shaped like one
+                observation.
+        """
+        self._observations.set_origins(origins)
+
     @abc.abstractmethod
     def foreach(self, function):
         """Calls `function(env)` on every single environment.
@@ -303,9 +315,10 @@ class Environments(abc.ABC):
                 where,
                 call,
                 f"the observation is out of bounds. Received at `{leaf.name}`: "
-                f"{shown(array[outside][0])}. Expected: from {bound(leaf.low)} to "
-                f"{bound(leaf.high)}. Fix the environment's `observation_space`, or "
-                "what it returns.",
+                f"{shown(leaf.returned(array)[outside][0])}. Expected: from "
+                f"{bound(leaf.returned(leaf.low))} to "
+                f"{bound(leaf.returned(leaf.high))}. Fix the environment's "
+                "`observation_space`, or what it returns.",
             )
             if leaf.exact:
                 raise fault

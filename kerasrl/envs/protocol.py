@@ -42,6 +42,8 @@ class ObservationLeaf:
         bounded: bool, whether the bounds exclude anything that the dtype can hold.
         exact: bool, whether it consists of integers, where values out of bounds stand
             for nothing, rather than of floats, whose bounds are often not kept.
+        origin: float64 array or None, what is subtracted of floats before they are
+            rounded; see `Observations.set_origins`.
     """
 
     def __init__(self, name, space):
@@ -61,9 +63,8 @@ class ObservationLeaf:
             high = low + space.nvec.astype(np.int64) - 1
         else:
             low, high = 0, 1
-        with np.errstate(over="ignore"):
-            self.low = np.asarray(low).astype(self.dtype)
-            self.high = np.asarray(high).astype(self.dtype)
+        self._bounds = low, high
+        self.set_origin(None)
         if is_float:
             self.bounded = bool(np.isfinite([self.low, self.high]).any())
         elif self.dtype.kind == "b":
@@ -73,8 +74,28 @@ class ObservationLeaf:
             self.bounded = bool(
                 (self.low > limits.min).any() or (self.high < limits.max).any()
             )
+
+    def set_origin(self, origin):
+        """Sets what is subtracted of values; `low` and `high` then bound the rest.
+
+        Args:
+            origin: float64 array, or None for nothing.
+        """
+        self.origin = origin
         # Of arrays with this dtype, `rows[...] = values` loses nothing.
-        self._source = self.dtype
+        self._source = self.dtype if origin is None else None
+        with np.errstate(over="ignore"):
+            self.low, self.high = (
+                self._shifted(np.asarray(limit)).astype(self.dtype)
+                for limit in self._bounds
+            )
+
+    def _shifted(self, array):
+        return array if self.origin is None else array.astype(np.float64) - self.origin
+
+    def returned(self, array):
+        """Returns values as environments returned them, for messages."""
+        return array if self.origin is None else array + self.origin
 
     def write(self, values, rows):
         """Writes B values into `rows` `[B, ...]`, which must not broadcast them.
@@ -112,14 +133,15 @@ class ObservationLeaf:
             raise Misfit(f"{shown(values)}, which is no array ({error})") from None
         if array.shape != shape:
             raise Misfit(shown(values, array))
-        if array.dtype == self.dtype:
+        if array.dtype == self.dtype and self.origin is None:
             return array
         if array.dtype.kind not in "fiub":
             raise Misfit(shown(values, array))
         with np.errstate(over="ignore", invalid="ignore"):
-            converted = array.astype(self.dtype)
+            converted = self._shifted(array).astype(self.dtype)
         if not self.exact:
-            self._source = array.dtype
+            if self.origin is None:
+                self._source = array.dtype
         elif not (converted == array).all():
             raise Misfit(f"{shown(array[converted != array][0])} in {shown(values)}")
         return converted
@@ -155,6 +177,15 @@ class Observations:
         self.list = leaf_lister(space)
         self._single = self.leaves[0] if space is self.leaves[0].space else None
 
+    def set_origins(self, origins):
+        """Sets what is subtracted of observations, in float64, before they are rounded.
+
+        Args:
+            origins: tree of float64 arrays, or None for nothing, shaped like one.
+        """
+        for leaf, origin in zip(self.leaves, self.list(origins), strict=True):
+            leaf.set_origin(origin)
+
     def writer(self):
         """A function that writes a list of B observations into a tree `[B, ...]`.
 
@@ -184,7 +215,7 @@ class Observations:
             Misfit: naming the leaf that does not fit.
         """
         leaf = self._single
-        if leaf is not None and isinstance(observation, _PLAIN):
+        if leaf is not None and leaf.origin is None and isinstance(observation, _PLAIN):
             array = np.array(observation)
             if array.dtype is leaf.dtype and array.shape == leaf.shape:
                 return array

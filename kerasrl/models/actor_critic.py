@@ -37,7 +37,8 @@ class ActorCritic(Policy):
         previous_inputs: Whether the previous action and reward are fed to the cell.
         normalize_observations: Whether floating-point observations are shifted and
             scaled by the mean and variance of all observations trained on. The
-            statistics are weights of the policy, frozen outside training.
+            statistics are weights of the policy, frozen outside training. What a
+            float64 space has far from zero is first shifted, before it is rounded.
         log_std: `"independent"` of the state, or `"predicted"` by the action head.
             Used with continuous actions only.
         initial_log_std: Float, its first value.
@@ -115,7 +116,10 @@ class ActorCritic(Policy):
             shared = self.is_image or self.trunk is not None
         self.branch_names = ("shared",) if shared else ("policy", "value")
         self.encoder = torso.make_encoder(
-            observation_space, self.trunk, self.normalize_observations
+            observation_space,
+            self.trunk,
+            self.normalize_observations,
+            self.shifts_observations,
         )
         self.trunks, self.cells = {}, {}
         for number, name in enumerate(self.branch_names):

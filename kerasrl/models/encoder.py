@@ -45,6 +45,9 @@ class Encoder(keras.layers.Layer):
             running statistics.
         split_images: Bool, whether images inside `Dict` and `Tuple` are kept apart, for
             `MixedTrunk`. Otherwise they are flattened.
+        shift: Bool, whether there is a weight, the origin, for each normalized leaf of
+            a float64 space. It is what was subtracted of the observations, in float64,
+            before they were rounded to float32 and came here; agents set it.
 
     Input shape:
         Tree `[N, ...]` with the structure of the space.
@@ -66,7 +69,12 @@ class Encoder(keras.layers.Layer):
     keeps_images = True
 
     def __init__(
-        self, observation_space, normalize=False, split_images=False, **kwargs
+        self,
+        observation_space,
+        normalize=False,
+        split_images=False,
+        shift=False,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.leaves = spaces.leaves(observation_space)
@@ -82,6 +90,8 @@ class Encoder(keras.layers.Layer):
             RunningNormalization() if normalize and _is_continuous(leaf) else None
             for leaf in self.leaves
         ]
+        self._shift = shift
+        self.origins = [None] * len(self.leaves)
         if normalize and not any(self.normalizers):
             raise ValueError(
                 "Received normalize_observations=True for the observation space "
@@ -91,9 +101,26 @@ class Encoder(keras.layers.Layer):
             )
 
     def build(self, input_shape):
-        for normalizer, leaf in zip(self.normalizers, self.leaves, strict=True):
-            if normalizer is not None:
-                normalizer.build((None, *leaf.shape))
+        for index, leaf in enumerate(self.leaves):
+            if self.normalizers[index] is not None:
+                self.normalizers[index].build((None, *leaf.shape))
+                if self._shift and leaf.dtype == np.float64:
+                    self.origins[index] = self.add_weight(
+                        name="origin",
+                        shape=leaf.shape,
+                        initializer="zeros",
+                        trainable=False,
+                        dtype="float32",
+                    )
+
+    def load_own_variables(self, store):
+        # Weights that were saved when there were no origins are about no shift.
+        if len(store.keys()) == 0:
+            for origin in self.origins:
+                if origin is not None:
+                    origin.assign(np.zeros(origin.shape, np.float32))
+            return
+        super().load_own_variables(store)
 
     def call(self, observations):
         values = keras.tree.flatten(observations)

@@ -24,9 +24,9 @@ class RunningNormalization(keras.layers.Layer):
 
     What does not vary is not made to: the deviation counts as at least `2**-21` of the
     mean, since smaller differences are the rounding of float32. (A clock of `1.7e9`
-    that moves by 10 is constant in float32: subtract a date where there is more
-    precision, in a wrapper.) Observations with a number beyond `1e15` are left out of
-    the statistics.
+    that moves by 10 is constant in float32. Where the space is float64, agents subtract
+    their first observation before it is rounded; else subtract a date in a wrapper.)
+    Observations with a number beyond `1e15` are left out of the statistics.
 
     Args:
         clip: Float. Normalized values are clipped to `[-clip, clip]`.

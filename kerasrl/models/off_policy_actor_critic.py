@@ -59,7 +59,10 @@ class OffPolicyActorCritic(ActionValuePolicy):
         super().setup(observation_space, action_space)
         torso.check_filters(self.filters, observation_space)
         self.encoder = torso.make_encoder(
-            observation_space, self.trunk, self.normalize_observations
+            observation_space,
+            self.trunk,
+            self.normalize_observations,
+            self.shifts_observations,
         )
         self.policy_trunk = self.trunk or self._make_trunk(1000)
         self.policy_hidden = MLP(

@@ -84,6 +84,8 @@ class Policy(keras.Model):
         self.observation_space = None
         self.action_space = None
         self.has_values = False
+        #: Whether observations may be shifted before they are rounded; see `Encoder`.
+        self.shifts_observations = True
         #: Whose `weights_were_set` is called when all weights were set at once.
         self.observers = weakref.WeakSet()
 
@@ -325,9 +327,12 @@ class Policy(keras.Model):
             "observation_space": spaces.space_to_config(self.observation_space),
             "action_space": spaces.space_to_config(self.action_space),
             "encoding": encoder.ENCODING,
+            "shifts_observations": self.shifts_observations,
         }
 
     def build_from_config(self, config):
+        # Policies that were saved when there was no shift have no weights for it.
+        self.shifts_observations = config.get("shifts_observations", False)
         self.build_for(
             spaces.space_from_config(config["observation_space"]),
             spaces.space_from_config(config["action_space"]),

@@ -133,7 +133,10 @@ class QNetwork(QFunction):
         torso.check_filters(self.filters, observation_space)
         hidden_units, head_units = self._units()
         self.encoder = torso.make_encoder(
-            observation_space, self.trunk, self.normalize_observations
+            observation_space,
+            self.trunk,
+            self.normalize_observations,
+            self.shifts_observations,
         )
         self.body = self.trunk
         if self.trunk is None:

@@ -109,22 +109,23 @@ def check_filters(filters, observation_space):
         )
 
 
-def make_encoder(observation_space, trunk=None, normalize=False):
+def make_encoder(observation_space, trunk=None, normalize=False, shift=False):
     """Returns the encoder that suits a trunk.
 
     Args:
         observation_space: `gymnasium.spaces.Space` of one environment.
         trunk: `None` or a Keras layer. A user's own model gets observations as they
             are; the trunks of this package get vectors or images, `MixedTrunk` both.
-        normalize: Bool, see `Encoder`.
+        normalize, shift: Bool, see `Encoder`.
 
     Returns:
         An `Encoder`.
     """
     if trunk is None or isinstance(trunk, MixedTrunk):
-        return Encoder(observation_space, normalize, split_images=True)
+        return Encoder(observation_space, normalize, split_images=True, shift=shift)
     ours = isinstance(trunk, (MLP, CNN))
-    return (Encoder if ours else RawEncoder)(observation_space, normalize)
+    encoder_class = Encoder if ours else RawEncoder
+    return encoder_class(observation_space, normalize, shift=shift)
 
 
 def make_trunk(

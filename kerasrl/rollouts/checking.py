@@ -93,7 +93,9 @@ class RolloutCheck:
                 "They are kept as float32, whose numbers lie "
                 f"{np.spacing(np.float32(largest)):g} apart there: smaller changes are "
                 "lost. Subtract a constant, or divide, in a wrapper "
-                "(gymnasium.wrappers.TransformObservation).",
+                "(gymnasium.wrappers.TransformObservation). Where the space is float64 "
+                "and the first observation is as large, normalize_observations=True "
+                "subtracts that.",
                 stacklevel=2,
             )
 

@@ -126,6 +126,11 @@ class Collector:
         self._statistics = EpisodeStatistics(num_envs)
         self._tracker = None
 
+    @property
+    def observations(self):
+        """Tree `[B, ...]`, what the policy sees next; `None` before `reset`."""
+        return self._observations
+
     def collect(self):
         """Takes `rollout_length` steps in every environment.
 

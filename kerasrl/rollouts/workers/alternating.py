@@ -86,7 +86,7 @@ class AlternatingCollector(RecordedCollector):
         rows = []
         for own, half in zip(self._slices, self._halves, strict=True):
             half.reset(None if seeds is None else seeds[own])
-            rows.append(half._observations)
+            rows.append(half.observations)
         self._begin_recording(
             optree.tree_map(lambda *leaves: np.concatenate(leaves), *rows)
         )

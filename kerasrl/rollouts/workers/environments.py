@@ -138,6 +138,10 @@ class WorkerEnvironments(Environments):
         copy_into(out, exchange["observations"])
         return self._gather(exchange, out)
 
+    def set_origins(self, origins):
+        self._request("set_origins", origins)
+        self.pool.remember("set_origins", "set_origins", origins)
+
     def foreach(self, function):
         return sum(self._request("foreach_env", function), [])
 

@@ -7,7 +7,6 @@ import numpy as np
 import optree
 
 from kerasrl import spaces
-from kerasrl.rollouts.collector import Collector
 from kerasrl.rollouts.rollout import Rollout
 from kerasrl.rollouts.workers import channel
 
@@ -61,15 +60,6 @@ def dump_infos(infos, first_index):
                 f"cannot be sent to the learner: {error} Or leave it out of the infos."
             ) from error
     return channel.dumps(infos)
-
-
-class FragmentCollector(Collector):
-    """A collector inside a worker, whose learner wants to see what it sees."""
-
-    @property
-    def observations(self):
-        """Tree `[B, ...]`, what the policy sees next."""
-        return self._observations
 
 
 class InfoKeeper:

@@ -20,11 +20,11 @@ import gymnasium
 
 from kerasrl.envs.make import make_envs
 from kerasrl.envs.registration import register_env
+from kerasrl.rollouts.collector import Collector
 from kerasrl.rollouts.workers import channel, stacks
 from kerasrl.rollouts.workers.acting import PartialActor
 from kerasrl.rollouts.workers.channel import Channel, Disconnected
 from kerasrl.rollouts.workers.fragments import (
-    FragmentCollector,
     InfoKeeper,
     dump_infos,
     take,
@@ -200,7 +200,7 @@ class WorkerServer:
         )
         own = slice(share.first_index, share.first_index + self._envs.num_envs)
         self._keeper = InfoKeeper(self._envs, self._dump_infos)
-        self._collector = FragmentCollector(
+        self._collector = Collector(
             self._keeper,
             actor,
             fields["rollout_length"],
@@ -214,6 +214,10 @@ class WorkerServer:
         self._keeper.keys = info_keys
         # What exists now stays: the garbage collector need not go through it.
         gc.freeze()
+
+    def set_origins(self, origins):
+        """Sets what is subtracted of observations."""
+        self._envs.set_origins(origins)
 
     def foreach_worker(self, function):
         """Calls a function of the user on this worker."""
