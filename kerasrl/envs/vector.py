@@ -1,5 +1,7 @@
 """Adapter for gymnasium vector environments in any autoreset mode."""
 
+import copy
+
 import numpy as np
 import optree
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
@@ -111,6 +113,8 @@ class VectorEnvironments(Environments):
             if self.resets_on_next_step:
                 self._resetting = ended
             elif any_ended:
+                # The environment may write into them at the reset.
+                infos = copy.deepcopy(infos)
                 reset_infos = self._reset_ended(ended, out, f"the reset after {call}")
         if self._looks or (any_ended and self._looks_at_ends):
             self._look(out, final_observations, call)

@@ -96,7 +96,7 @@ class Collector:
         self.env_steps = 0
         self._finished = []
         self._observations = None
-        self._checked = self._rounds = False
+        self._checked = self._rounds = self._interrupted = False
         self._check_rollout = RolloutCheck(envs)
         self._drawn = []
 
@@ -125,6 +125,7 @@ class Collector:
         )
         self._statistics = EpisodeStatistics(num_envs)
         self._tracker = None
+        self._interrupted = False
 
     @property
     def observations(self):
@@ -138,7 +139,7 @@ class Collector:
             A `kerasrl.rollouts.Rollout` of new arrays.
 
         Raises:
-            RuntimeError: `reset` has not been called.
+            RuntimeError: `reset` has not been called, at first or after an error.
             ValueError: The actor's outputs do not fit the action space.
             FloatingPointError: An action is NaN or infinite.
             EnvProtocolError: An environment returned NaN or infinity, or something
@@ -146,6 +147,12 @@ class Collector:
         """
         if self._observations is None:
             raise RuntimeError("Call `reset` before the first `collect`.")
+        if self._interrupted:
+            raise RuntimeError(
+                "The last `collect` ended in the middle, with an error: environments "
+                "are elsewhere than it is known here. Call `reset`."
+            )
+        self._interrupted = True
         length, num_envs = self.rollout_length, self.envs.num_envs
         shape = (length, num_envs)
         # One row more than the rollout: row t is what the policy sees at step t.
@@ -238,6 +245,7 @@ class Collector:
         self._state = state
         self._finish_episodes(rollout, tracker)
         self.env_steps += rollout.num_steps
+        self._interrupted = False
         return rollout
 
     def _next_noise(self):

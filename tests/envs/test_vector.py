@@ -338,3 +338,29 @@ def test_render():
     assert isinstance(frames, list) and len(frames) == 2
     with pytest.raises(ValueError, match="render_mode"):
         make_envs(SyncVectorEnv([testing.CountingEnv]), render_mode="rgb_array")
+
+
+def test_infos_of_ends_are_those_before_the_reset():
+    class Batched(VectorEnv):
+        metadata = {"autoreset_mode": AutoresetMode.DISABLED}
+        num_envs = 2
+        single_observation_space = spaces.Box(-1, 1, ())
+        single_action_space = spaces.Discrete(2)
+        infos = {"step": np.zeros(2, int)}
+
+        def reset(self, *, seed=None, options=None):
+            mask = (options or {}).get("reset_mask", np.ones(2, bool))
+            self.infos["step"][mask] = 0
+            return np.zeros(2, np.float32), self.infos
+
+        def step(self, actions):
+            self.infos["step"] += 1
+            ended = self.infos["step"] == 2
+            no = np.zeros(2, bool)
+            return np.zeros(2, np.float32), np.zeros(2), ended, no, self.infos
+
+    envs = make_envs(Batched())
+    envs.reset([0, 0])
+    envs.step(np.zeros(2, int))
+    for info in envs.step(np.zeros(2, int)).infos:
+        assert info == {"step": 2, "reset_info": {"step": 0}}

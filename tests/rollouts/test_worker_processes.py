@@ -433,6 +433,24 @@ def test_an_error_shows_its_traceback_and_the_environment(mode):
     assert all(wait_for_end(pid) for pid in pids)
 
 
+@pytest.mark.parametrize("mode", ["act", "step", "alternate", None])
+def test_an_error_is_followed_by_a_reset_or_another_error(mode):
+    made = {"at": 3, "in": 3, "what": "raise"}
+    envs = make_environments(Faulty, 5, made, 2 if mode else 0, mode)
+    collector = make_collector(envs, Actor(), 7, generators(5), info_keys=["place"])
+    collector.exploration = {"curiosity": np.zeros(5, np.float32)}
+    with envs:
+        collector.reset([0] * 5)
+        with pytest.raises(KeyError, match="no such lever"):
+            collector.collect()
+        with pytest.raises(RuntimeError, match="in the middle.*Call `reset`"):
+            collector.collect()
+        collector.reset([0] * 5)
+        rollout = collector.collect()
+        assert len(rollout.infos["place"]) == len(rollout.rewards) == 7
+        assert rollout.valid.all()
+
+
 @pytest.mark.parametrize("mode", ["act", "step"])
 def test_a_hanging_environment_is_named_and_its_worker_replaced(mode):
     envs, collector = begun(

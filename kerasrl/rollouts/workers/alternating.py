@@ -84,6 +84,8 @@ class AlternatingCollector(RecordedCollector):
     def reset(self, seeds=None):
         """Starts new episodes in all environments; see `Collector.reset`."""
         rows = []
+        for keeper in self._keepers:
+            keeper.drain()  # Of a rollout that ended with an error.
         for own, half in zip(self._slices, self._halves, strict=True):
             half.reset(None if seeds is None else seeds[own])
             rows.append(half.observations)

@@ -170,6 +170,7 @@ class WorkerServer:
         if self._collector is None:
             observations = self._envs.reset(seeds)
         else:
+            self._keeper.drain()  # Of a rollout that ended with an error.
             self._collector.reset(seeds)
             observations = self._collector.observations
         self._infos = lambda: [{"reset_info": info} for info in self._envs.reset_infos]
