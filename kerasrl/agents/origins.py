@@ -8,6 +8,7 @@ workers and in `evaluate` too, and `predict` subtract it where observations come
 everything behind that, statistics too, is about the rest.
 """
 
+import keras
 import numpy as np
 import optree
 
@@ -61,7 +62,7 @@ def apply(policy, target):
         target: `kerasrl.envs.Environments` or `kerasrl.envs.protocol.Observations`.
     """
     arrays = [
-        None if weight is None else np.asarray(weight, np.float64)
+        None if weight is None else _to_array(weight).astype(np.float64)
         for weight in _weights(policy)
     ]
     if all(array is None for array in arrays):
@@ -81,7 +82,7 @@ def _weights(policy):
 
 def _has_seen_data(policy):
     return any(
-        normalizer is not None and float(normalizer.count) > 0
+        normalizer is not None and _to_array(normalizer.count) > 0
         for normalizer in policy.encoder.normalizers
     )
 
@@ -95,4 +96,9 @@ def _choose(observation):
 
 
 def _to_list(weight):
-    return None if weight is None else np.asarray(weight).tolist()
+    return None if weight is None else _to_array(weight).tolist()
+
+
+def _to_array(variable):
+    # Variables of `tf.distribute` are no arrays, nor floats.
+    return keras.ops.convert_to_numpy(variable)
