@@ -96,8 +96,8 @@ class Agent(Trainer, Configurable):
         self._new_weights = None
         self._actors = {}
         self.schedules = {}
-        #: The optimizer of each of the `parts`.
-        self.optimizers = {}
+        #: The optimizer of each of the `parts`, and the variables it was made for.
+        self.optimizers, self.trained = {}, {}
 
     def make_policy(self, policy):
         """Turns the constructor argument `policy` into a `kerasrl.models.Policy`."""
@@ -244,7 +244,7 @@ class Agent(Trainer, Configurable):
         self.policy.build_for(observation_space, action_space)
         self.policy.observers.add(self)
         self.check_hyperparameters()
-        self._prepare_optimizer()
+        self.prepare_optimizer()
         update = self._compiled_update
         if update is not None and not update.trains(self.trainable_variables):
             self._compiled_update = None

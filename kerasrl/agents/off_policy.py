@@ -6,7 +6,6 @@ from concurrent import futures
 from functools import partial
 
 import numpy as np
-import optree
 import tensorflow as tf
 
 from kerasrl import checks
@@ -182,12 +181,23 @@ class OffPolicyAgent(Agent):
             )
         if self.target is None:
             reading.refuse_previous_inputs(self)
-            self.target = TargetNetwork(self.target_sources())
-            self._first_weights = self.target.fingerprint()
+            self.follow(self.target_sources())
 
     def target_sources(self):
         """Returns the variables that the target network follows."""
         return self.policy.trainable_variables
+
+    def follow(self, variables):
+        """Makes the target network of variables; those it has keep their copies."""
+        self.target = TargetNetwork(variables, self.target if self.updates else None)
+        self._first_weights = self.target.fingerprint()
+        self._compiled_update = None
+
+    def prepare_optimizer(self):
+        super().prepare_optimizer()
+        # Layers may have been frozen when there was none yet.
+        if self.target is not None and not self.target.covers(self.target_sources()):
+            self.follow(self.target_sources())
 
     def weights_were_set(self):
         super().weights_were_set()
@@ -276,7 +286,9 @@ class OffPolicyAgent(Agent):
             # begins, so the outcome does not depend on which is faster.
             self.prepare_collecting()
             learn = self._prepare_learning()
-            pending = self._thread().submit(learn)
+            if self._executor is None:
+                self._executor = futures.ThreadPoolExecutor(1, "kerasrl-update")
+            pending = self._executor.submit(learn)
             try:
                 rollout = self.finish_collecting()
             finally:
@@ -337,8 +349,10 @@ class OffPolicyAgent(Agent):
             logs = []
             for start in range(0, len(indices), num_updates):
                 rows = slice(start, start + num_updates)
-                logs.append(update(_rows(batches, rows), settings, _rows(due, rows)))
-                if self.prioritized:
+                now, now_due = updates.rows((batches, due), rows)
+                logs.append(update(now, settings, now_due))
+                # Where the loss is no number, that is what is reported.
+                if self.prioritized and math.isfinite(logs[-1]["loss"]):
                     errors = update.outputs.numpy()
                     self.buffer.update_priorities(indices[rows], errors)
             self.keep_new_weights(update)
@@ -365,11 +379,6 @@ class OffPolicyAgent(Agent):
             # All ranks update, or none.
             self._learns = all(self.replicas.gather_data(ready))
         return self._learns
-
-    def _thread(self):
-        if self._executor is None:
-            self._executor = futures.ThreadPoolExecutor(1, "kerasrl-update")
-        return self._executor
 
     def sample(self, num_batches):
         """Draws the batches of several gradient steps.
@@ -490,7 +499,3 @@ class OffPolicyAgent(Agent):
             self.buffer.set_state(state["buffer"], arrays)
             # Files that were written before do not say.
             self._buffer_began = state.get("buffer_began", 0)
-
-
-def _rows(tree, rows):
-    return optree.tree_map(lambda x: x[rows], tree)

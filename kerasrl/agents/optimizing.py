@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 
-def build(agent):
+def build(agent, trained=None):
     """Creates the optimizers of an agent that has weights, `agent.optimizers`.
 
     The first part has that of `compile`. The others have one like it, whose learning
@@ -16,13 +16,16 @@ def build(agent):
 
     Args:
         agent: An `Agent` with a compiled policy.
+        trained: Dict from the names of parts to the variables that their optimizers
+            are made for; `agent.parts()` if `None`.
     """
     first = agent.policy.optimizer
     if first is next(iter(agent.optimizers.values()), None):
         return
-    names = list(agent.parts())
+    agent.trained = agent.parts() if trained is None else trained
+    names = list(agent.trained)
     agent.optimizers = {names[0]: first, **{name: like(first) for name in names[1:]}}
-    for name, variables in agent.parts().items():
+    for name, variables in agent.trained.items():
         if not agent.optimizers[name].built:
             agent.optimizers[name].build(variables)
 
@@ -40,8 +43,11 @@ def like(optimizer):
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         config.pop("inner_optimizer")
         return type(optimizer)(like(optimizer.inner_optimizer), **config)
-    # A schedule would count the steps of this part alone.
-    return type(optimizer).from_config({**config, "learning_rate": 1.0})
+    # A schedule would count the steps of this part alone. Classes of one's own need not
+    # take a learning rate.
+    if "learning_rate" in config:
+        config["learning_rate"] = 1.0
+    return type(optimizer).from_config(config)
 
 
 def apply(agent, gradients, names):
@@ -92,7 +98,7 @@ def finish(agent):
     Args:
         agent: An `Agent`.
     """
-    for name, variables in agent.parts().items():
+    for name, variables in agent.trained.items():
         optimizer = agent.optimizers[name]
         if getattr(optimizer, "use_ema", False):
             optimizer.finalize_variable_values(variables)

@@ -15,6 +15,7 @@ class TargetNetwork:
 
     Args:
         variables: List of variables to follow, of a `kerasrl.models.Policy`.
+        before: `None`, or a target network whose copies of them are taken.
 
     Example:
 
@@ -26,12 +27,16 @@ class TargetNetwork:
     ```
     """
 
-    def __init__(self, variables):
+    def __init__(self, variables, before=None):
         self.sources = list(variables)
         self.variables = [
             keras.Variable(variable, trainable=False, name=f"target_{variable.name}")
             for variable in self.sources
         ]
+        if before is not None:
+            copies = dict(zip(map(id, before.sources), before.variables, strict=True))
+            for source, variable in zip(self.sources, self.variables, strict=True):
+                variable.assign(copies.get(id(source), variable))
 
     def scope(self):
         """Within it, the variables followed have the values of the copies."""
@@ -42,6 +47,10 @@ class TargetNetwork:
         """Makes the copies equal to the variables."""
         for source, variable in zip(self.sources, self.variables, strict=True):
             variable.assign(source)
+
+    def covers(self, variables):
+        """Whether variables are all among those that are followed."""
+        return {id(variable) for variable in variables} <= set(map(id, self.sources))
 
     def fingerprint(self):
         """Returns a number that changes with the values of the variables followed."""

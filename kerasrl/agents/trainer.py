@@ -277,11 +277,12 @@ class Trainer:
         """
         update = self._compiled_update
         if update is None or update.is_outdated():
-            self._prepare_optimizer()
+            self.prepare_optimizer()
             update = self._compiled_update = CompiledUpdate(self, function)
         return update
 
-    def _prepare_optimizer(self):
+    def prepare_optimizer(self):
+        """Makes what training needs of the policy's optimizer, once after `compile`."""
         if not self.policy.compiled:
             self.compile()
         optimizing.build(self)

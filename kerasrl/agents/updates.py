@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import optree
 import tensorflow as tf
 
 from kerasrl.agents import optimizing, terms
@@ -40,6 +41,8 @@ def gradient_step(agent, batch, settings, loss=None, parts=None):
 
     def compute(batch):
         with tf.GradientTape() as tape:
+            # TensorFlow passes over what was frozen when it was made.
+            tape.watch([variable.value for variable in variables])
             total, metrics = compute_loss(agent, batch, settings, loss or agent.loss)
             scaled = total * loss_scale
         gradients = tape.gradient(
@@ -308,6 +311,11 @@ def merge(tree):
     return tf.nest.map_structure(
         lambda x: tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], 0)), tree
     )
+
+
+def rows(tree, rows):
+    """Returns some rows of the first axis of every leaf."""
+    return optree.tree_map(lambda x: x[rows], tree)
 
 
 def swap(tree):

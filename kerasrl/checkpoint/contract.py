@@ -12,15 +12,16 @@ _MOST = 2**53
 _BASE = {"rng", "env_name", "env_steps", "iterations", "statistics"}
 _REPLAY = {"num_envs", "buffer", "buffer_began"}
 _GENERATORS = {"MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"}
-#: Ends of the names of variables that are never negative.
-_NOT_NEGATIVE = ("iteration", "learning_rate", "variance", "count", "velocity")
+#: Names of what optimizers and layers count and average, which is never negative.
+_NOT_NEGATIVE = {"iteration", "learning_rate", "variance", "moving_variance", "count"}
 
 
-def check_arrays(path, named, arrays):
+def check_arrays(path, optimizer, named, arrays):
     """Raises unless arrays are what the variables of an agent could hold.
 
     Args:
         path: Of the file, for messages.
+        optimizer: The Keras optimizer of the agent.
         named: List of pairs of a name and a variable, as of `variables(agent)`.
         arrays: List of arrays, in that order.
 
@@ -31,6 +32,9 @@ def check_arrays(path, named, arrays):
     received = [array.shape for array in arrays]
     if received != expected:
         raise CheckpointError(f"{path} {describe_misfit(received, expected)}")
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    # To Keras, the mean of squared gradients; elsewhere it may have a direction.
+    has_squares = type(optimizer).__module__.startswith(("keras.", "kerasrl."))
     for (name, variable), array in zip(named, arrays, strict=True):
         dtype = keras.backend.standardize_dtype(variable.dtype)
         if array.dtype.name != dtype:
@@ -41,7 +45,10 @@ def check_arrays(path, named, arrays):
         # What a new agent holds may be infinite too, such as a mask.
         if not all_finite(array) and all_finite(keras.ops.convert_to_numpy(variable)):
             raise CheckpointError(f"{path}: the array of {name} has NaN or infinity.")
-        if name.endswith(_NOT_NEGATIVE) and (array < 0).any():
+        # Weights are anything, whatever they are called, such as a `log_variance`.
+        counted = not variable.trainable and name.rpartition("/")[2] in _NOT_NEGATIVE
+        squared = has_squares and name.endswith("_velocity")
+        if (counted or squared) and (array < 0).any():
             raise CheckpointError(f"{path}: the array of {name} has negative numbers.")
 
 
@@ -93,12 +100,14 @@ def check_keys(path, agent, state):
     Raises:
         CheckpointError: Entries are missing, or nobody knows them.
     """
-    own = agent.get_state()
+    # Not that of a class of one's own, which may need what training has made.
+    ours = next(c for c in type(agent).__mro__ if c.__module__.startswith("kerasrl."))
+    own = ours.get_state(agent)
     kept = {*_BASE, *(key for key in ("updates", "reward_scaler") if key in own)}
     unknown = set(state) - set(own) - (_REPLAY if "updates" in own else set())
     if not set(state) >= kept or (
         # What a class of one's own kept in an earlier version is its own business.
-        unknown and type(agent).get_state.__module__.startswith("kerasrl.")
+        unknown and type(agent).get_state is ours.get_state
     ):
         refuse(path, "the keys", sorted(state), f"{sorted(kept)}")
     received, expected = state["rng"]["bit_generator"], own["rng"]["bit_generator"]

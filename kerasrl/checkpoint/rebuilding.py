@@ -339,10 +339,11 @@ def _computed_differences(policy, twin):
         return
     for variable, other in zip(variables, twins, strict=True):
         other.assign(keras.ops.convert_to_numpy(variable))
-    for name, result, twin_result in zip(
-        ("call", "q_values"), _compute(policy), _compute(twin), strict=False
+    for index, (name, result, twin_result) in enumerate(
+        zip(("call", "q_values"), _compute(policy), _compute(twin), strict=False)
     ):
-        if not _close(result, twin_result):
+        # What is random on its own, outside of Keras, says nothing.
+        if not _close(result, twin_result) and _close(result, _compute(policy)[index]):
             yield (
                 f"{name} of the {type(policy).__name__} gives other results for the "
                 "same weights and inputs"

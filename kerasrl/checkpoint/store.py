@@ -42,12 +42,16 @@ def save(agent, path, include_replay=True):
     if replicas.num_ranks > 1:
         agent.pool.flush()
     own_path = _path_of_rank(path, replicas.rank)
+    with replicas.scope():
+        # Compiled again since, it has another optimizer, in its first state.
+        agent.prepare_optimizer()
     named = weights.variables(agent)
     replay = agent.get_arrays() if include_replay else {}
     config = {
         "schema": archive.SCHEMA,
         "versions": _versions(),
         **check(agent, own_path),
+        **weights.describe_trained(agent),
         "variables": [
             {"path": name, "shape": list(variable.shape), "dtype": variable.dtype}
             for name, variable in named
@@ -187,11 +191,16 @@ def _restore(path, config, state, arrays, replay):
         )
     options = keras.saving.deserialize_keras_object(config["compile"])
     agent.compile(optimizer, **options)
-    agent.build(agent.policy.observation_space, agent.policy.action_space)
+    trained, followed = weights.read_trained(path, agent, config)
+    with agent.replicas.scope():
+        optimizing.build(agent, trained)
+        agent.build(agent.policy.observation_space, agent.policy.action_space)
+        if followed:
+            agent.follow(followed)
     # Before each part of an agent had an optimizer of its own, one was for all.
     joined = optimizing.joined(agent, [entry["path"] for entry in config["variables"]])
     named = weights.variables(agent, joined)
-    contract.check_arrays(path, named, arrays)
+    contract.check_arrays(path, agent.policy.optimizer, named, arrays)
     contract.check_keys(path, agent, state)
     for (_, variable), array in zip(named, arrays, strict=True):
         variable.assign(array)

@@ -130,6 +130,19 @@ def test_nan_loss_stops_with_a_reason():
         agent.fit("CartPole-v1", steps=2_000, num_envs=4, verbose=0)
 
 
+def test_nan_loss_stops_with_a_reason_where_errors_are_priorities():
+    class Wrong(kerasrl.DQN):
+        def loss(self, batch, outputs, settings):
+            loss, metrics = super().loss(batch, outputs, settings)
+            nan = float("nan")
+            return loss * nan, {**metrics, "td_errors": metrics["td_errors"] * nan}
+
+    agent = Wrong({"hidden_units": (2,)}, prioritized=True, learning_starts=8)
+    agent.compile(run_eagerly=True)
+    with pytest.raises(FloatingPointError, match="learning rate"):
+        agent.fit("CartPole-v1", steps=64, num_envs=2, verbose=0)
+
+
 def test_schedules_reach_the_loss():
     seen = []
 

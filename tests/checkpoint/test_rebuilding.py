@@ -326,3 +326,141 @@ def test_models_inside_of_layers_are_not_refused(tmp_path, agent_class):
     inputs = {"observations": np.ones((2, 4), "float32")}
     for a, b in zip(*(x.policy(inputs).values() for x in (agent, loaded)), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@register
+class LogVariance(keras.layers.Layer):
+    """Has a weight whose name ends as that of something never negative does."""
+
+    def build(self, input_shape):
+        self.log_variance = self.add_weight(
+            name="log_variance", initializer=keras.initializers.Constant(-1.0)
+        )
+
+    def call(self, inputs):
+        return inputs * keras.ops.exp(self.log_variance)
+
+
+@register
+class Directed(keras.optimizers.SGD):
+    """Keeps a velocity that is one, with a sign, and takes no learning rate."""
+
+    def __init__(self, speed=0.1):
+        super().__init__(speed)
+        self.speed = speed
+
+    def build(self, variables):
+        super().build(variables)
+        self.velocities = self.add_optimizer_variables(
+            variables, "velocity", initializer=keras.initializers.Constant(-1.0)
+        )
+
+    def get_config(self):
+        return {"speed": self.speed}
+
+
+@register
+class Undetermined(keras.layers.Layer):
+    """Draws what no generator of Keras's draws."""
+
+    def call(self, inputs):
+        return inputs + np.random.normal(size=inputs.shape[-1:]).astype("float32")
+
+
+@register
+class Counting(kerasrl.DQN):
+    """Has state that only training makes."""
+
+    counts = None
+
+    def get_state(self):
+        return {**super().get_state(), "counts": self.counts.tolist()}
+
+    def set_state(self, state, arrays):
+        super().set_state(state, arrays)
+        self.counts = np.array(state["counts"])
+
+
+def test_what_classes_of_ones_own_keep_is_their_business(tmp_path):
+    agent = Counting(in_sequence(LogVariance()))
+    agent.compile(Directed())
+    agent.build(*SPACES)
+    agent.counts = np.arange(3)
+    loaded = kerasrl.load(agent.save(tmp_path / "agent.kerasrl"))
+    np.testing.assert_array_equal(loaded.counts, [0, 1, 2])
+    for (name, left), (_, right) in zip(
+        *(checkpoint.variables(each) for each in (agent, loaded)), strict=True
+    ):
+        np.testing.assert_array_equal(left, right, err_msg=name)
+
+
+def test_layers_that_are_random_on_their_own_are_not_refused(tmp_path):
+    agent = kerasrl.A2C(in_sequence(Undetermined()))
+    agent.build(*SPACES)
+    kerasrl.load(agent.save(tmp_path / "agent.kerasrl"))
+
+
+def test_an_optimizer_without_a_learning_rate_serves_several_parts():
+    agent = kerasrl.SAC(SMALL)
+    agent.compile(Directed(0.25))
+    agent.build(*SPACES)
+    rates = [float(each.learning_rate) for each in agent.optimizers.values()]
+    assert rates == [0.25] * 3
+
+
+@pytest.mark.parametrize("agent_class", [kerasrl.A2C, kerasrl.DQN])
+@pytest.mark.parametrize(
+    # Without compiling again, optimizers refuse variables they were not made for.
+    ("freezes", "recompiles"),
+    [(True, True), (True, False), (False, True)],
+)
+def test_layers_frozen_in_between_are_saved_and_resume_exactly(
+    tmp_path, agent_class, recompiles, freezes
+):
+    """Optimizers and target networks have variables of what was trained before."""
+
+    def make():
+        keras.utils.set_random_seed(0)
+        layers = [keras.layers.Dense(3), keras.layers.Dense(4)]
+        layers[0].trainable = freezes
+        options = {"learning_starts": 8, "batch_size": 4}
+        agent = agent_class(
+            keras.Sequential(layers),
+            seed=1,
+            **({} if agent_class is kerasrl.A2C else options),
+        )
+        agent.compile(run_eagerly=True)
+        fit(agent)
+        trunk = agent.policy.trunk
+        trunk.layers[0].trainable = not freezes
+        if recompiles:
+            agent.compile(run_eagerly=True)
+        return agent
+
+    def fit(agent):
+        agent.fit("CartPole-v1", steps=16, num_envs=2, verbose=0)
+
+    straight, saved = make(), make()
+    loaded = kerasrl.load(saved.save(tmp_path / "agent.kerasrl"))
+    for _ in range(2):
+        for agent in (straight, loaded):
+            fit(agent)
+        for (name, left), (_, right) in zip(
+            *(checkpoint.variables(each) for each in (straight, loaded)), strict=True
+        ):
+            np.testing.assert_array_equal(left, right, err_msg=name)
+        path = loaded.save(tmp_path / "again.kerasrl")
+        loaded = kerasrl.load(path)
+    if agent_class is not kerasrl.A2C:
+        assert straight.target.covers(straight.target_sources())
+
+
+def test_an_optimizer_compiled_just_before_is_saved(tmp_path):
+    """Not the state of the one before it."""
+    agent = kerasrl.SAC(SMALL)
+    agent.build(*SPACES)
+    agent.compile(keras.optimizers.SGD(0.5))
+    loaded = kerasrl.load(agent.save(tmp_path / "agent.kerasrl"))
+    for name, optimizer in loaded.optimizers.items():
+        assert isinstance(optimizer, keras.optimizers.SGD), name
+    assert float(loaded.policy.optimizer.learning_rate) == 0.5
