@@ -458,7 +458,7 @@ class Agent(Trainer, Configurable):
         """
         if self.policy.observation_space is not None:
             with self.replicas.scope():
-                self._prepare_optimizer()  # It may have been compiled since.
+                self.prepare_optimizer()  # It may have been compiled since.
         return checkpoint.save(self, path, include_replay)
 
     def get_state(self):

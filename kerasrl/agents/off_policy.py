@@ -195,7 +195,6 @@ class OffPolicyAgent(Agent):
 
     def prepare_optimizer(self):
         super().prepare_optimizer()
-        # Layers may have been frozen when there was none yet.
         if self.target is not None and not self.target.covers(self.target_sources()):
             self.follow(self.target_sources())
 

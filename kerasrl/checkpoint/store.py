@@ -42,9 +42,6 @@ def save(agent, path, include_replay=True):
     if replicas.num_ranks > 1:
         agent.pool.flush()
     own_path = _path_of_rank(path, replicas.rank)
-    with replicas.scope():
-        # Compiled again since, it has another optimizer, in its first state.
-        agent.prepare_optimizer()
     named = weights.variables(agent)
     replay = agent.get_arrays() if include_replay else {}
     config = {
