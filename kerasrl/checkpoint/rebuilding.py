@@ -46,7 +46,8 @@ def compare(agent, described):
 
     Args:
         agent: An `Agent`.
-        described: What a checkpoint would say of it, JSON-compatible data.
+        described: What a checkpoint would say of it, JSON-compatible data, which is
+            taken apart.
 
     Raises:
         ValueError: It could not be made again, or is not the same, naming the class
@@ -55,8 +56,11 @@ def compare(agent, described):
     compared = _COMPARED.get(agent)
     if compared is not None and compared() is agent.policy:
         return
-    parts = {"optimizer": agent.policy.optimizer}
-    classes = dict(_classes([agent.policy, *parts.values(), *_values(agent)]))
+    policy, optimizer = agent.policy, agent.policy.optimizer
+    classes = dict(_classes([policy, optimizer, *_values(agent)]))
+    if isinstance(described["config"].get("policy"), dict):
+        # Another optimizer, with slots, that nobody needs.
+        described["config"]["policy"].pop("compile_config", None)
     with (
         _unmoved(),
         weights.nameless(),
@@ -65,10 +69,8 @@ def compare(agent, described):
         try:
             twin = type(agent).from_config(described["config"])
             optimizer = keras.saving.deserialize_keras_object(described["optimizer"])
-            if agent.policy.observation_space is not None:
-                twin.policy.build_for(
-                    agent.policy.observation_space, agent.policy.action_space
-                )
+            if policy.observation_space is not None:
+                twin.policy.build_for(policy.observation_space, policy.action_space)
         except Exception as error:
             raise ValueError(
                 f"The {type(agent).__name__} cannot be saved: made again from its "
@@ -77,7 +79,7 @@ def compare(agent, described):
             ) from error
         found = next(_differences(agent, twin, optimizer), None)
         if found is None:
-            found = next(_computed_differences(agent.policy, twin.policy), None)
+            found = next(_computed_differences(policy, twin.policy), None)
     if found is not None:
         raise ValueError(
             f"The {type(agent).__name__} cannot be saved: made again from its "

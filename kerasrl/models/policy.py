@@ -49,6 +49,9 @@ class Policy(keras.Model):
     `P` is `self.num_parameters`, known after `setup`. More keys are allowed; losses
     find them in `batch["outputs"]`.
 
+    Checkpoints hold the arguments of `__init__`, if all are numbers, texts, booleans or
+    `None`. For others, and to extend a policy that has one, define `get_config`.
+
     Args:
         **kwargs: As for `keras.Model`.
 
