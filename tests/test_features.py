@@ -78,7 +78,7 @@ RECURRENT = "Recurrent policies (LSTM, GRU)"
 def policy_of(name, cell="gru"):
     """Arguments of a small policy, with a cell if the agent can have one."""
     arguments = {"hidden_units": (4,)}
-    if MATRIX[RECURRENT][name]:
+    if cell is not None and MATRIX[RECURRENT][name]:
         arguments.update(cell=cell, cell_units=4)
     return arguments
 

@@ -99,7 +99,8 @@ def test_continuous_actions(name):
 @pytest.mark.parametrize("name", AGENTS)
 @pytest.mark.parametrize("cell", [None, "lstm"])
 def test_nested_observations_and_hostile_ends(name, cell):
-    agent = AGENTS[name](policy={"cell": cell, "cell_units": 8}, seed=0)
+    policy = {"cell": cell, "cell_units": 8} if cell else None
+    agent = AGENTS[name](policy=policy, seed=0)
     history = agent.fit(testing.NestedEnv, steps=600, num_envs=3, verbose=0).history
     assert np.isfinite(history["loss"]).all()
 

@@ -85,7 +85,12 @@ _OBSERVATIONS = [
     ("complex", "vector", np.zeros(4, np.complex64), "complex64"),
     ("objects", "vector", np.array([None] * 4), "object"),
     ("times", "vector", np.zeros(4, "datetime64[s]"), "datetime64"),
-    ("nan", "vector", np.array([0, np.nan, 0, 0], np.float32), "NaN or infinity"),
+    (
+        "nan",
+        "vector",
+        np.array([0, np.nan, 0, 0], np.float32),
+        "NaN, infinity or a number",
+    ),
     ("infinite", "vector", np.array([0, 0, -np.inf, 0], np.float32), "infinity"),
     ("fraction", "pixels", np.full((2, 3), 0.7), "0.7"),
     ("below", "pixels", np.full((2, 3), -1), "-1"),
