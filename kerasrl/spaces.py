@@ -222,6 +222,8 @@ def samples(space: spaces.Space, batch_size: int, generator: Any) -> Any:
     if isinstance(space, spaces.Tuple):
         return tuple(samples(value, batch_size, generator) for value in space)
     like = zeros(space, batch_size)
+    low: Any
+    high: Any
     if isinstance(space, spaces.Discrete):
         low = int(space.start)
         high = low + int(space.n) - 1
