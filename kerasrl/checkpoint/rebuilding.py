@@ -170,11 +170,14 @@ def _differ_as_objects(live, twin, where, seen):
 
 
 def _attributes(live):
-    """The attributes of an object that are not the library's bookkeeping."""
+    """The attributes of an object that are not the library's bookkeeping.
+
+    What it keeps may be of a user's class, though: a schedule, a regularizer.
+    """
     found = {
         name: value
         for name, value in getattr(live, "__dict__", {}).items()
-        if name not in _bookkeeping()
+        if name not in _bookkeeping() or (_is_object(value) and _is_own(type(value)))
     }
     if isinstance(live, keras.Model):
         found["layers"] = live.layers

@@ -206,6 +206,44 @@ ARGUMENTS = st.fixed_dictionaries(
 )
 
 
+@register
+class PartialRegularizer(keras.regularizers.Regularizer):
+    def __init__(self, penalty=0.1):
+        self.penalty = penalty
+
+    def __call__(self, values):
+        return self.penalty * keras.ops.sum(values)
+
+    def get_config(self):
+        return {}
+
+
+def with_schedule():
+    agent = kerasrl.A2C(SMALL)
+    agent.compile(keras.optimizers.SGD(PartialSchedule(penalty=0.5)))
+    return agent
+
+
+def with_regularizer(name):
+    layer = keras.layers.Dense(3, **{name: PartialRegularizer(penalty=0.5)})
+    return kerasrl.A2C(keras.Sequential([layer]))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        with_schedule,
+        lambda: with_regularizer("activity_regularizer"),
+        lambda: with_regularizer("kernel_regularizer"),
+    ],
+)
+def test_what_keras_keeps_of_ones_own_is_compared_too(make):
+    agent = make()
+    agent.build(*SPACES)
+    with pytest.raises(ValueError, match="penalty is 0.5, and comes back as 0.1"):
+        checkpoint.check(agent, "nowhere")
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     cls=st.sampled_from(
