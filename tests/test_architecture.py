@@ -130,3 +130,10 @@ def test_public_names_resolve():
         assert getattr(kerasrl, name).__doc__
     with pytest.raises(AttributeError, match="nothing"):
         kerasrl.nothing  # noqa: B018
+
+
+def test_names_of_test_files_differ():
+    # pytest imports each by its bare name: of two alike, it refuses the second, but
+    # only where no earlier run has left compiled files.
+    names = [path.name for path in pathlib.Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
