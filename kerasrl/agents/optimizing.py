@@ -50,19 +50,20 @@ def like(optimizer):
     return type(optimizer).from_config(config)
 
 
-def apply(agent, gradients, names):
+def apply(agent, gradients, names=None):
     """Clips the gradients of each part by its norm, and takes one step. Compiled.
 
     Args:
         agent: The `Agent`.
         gradients: List of the gradients of the variables of all these parts, which the
             optimizer of the first part has scaled.
-        names: List of names of parts.
+        names: List of names of parts; all of the agent if `None`.
 
     Returns:
         Scalar, the global norm of all gradients before clipping.
     """
     first, parts, bound = agent.policy.optimizer, agent.parts(), agent.max_grad_norm
+    names = list(parts) if names is None else names
     sizes = [len(parts[name]) for name in names]
     ends = itertools.accumulate(sizes)
     gradients = [gradients[e - n : e] for n, e in zip(sizes, ends, strict=True)]

@@ -20,21 +20,51 @@ def gradient_step(agent, batch, settings, loss=None, parts=None):
     each part, optimizer of each part.
 
     Args:
-        agent: The `Agent`.
-        batch: Dict of tensors with a leading sample axis.
-        settings: Dict of scalars, see `OnPolicyAgent.loss`.
-        loss: Function like `OnPolicyAgent.loss`; that of the agent if `None`.
-        parts: List of names of the parts to update, see `Agent.parts`; all of the
-            agent if `None`.
+        agent, batch, settings, loss, parts: As for `gradients`.
 
     Returns:
         Dict of scalars: `"loss"`, what `loss` logs, `"gradient_norm"` (before
         clipping) and the policy's custom metrics.
     """
+    parts = list(agent.parts()) if parts is None else parts
+    found, metrics = gradients(agent, batch, settings, loss, parts)
+    # TensorFlow's optimizer of graphs drops the order of reads before writes: a target
+    # could be computed from weights that were already updated.
+    read = [x for x in (*found, *metrics.values()) if tf.is_tensor(x)]
+    with tf.control_dependencies(read):
+        norm = optimizing.apply(agent, found, parts)
+    return {**metrics, "gradient_norm": norm}
+
+
+def gradients(agent, batch, settings, loss=None, parts=None):
+    """Computes the gradients of the loss of a batch, and applies them to nothing.
+
+    Args:
+        agent: The `Agent`.
+        batch: Dict of tensors with a leading sample axis.
+        settings: Dict of scalars, see `OnPolicyAgent.loss`.
+        loss: Function like `OnPolicyAgent.loss`; that of the agent if `None`.
+        parts: List of names of the parts to train, see `Agent.parts`; all of the
+            agent if `None`.
+
+    Returns:
+        Tuple of the list of gradients, means over replicas, one for each variable of
+        these parts in their order, and a dict of scalars, `"loss"` and what is logged.
+        `optimizing.apply` takes them. In mixed precision they are scaled by what the
+        optimizer divides them by, see `keras.optimizers.Optimizer.scale_loss`.
+
+    Example:
+
+    ```python
+    found, metrics = updates.gradients(agent, batch, settings)
+    found = [keras.ops.sign(gradient) for gradient in found]
+    optimizing.apply(agent, found)
+    ```
+    """
     policy = agent.policy
-    updated = agent.parts()
-    parts = list(updated) if parts is None else parts
-    variables = [variable for name in parts for variable in updated[name]]
+    trained = agent.parts()
+    parts = list(trained) if parts is None else parts
+    values = [variable.value for name in parts for variable in trained[name]]
     # 1, but in mixed precision: the optimizer divides by it what was multiplied, so
     # that small gradients are not rounded to zero.
     loss_scale = policy.optimizer.scale_loss(1.0)
@@ -42,23 +72,15 @@ def gradient_step(agent, batch, settings, loss=None, parts=None):
     def compute(batch):
         with tf.GradientTape() as tape:
             # TensorFlow passes over what was frozen when it was made.
-            tape.watch([variable.value for variable in variables])
+            tape.watch(values)
             total, metrics = compute_loss(agent, batch, settings, loss or agent.loss)
             scaled = total * loss_scale
-        gradients = tape.gradient(
-            scaled,
-            [variable.value for variable in variables],
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        found = tape.gradient(
+            scaled, values, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
-        return gradients, {"loss": total, **metrics}
+        return found, {"loss": total, **metrics}
 
-    gradients, metrics = agent.replicas.gradients(compute, batch)
-    # TensorFlow's optimizer of graphs drops the order of reads before writes: a target
-    # could be computed from weights that were already updated.
-    read = [x for x in (*gradients, *metrics.values()) if tf.is_tensor(x)]
-    with tf.control_dependencies(read):
-        norm = optimizing.apply(agent, gradients, parts)
-    return {**metrics, "gradient_norm": norm}
+    return agent.replicas.gradients(compute, batch)
 
 
 def compute_loss(agent, batch, settings, loss):
@@ -68,7 +90,7 @@ def compute_loss(agent, batch, settings, loss):
     gives the policy's `custom_loss` the last word.
 
     Args:
-        agent, batch, settings, loss: As for `gradient_step`.
+        agent, batch, settings, loss: As for `gradients`.
 
     Returns:
         Tuple of a scalar and a dict of scalars.
@@ -270,12 +292,12 @@ def normalizer(agent):
         agent: An `Agent` with a policy that was built.
 
     Returns:
-        Function of a `Rollout`, which returns whether weights changed.
+        Function of a `Rollout`.
     """
     policy = agent.policy
     default = type(policy).update_normalization is Policy.update_normalization
     if default or not getattr(policy, "normalize_observations", True):
-        return lambda rollout: False
+        return lambda rollout: None
 
     @tf.function
     def normalize(observations, mask):
@@ -284,7 +306,6 @@ def normalizer(agent):
 
     def learn(rollout):
         normalize(rollout.observations, rollout.valid)
-        return True
 
     return learn
 

@@ -9,7 +9,7 @@ import tiny
 from by_definition import BOX, OBSERVATIONS, build, take_step, transitions, values
 
 import kerasrl
-from kerasrl.agents import optimizing
+from kerasrl.agents import optimizing, updates
 
 SMALL = {"hidden_units": (8,)}
 AGENTS = {"DDPG": kerasrl.DDPG, "TD3": kerasrl.TD3, "SAC": kerasrl.SAC}
@@ -50,6 +50,29 @@ def test_each_part_is_clipped_by_its_own_norm(name):
         np.testing.assert_allclose(change, expected, rtol=2e-2, atol=1e-5)
     # Else one norm of all could be taken for it.
     assert min(norms["critics"], norms["policy"]) > bound
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_gradients_change_nothing_until_they_are_applied(name):
+    settings = {"update_policy": tf.constant(True)} if name == "TD3" else {}
+    agents = [build(AGENTS[name](policy=SMALL, seed=3), BOX) for _ in range(2)]
+    metrics, _, taken = take_step(agents[0], transitions(BOX), **settings)
+    batch = keras.tree.map_structure(tf.constant, transitions(BOX))
+    batch["mask"] = tf.ones_like(batch["weights"])
+    agent, variables = agents[1], agents[1].trainable_variables
+    before = values([*variables, *agent.policy.optimizer.variables])
+    found, computed = updates.gradients(agent, batch, settings)
+    for old, now in zip(
+        before, values([*variables, *agent.policy.optimizer.variables]), strict=True
+    ):
+        np.testing.assert_array_equal(old, now)
+    assert computed["loss"] == metrics["loss"]
+    # In the order of the parts, as `apply` takes them.
+    halves = [0.5 * gradient for gradient in found]
+    norm = optimizing.apply(agent, halves)
+    np.testing.assert_allclose(norm, 0.5 * metrics["gradient_norm"], rtol=1e-6)
+    for old, now, whole in zip(before, values(variables), taken, strict=False):
+        np.testing.assert_allclose(old - now, 0.5 * whole, rtol=1e-4, atol=1e-4)
 
 
 def test_a_delayed_policy_begins_at_the_full_rate():
