@@ -93,7 +93,6 @@ class Agent(Trainer, Configurable):
         self.jit_compile = "auto"
         self._compile_arguments = {}
         self._compiled_update = None
-        self._new_weights = None
         self._actors = {}
         self.schedules = {}
         #: The optimizer of each of the `parts`, and the variables it was made for.
@@ -430,7 +429,6 @@ class Agent(Trainer, Configurable):
 
     def weights_were_set(self):
         """Called when all weights of the policy were set. Extend it, with `super()`."""
-        self._new_weights = None
 
     def save(self, path, include_replay=True):
         """Writes everything needed to go on exactly here to one file.

@@ -1,7 +1,6 @@
 """One compiled call per update phase."""
 
 import logging
-import math
 import time
 import warnings
 
@@ -46,16 +45,6 @@ class CompiledUpdate:
         self._packer = None
         self._compiled = None
         self._called = False
-        self._variables = [
-            agent.replicas.local(variable.value)
-            for variable in agent.policy.weights
-            if variable.dtype == "float32"
-        ]
-        shapes = [tuple(variable.shape) for variable in self._variables]
-        self._places = [
-            (id(variable.handle), shape, math.prod(shape))
-            for variable, shape in zip(self._variables, shapes, strict=True)
-        ]
 
     def __call__(self, *inputs):
         """Runs the function.
@@ -78,7 +67,7 @@ class CompiledUpdate:
         else:
             results = self._compiled(packed)
         self._called = True
-        metrics, self._weights, self.outputs = results
+        metrics, self.outputs = results
         return dict(zip(self.metric_names, metrics.numpy().tolist(), strict=True))
 
     def is_outdated(self):
@@ -105,18 +94,6 @@ class CompiledUpdate:
             self._packer = Packer(inputs)
             with self.agent.replicas.scope():
                 self._compiled = self._compile(self._packer.pack(inputs))
-
-    def new_weights(self):
-        """Returns the float weights after the last call, sparing a read of each.
-
-        Returns:
-            Dict from the id of the handle of a variable to its value.
-        """
-        flat, values, start = self._weights.numpy(), {}, 0
-        for handle, shape, size in self._places:
-            values[handle] = flat[start : start + size].reshape(shape)
-            start += size
-        return values
 
     def _first_call(self, packed):
         if self.agent.policy.run_eagerly:
@@ -156,9 +133,5 @@ class CompiledUpdate:
         with self.agent.replicas.summing():
             metrics, outputs = self.function(*self._packer.unpack(packed))
         self.metric_names = list(metrics)
-        weights = [tf.reshape(variable, [-1]) for variable in self._variables]
-        return (
-            tf.stack([tf.cast(value, "float32") for value in metrics.values()]),
-            tf.concat(weights, axis=0),
-            outputs,
-        )
+        values = [tf.cast(value, "float32") for value in metrics.values()]
+        return tf.stack(values), outputs

@@ -55,7 +55,6 @@ def _iterations(agent, plan, callbacks, initial_epoch):
     for epoch in range(initial_epoch, plan.epochs):
         agent.policy.reset_metrics()
         agent.statistics.start_epoch()
-        agent._new_weights = None
         callbacks.on_epoch_begin(epoch)
         start_time, start_steps = time.perf_counter(), agent.env_steps
         mean = statistics.Mean()
@@ -66,9 +65,6 @@ def _iterations(agent, plan, callbacks, initial_epoch):
             batch_logs = agent.train_iteration(callbacks.on_rollout_end)
             mean.add(batch_logs)
             callbacks.on_train_batch_end(iteration, batch_logs)
-            if callbacks.see_batches:
-                # Somebody may have changed the weights since the update.
-                agent._new_weights = None
             if agent.policy.stop_training:
                 # Ranks end together, at the end of an epoch.
                 if agent.replicas.num_ranks == 1:

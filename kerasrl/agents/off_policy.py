@@ -315,12 +315,10 @@ class OffPolicyAgent(Agent):
         self.buffer.add(rollout)
         if self._normalize is None:
             self._normalize = updates.normalizer(self)
-        if self._normalize(rollout):
-            self._new_weights = None
+        self._normalize(rollout)
 
     def _prepare_learning(self):
         """Draws what to learn from; returns a function that learns and returns logs."""
-        self._new_weights = None
         before = update = self._compiled_update
         if len(self.buffer) > 0:
             update = self.compiled_update(self._updates)
@@ -354,7 +352,6 @@ class OffPolicyAgent(Agent):
                 if self.prioritized and math.isfinite(logs[-1]["loss"]):
                     errors = update.outputs.numpy()
                     self.buffer.update_priorities(indices[rows], errors)
-            self.keep_new_weights(update)
             means = {name: sum(x[name] for x in logs) / len(logs) for name in logs[0]}
             return {**means, "gradient_steps": float(len(indices))}
 

@@ -76,7 +76,6 @@ class OnPolicyAgent(Agent):
         has_steps = bool(arrays["valid"].any())
         if has_steps or self.replicas.num_ranks > 1:
             logs = update(*inputs)
-            self.keep_new_weights(update)
             return logs if has_steps else {}
         # All workers were lost. Momentum and regularizers would still move the weights.
         update.trace(*inputs)

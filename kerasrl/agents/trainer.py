@@ -170,8 +170,6 @@ class Trainer:
                     "env_steps": self.env_steps,
                     "iterations": self.iterations,
                 }
-                # Weights may have been changed meanwhile.
-                self._new_weights = None
 
     def _run(self, env, lengths, making, info_keys, callbacks, verbose, initial_epoch):
         """Yields what each iteration logged; see `fit` and `iterate`."""
@@ -257,7 +255,8 @@ class Trainer:
     def prepare_collecting(self):
         """Makes the actor and its exploration those of the present weights."""
         num_envs = self._running_envs().num_envs
-        self.actor().refresh(self._new_weights)
+        # Always: anybody may have set a variable, and to read a few costs little.
+        self.actor().refresh()
         self.collector.exploration = self.exploration_inputs(num_envs)
 
     def finish_collecting(self):
@@ -298,12 +297,6 @@ class Trainer:
         return np.array(
             [plans.current(self, name) for name in self.scheduled], np.float32
         )
-
-    def keep_new_weights(self, update):
-        """Lets the next `collect` act with the weights that an update returned."""
-        # A subclass that goes on to change weights must have them read again.
-        ours = type(self).train_iteration.__module__.startswith("kerasrl.agents.")
-        self._new_weights = update.new_weights() if ours else None
 
     def _start_collecting(self, envs, listener, info_keys):
         seeds = self.rng.integers(2**31, size=(2, envs.num_envs)).tolist()

@@ -51,10 +51,6 @@ class Replicas:
         """Runs a function as if there were no replicas, for what only acts."""
         return function()
 
-    def local(self, variable):
-        """Returns the copy of a `tf.Variable` on the first device of this process."""
-        return variable
-
     # In compiled code -----------------------------------------------------------
 
     def gradients(self, compute, batch):

@@ -98,9 +98,6 @@ class TfDistribute(Gathering):
         with ThreadPoolExecutor(1) as executor:
             return executor.submit(function).result()
 
-    def local(self, variable):
-        return self.strategy.experimental_local_results(variable)[0]
-
     def apply(self, optimizer, gradients, variables):
         number = self.strategy.num_replicas_in_sync
 

@@ -99,25 +99,19 @@ class Actor:
         """
         return self._engine.draw(generators, steps)
 
-    def refresh(self, known=None):
+    def refresh(self):
         """Takes over the present values of the policy's variables.
 
         Until the next call the actor keeps acting with these. The arrays in
         `program.weights` are written in place, so they may lie in shared memory.
-
-        Args:
-            known: dict from the id of a variable's handle to its present value, to
-                spare reading it, or None.
         """
-        known = known or {}
         if self.backend == "tensorflow":
             self._engine.refresh()
         else:
             for array, (handle, dtype, _) in zip(
                 self.program.weights, self._handles, strict=True
             ):
-                value = known.get(id(handle))
-                np.copyto(array, _read(handle, dtype) if value is None else value)
+                np.copyto(array, _read(handle, dtype).numpy())
 
     def _check(self, inputs, noise):
         found = [(p, np.asarray(a)) for p, a in tree_paths(inputs)]

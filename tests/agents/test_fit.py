@@ -664,20 +664,34 @@ def test_values_and_probabilities_rest_on_the_statistics_of_acting():
     assert float(agent.policy.encoder.normalizers[0].count) == 64.0
 
 
-def test_weights_changed_after_the_update_are_acted_with():
-    class Zeroing(kerasrl.A2C):
+def test_weights_changed_by_anybody_are_acted_with():
+    def set_all(agent, value):
+        for variable in agent.policy.trainable_variables:
+            variable.assign(keras.ops.full(variable.shape, value))
+
+    class Changing(kerasrl.A2C):
         def train_iteration(self, on_rollout_end=None):
             logs = super().train_iteration(on_rollout_end)
-            self.policy.set_weights([0.0 * w for w in self.policy.get_weights()])
+            set_all(self, 1.0)
             return logs
 
+    class Perturbed(kerasrl.A2C):
         def collect(self):
+            set_all(self, 1.0)
             rollout = super().collect()
-            if self.iterations:
-                assert not any(w.any() for w in self.actor().program.weights)
+            assert all((w == 1.0).all() for w in self.actor().program.weights)
+            set_all(self, 2.0)
+            super().collect()
+            assert all((w == 2.0).all() for w in self.actor().program.weights)
             return rollout
 
-    Zeroing(seed=0).fit("CartPole-v1", steps=200, verbose=0)
+    agent = Changing(seed=0, policy={"hidden_units": (4,)})
+    for _ in agent.iterate("CartPole-v1", steps=120, num_envs=2, verbose=0):
+        if agent.iterations > 1:
+            # What the last iteration, and so this one's acting, left behind.
+            assert all((w == 1.0).all() for w in agent.actor().program.weights)
+    agent = Perturbed(seed=0, policy={"hidden_units": (4,)})
+    agent.fit("CartPole-v1", steps=30, num_envs=2, verbose=0)
 
 
 def test_keyword_arguments_of_parents_are_saved(tmp_path):
