@@ -17,7 +17,14 @@ MODULES = sorted(ROOT.rglob("*.py"))
 MAY_IMPORT = {
     "losses": set(),
     "distributions": {"losses"},
-    "models": {"checks", "distributions", "losses", "spaces", "spellings"},
+    "models": {
+        "checks",
+        "distributions",
+        "losses",
+        "signatures",
+        "spaces",
+        "spellings",
+    },
     "envs": {"checks", "spaces", "testing"},
     "replay": {"spaces"},
     "rollouts": {"envs", "replay", "spaces"},
@@ -36,6 +43,7 @@ MAY_IMPORT = {
         "optimizers",
         "replay",
         "rollouts",
+        "signatures",
         "spaces",
         "spellings",
     },

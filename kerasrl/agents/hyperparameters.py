@@ -2,13 +2,11 @@
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any
 
-from kerasrl import checkpoint, spellings
+from kerasrl import checkpoint, signatures, spellings
 
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _WHILE_RUNNING = "{name} cannot change while fit runs: set it before the next call."
 #: When a change takes effect, and what is said where it comes too late.
 _EFFECTS = {
@@ -205,15 +203,7 @@ def refuse(agent, name, value, effect):
 @functools.cache
 def _names(cls):
     """The names of the constructor's arguments, in order: a dict used as a set."""
-    names = {}
-    for parent in cls.__mro__:
-        parameters = inspect.signature(parent.__init__).parameters.values()
-        kinds = {parameter.kind for parameter in parameters}
-        names.update((p.name, None) for p in parameters if p.kind not in _VARIADIC)
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
-            break  # Else the rest goes to the next class, by `**kwargs`.
-    names.pop("self", None)
-    return names.keys()
+    return dict.fromkeys(signatures.arguments(cls.__mro__)).keys()
 
 
 def _same(before, value):

@@ -9,6 +9,7 @@ say of themselves, the arguments that they keep, and what the policy computes.
 import contextlib
 import functools
 import inspect
+import itertools
 import random
 import weakref
 
@@ -17,7 +18,7 @@ import keras
 import numpy as np
 import optree
 
-from kerasrl import spaces
+from kerasrl import signatures, spaces
 from kerasrl.checkpoint import weights
 
 #: Agents that were compared, with the policy they had then.
@@ -222,22 +223,8 @@ def _keeps(cls):
 
 def _parameters(cls):
     """Names of the arguments of a class's constructor, those of parents too."""
-    names = []
-    for parent in cls.__mro__:
-        if not _is_own(parent) or parent is object:
-            break
-        if "__init__" not in vars(parent):
-            continue
-        parameters = list(inspect.signature(parent.__init__).parameters.values())[1:]
-        kinds = {parameter.kind for parameter in parameters}
-        names += [
-            parameter.name
-            for parameter in parameters
-            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        ]
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
-            break
-    return [name for name in dict.fromkeys(names) if name not in _COMMON]
+    names = signatures.arguments(itertools.takewhile(_is_own, cls.__mro__))
+    return [name for name in names if name not in _COMMON]
 
 
 def _is_own(cls):

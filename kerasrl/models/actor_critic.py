@@ -7,6 +7,7 @@ from keras import ops
 from kerasrl import checks
 from kerasrl.models import torso
 from kerasrl.models.action_encoder import ActionEncoder
+from kerasrl.models.configured import Configured
 from kerasrl.models.initializers import make_initializer
 from kerasrl.models.policy import Policy, merge_time, split_time
 
@@ -14,7 +15,7 @@ _COPY = "Received shared_trunk=False (True needs no copy)"
 
 
 @keras.saving.register_keras_serializable("kerasrl")
-class ActorCritic(Policy):
+class ActorCritic(Configured, Policy):
     """Policy and value network with a dense, convolutional or recurrent body.
 
     Observations are encoded (one-hot, flattened, concatenated, optionally
@@ -56,9 +57,6 @@ class ActorCritic(Policy):
     agent = kerasrl.PPO(policy=policy)
     ```
     """
-
-    #: Agents set `seed` of policies that were given none.
-    seed = None
 
     def __init__(
         self,
@@ -227,32 +225,3 @@ class ActorCritic(Policy):
 
     def _initializer(self, scale, offset):
         return make_initializer(self.kernel_initializer, scale, self._seed(offset))
-
-    def _seed(self, offset):
-        return None if self.seed is None else self.seed + offset
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(
-            trunk=keras.saving.serialize_keras_object(self.trunk),
-            hidden_units=self.hidden_units,
-            activation=torso.activation_config(self.activation),
-            filters=self.filters,
-            shared_trunk=self.shared_trunk,
-            cell=self.cell,
-            cell_units=self.cell_units,
-            previous_inputs=self.previous_inputs,
-            normalize_observations=self.normalize_observations,
-            log_std=self.log_std,
-            initial_log_std=self.initial_log_std,
-            kernel_initializer=keras.saving.serialize_keras_object(
-                self.kernel_initializer
-            ),
-            seed=self.seed,
-        )
-        return config
-
-    @classmethod
-    def from_config(cls, config):
-        names = ("trunk", "activation", "kernel_initializer")
-        return cls(**torso.deserialize_arguments(config, names))

@@ -4,11 +4,12 @@ import keras
 from keras import ops
 
 from kerasrl import checks
+from kerasrl.models.configured import Configured
 from kerasrl.models.initializers import make_initializer
 
 
 @keras.saving.register_keras_serializable("kerasrl")
-class BatchedDense(keras.layers.Layer):
+class BatchedDense(Configured, keras.layers.Layer):
     """As many dense layers of equal size as there are members, in one product.
 
     Twin critics are two small networks of one shape; multiplied as one, they cost fewer
@@ -92,35 +93,11 @@ class BatchedDense(keras.layers.Layer):
             make_initializer(
                 reseed(self.kernel_initializer, member),
                 self.gain,
-                None if self.seed is None else self.seed + member,
+                self._seed(member),
             )(shape[1:], dtype=dtype)
             for member in range(self.num_members)
         ]
         return ops.stack(kernels)
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(
-            num_members=self.num_members,
-            units=self.units,
-            activation=keras.activations.serialize(self.activation),
-            kernel_initializer=(
-                self.kernel_initializer
-                if isinstance(self.kernel_initializer, str)
-                else keras.saving.serialize_keras_object(self.kernel_initializer)
-            ),
-            gain=self.gain,
-            seed=self.seed,
-        )
-        return config
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        config["kernel_initializer"] = keras.saving.deserialize_keras_object(
-            config["kernel_initializer"]
-        )
-        return cls(**config)
 
 
 def reseed(initializer, offset):

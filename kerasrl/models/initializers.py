@@ -82,3 +82,13 @@ def make_initializer(name, scale, seed=None):
         f"Received kernel_initializer={name!r}. Expected 'orthogonal', 'normc', "
         "'fan_in_uniform' or a keras.initializers.Initializer."
     )
+
+
+def shift_seed(seed, offset):
+    """Returns the seed of one of several initializers: `None` if there is none.
+
+    Args:
+        seed: Integer or `None`, the seed of all of them.
+        offset: Integer, other for each.
+    """
+    return None if seed is None else seed + offset

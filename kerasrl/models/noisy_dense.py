@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from kerasrl import checks
+from kerasrl.models.configured import Configured
 
 _SCOPE = contextvars.ContextVar("noise_scope", default=None)
 
@@ -56,7 +57,7 @@ class _NoiseSeedGenerator(keras.random.SeedGenerator):
 
 
 @keras.saving.register_keras_serializable("kerasrl")
-class NoisyDense(keras.layers.Layer):
+class NoisyDense(Configured, keras.layers.Layer):
     """Dense layer whose weights have learned, factorised Gaussian noise.
 
     Fortunato et al. (2018), https://arxiv.org/abs/1706.10295. With `p` inputs,
@@ -118,8 +119,9 @@ class NoisyDense(keras.layers.Layer):
         for number, (name, shape) in enumerate(
             {"kernel": (features, self.units), "bias": (self.units,)}.items()
         ):
-            seed = None if self.seed is None else self.seed + number
-            mu = keras.initializers.RandomUniform(-limit, limit, seed=seed)
+            mu = keras.initializers.RandomUniform(
+                -limit, limit, seed=self._seed(number)
+            )
             sigma = keras.initializers.Constant(self.sigma_zero * limit)
             options = {"shape": shape, "trainable": True}
             mu = self.add_weight(name=f"{name}_mu", initializer=mu, **options)
@@ -150,13 +152,3 @@ class NoisyDense(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(
-            units=self.units,
-            activation=keras.activations.serialize(self.activation),
-            sigma_zero=self.sigma_zero,
-            seed=self.seed,
-        )
-        return config

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from kerasrl.losses import sum_over_replicas
+from kerasrl.models.configured import Configured
 
 #: Beyond this no number measures anything, and its square would soon be infinite.
 LARGEST = 1e15
@@ -12,7 +13,7 @@ _RESOLUTION = 2.0**-21
 
 
 @keras.saving.register_keras_serializable("kerasrl")
-class RunningNormalization(keras.layers.Layer):
+class RunningNormalization(Configured, keras.layers.Layer):
     """Shifts and scales inputs by the mean and variance of all data seen so far.
 
     The statistics change only when `update` is called, which agents do once per
@@ -109,8 +110,3 @@ class RunningNormalization(keras.layers.Layer):
             (self.mean, self.variance, self.count), (mean, variance, count), strict=True
         ):
             variable.assign(ops.cast(value, "float32"))
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(clip=self.clip, epsilon=self.epsilon)
-        return config

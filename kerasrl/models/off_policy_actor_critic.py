@@ -7,19 +7,17 @@ from kerasrl import checks
 from kerasrl.models import torso
 from kerasrl.models.action_value_policy import ActionValuePolicy
 from kerasrl.models.batched_dense import BatchedDense
-from kerasrl.models.initializers import make_initializer
+from kerasrl.models.configured import Configured
+from kerasrl.models.initializers import make_initializer, shift_seed
 from kerasrl.models.trunks import MLP
 
 
-class OffPolicyActorCritic(ActionValuePolicy):
+class OffPolicyActorCritic(Configured, ActionValuePolicy):
     """A policy network, and critics that share nothing with it but normalization.
 
     Subclasses say what the outputs of the policy network mean. Their docstrings
     describe the arguments.
     """
-
-    #: Agents set `seed` of policies that were given none.
-    seed = None
 
     def __init__(
         self,
@@ -143,31 +141,6 @@ class OffPolicyActorCritic(ActionValuePolicy):
             self._seed(offset),
         )
 
-    def _seed(self, offset):
-        return None if self.seed is None else self.seed + offset
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(
-            trunk=keras.saving.serialize_keras_object(self.trunk),
-            hidden_units=self.hidden_units,
-            critic_hidden_units=self.critic_hidden_units,
-            activation=torso.activation_config(self.activation),
-            filters=self.filters,
-            num_critics=self.num_critics,
-            normalize_observations=self.normalize_observations,
-            kernel_initializer=keras.saving.serialize_keras_object(
-                self.kernel_initializer
-            ),
-            seed=self.seed,
-        )
-        return config
-
-    @classmethod
-    def from_config(cls, config):
-        names = ("trunk", "activation", "kernel_initializer")
-        return cls(**torso.deserialize_arguments(config, names))
-
 
 _COPY = "The critics need a trunk of their own"
 
@@ -199,7 +172,7 @@ class Critics(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         seeds = [
-            None if seed is None else seed + num_critics * number
+            shift_seed(seed, num_critics * number)
             for number in range(len(hidden_units) + 1)
         ]
         self.hidden_layers = [

@@ -50,7 +50,8 @@ class Policy(keras.Model):
     find them in `batch["outputs"]`.
 
     Checkpoints hold the arguments of `__init__`, if all are numbers, texts, booleans or
-    `None`. For others, and to extend a policy that has one, define `get_config`.
+    `None`. For others, define `get_config`. A class that extends a built-in policy need
+    not, if it keeps each new argument in an attribute of its name.
 
     Args:
         **kwargs: As for `keras.Model`.

@@ -7,7 +7,8 @@ from keras import ops
 from kerasrl import checks
 from kerasrl.models import torso
 from kerasrl.models.action_encoder import ActionEncoder
-from kerasrl.models.initializers import make_initializer
+from kerasrl.models.configured import Configured
+from kerasrl.models.initializers import make_initializer, shift_seed
 from kerasrl.models.noisy_dense import NoisyDense
 from kerasrl.models.policy import merge_time, split_time
 from kerasrl.models.q_function import QFunction
@@ -15,7 +16,7 @@ from kerasrl.models.trunks import MLP
 
 
 @keras.saving.register_keras_serializable("kerasrl")
-class QNetwork(QFunction):
+class QNetwork(Configured, QFunction):
     """Action-value network: plain, dueling, categorical, quantile, noisy, recurrent.
 
     Observations are encoded (one-hot, flattened, concatenated, optionally normalized),
@@ -70,9 +71,6 @@ class QNetwork(QFunction):
     agent = kerasrl.DQN(policy=q_network)
     ```
     """
-
-    #: Agents set `seed` of networks that were given none.
-    seed = None
 
     def __init__(
         self,
@@ -243,39 +241,6 @@ class QNetwork(QFunction):
             return {"q_values": q_values, "logits": values}
         return {"q_values": ops.squeeze(values, -1)}
 
-    def _seed(self, offset):
-        return None if self.seed is None else self.seed + offset
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(
-            trunk=keras.saving.serialize_keras_object(self.trunk),
-            hidden_units=self.hidden_units,
-            activation=torso.activation_config(self.activation),
-            filters=self.filters,
-            head_units=self.head_units,
-            cell=self.cell,
-            cell_units=self.cell_units,
-            previous_inputs=self.previous_inputs,
-            normalize_observations=self.normalize_observations,
-            dueling=self.dueling,
-            num_atoms=self.num_atoms,
-            v_min=self.v_min,
-            v_max=self.v_max,
-            num_quantiles=self.num_quantiles,
-            noisy=self.noisy,
-            kernel_initializer=keras.saving.serialize_keras_object(
-                self.kernel_initializer
-            ),
-            seed=self.seed,
-        )
-        return config
-
-    @classmethod
-    def from_config(cls, config):
-        names = ("trunk", "activation", "kernel_initializer")
-        return cls(**torso.deserialize_arguments(config, names))
-
 
 class Head(keras.layers.Layer):
     """Hidden layers and a linear output in float32, all of them noisy or none.
@@ -291,10 +256,7 @@ class Head(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         if noisy:
-            seeds = [
-                None if seed is None else seed + 10 * number
-                for number in range(len(hidden_units) + 1)
-            ]
+            seeds = [shift_seed(seed, 10 * n) for n in range(len(hidden_units) + 1)]
             self.hidden_layers = [
                 NoisyDense(units, activation, seed=seed)
                 for units, seed in zip(hidden_units, seeds, strict=False)
@@ -307,7 +269,7 @@ class Head(keras.layers.Layer):
             self.output_layer = keras.layers.Dense(
                 size,
                 kernel_initializer=make_initializer(
-                    kernel_initializer, 1.0, None if seed is None else seed + 500
+                    kernel_initializer, 1.0, shift_seed(seed, 500)
                 ),
                 dtype="float32",
             )

@@ -97,8 +97,3 @@ class SoftActorCritic(OffPolicyActorCritic):
         mean, log_std = ops.split(outputs["distribution"], 2, axis=-1)
         parameters = ops.concatenate([mean, log_std + self.initial_log_std], axis=-1)
         return {"distribution": parameters}
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(initial_log_std=self.initial_log_std)
-        return config

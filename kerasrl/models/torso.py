@@ -15,7 +15,7 @@ from keras import ops
 
 from kerasrl import spaces
 from kerasrl.models.encoder import Encoder, is_image
-from kerasrl.models.initializers import make_initializer
+from kerasrl.models.initializers import make_initializer, shift_seed
 from kerasrl.models.recurrence import unroll_gru, unroll_lstm
 from kerasrl.models.trunks import CNN, MLP, NATURE_FILTERS, MixedTrunk
 
@@ -253,9 +253,7 @@ def make_cell(name, units, kernel_initializer="orthogonal", seed=None):
     return _CELLS[name](
         units,
         kernel_initializer=make_initializer(kernel_initializer, 1.0, seed),
-        recurrent_initializer=keras.initializers.Orthogonal(
-            seed=None if seed is None else seed + 1
-        ),
+        recurrent_initializer=keras.initializers.Orthogonal(seed=shift_seed(seed, 1)),
         seed=seed,
         # Whatever the global policy: over many steps, a state of halves loses much.
         dtype="float32",
@@ -330,21 +328,3 @@ def unroll_cells(cells, features, state, episode_starts):
             cell, ops.cast(features[name], "float32"), state[name], episode_starts
         )
     return outputs, last_state
-
-
-def activation_config(activation):
-    """Describes an activation as plain data: by its name if Keras knows it."""
-    if activation is None or isinstance(activation, str):
-        return activation
-    name = getattr(activation, "__name__", "")
-    if getattr(keras.activations, name, None) is activation:
-        return name
-    return keras.saving.serialize_keras_object(activation)
-
-
-def deserialize_arguments(config, names):
-    """Returns a copy of a config with some of its entries turned into objects."""
-    config = dict(config)
-    for name in names:
-        config[name] = keras.saving.deserialize_keras_object(config[name])
-    return config

@@ -4,11 +4,12 @@ import keras
 from keras import ops
 
 from kerasrl import checks
+from kerasrl.models.configured import Configured
 from kerasrl.models.initializers import make_initializer
 
 
 @keras.saving.register_keras_serializable("kerasrl")
-class MLP(keras.layers.Layer):
+class MLP(Configured, keras.layers.Layer):
     """A stack of dense layers.
 
     Args:
@@ -50,7 +51,7 @@ class MLP(keras.layers.Layer):
                 units,
                 activation=self.activation,
                 kernel_initializer=make_initializer(
-                    kernel_initializer, gain, None if seed is None else seed + index
+                    kernel_initializer, gain, self._seed(index)
                 ),
             )
             for index, units in enumerate(self.hidden_units)
@@ -69,27 +70,13 @@ class MLP(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], *(self.hidden_units or input_shape)[-1:])
 
-    def get_config(self):
-        config = super().get_config()
-        config.update(
-            hidden_units=self.hidden_units,
-            activation=keras.activations.serialize(self.activation),
-            kernel_initializer=_serialize(self.kernel_initializer),
-            seed=self.seed,
-        )
-        return config
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**_deserialize(config))
-
 
 #: The convolutions of Mnih et al. (2015), for 84 x 84 images.
 NATURE_FILTERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 
 
 @keras.saving.register_keras_serializable("kerasrl")
-class CNN(keras.layers.Layer):
+class CNN(Configured, keras.layers.Layer):
     """A stack of convolutions, flattened, and dense layers.
 
     The default is the network of Mnih et al. (2015),
@@ -169,9 +156,6 @@ class CNN(keras.layers.Layer):
         self.dense.build(flat_shape)
         self.width = flat_shape[-1]
 
-    def _seed(self, index):
-        return None if self.seed is None else self.seed + index
-
     def call(self, inputs):
         is_float = "float" in keras.backend.standardize_dtype(inputs.dtype)
         inputs = ops.cast(inputs, "float32")
@@ -183,24 +167,9 @@ class CNN(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return (input_shape[0], (self.hidden_units or (self.width,))[-1])
 
-    def get_config(self):
-        config = super().get_config()
-        config.update(
-            filters=self.filters,
-            hidden_units=self.hidden_units,
-            activation=keras.activations.serialize(self.activation),
-            kernel_initializer=_serialize(self.kernel_initializer),
-            seed=self.seed,
-        )
-        return config
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**_deserialize(config))
-
 
 @keras.saving.register_keras_serializable("kerasrl")
-class MixedTrunk(keras.layers.Layer):
+class MixedTrunk(Configured, keras.layers.Layer):
     """Convolutions for each image, joined with a vector in dense layers.
 
     The default for `Dict` and `Tuple` observations that hold images: each goes through
@@ -258,9 +227,6 @@ class MixedTrunk(keras.layers.Layer):
         self.dense.build((None, width))
         self.width = width
 
-    def _seed(self, index):
-        return None if self.seed is None else self.seed + index
-
     def call(self, inputs):
         parts = [
             part if branch is None else branch(part)
@@ -271,33 +237,3 @@ class MixedTrunk(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0][0], (self.hidden_units or (self.width,))[-1])
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(
-            filters=self.filters,
-            hidden_units=self.hidden_units,
-            activation=keras.activations.serialize(self.activation),
-            kernel_initializer=_serialize(self.kernel_initializer),
-            seed=self.seed,
-        )
-        return config
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**_deserialize(config))
-
-
-def _serialize(initializer):
-    if isinstance(initializer, str):
-        return initializer
-    return keras.saving.serialize_keras_object(initializer)
-
-
-def _deserialize(config):
-    config = dict(config)
-    if isinstance(config.get("kernel_initializer"), dict):
-        config["kernel_initializer"] = keras.saving.deserialize_keras_object(
-            config["kernel_initializer"]
-        )
-    return config

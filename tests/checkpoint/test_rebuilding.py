@@ -103,8 +103,7 @@ class SilentPolicy(kerasrl.models.Policy):
         return {"distribution": self.head(features), "values": values}
 
 
-@register
-class PartialPolicy(kerasrl.models.ActorCritic):
+class _Extended:
     def __init__(self, units=4, activation="relu", penalty=0.1, **kwargs):
         kwargs.setdefault("hidden_units", (units,))
         super().__init__(activation=activation, **kwargs)
@@ -112,7 +111,17 @@ class PartialPolicy(kerasrl.models.ActorCritic):
 
 
 @register
-class CompletePolicy(Arguments, PartialPolicy):
+class ExtendedPolicy(_Extended, kerasrl.models.ActorCritic):
+    """Says nothing, and need not."""
+
+
+@register
+class PartialPolicy(_Extended, Arguments, kerasrl.models.ActorCritic):
+    says = ("units",)
+
+
+@register
+class CompletePolicy(PartialPolicy):
     says = ("units", "penalty")
 
 
@@ -161,9 +170,10 @@ TRUNKS = (
     *(SilentModel, SilentLayer, PartialModel, PartialLayer),
     *(HidingModel, CompleteModel, CompleteLayer),
 )
-POLICIES = (SilentPolicy, PartialPolicy, CompletePolicy)
+POLICIES = (SilentPolicy, ExtendedPolicy, PartialPolicy, CompletePolicy)
 COMPLETE = (
-    *(CompleteModel, CompleteLayer, CompletePolicy, SilentPolicy, SilentLayer),
+    *(CompleteModel, CompleteLayer, SilentLayer),
+    *(CompletePolicy, ExtendedPolicy, SilentPolicy),
     *(CompleteOptimizer, CompleteSchedule),
 )
 SPACES = [
