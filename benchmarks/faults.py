@@ -10,7 +10,7 @@ from pathlib import Path
 from launch import start
 
 import kerasrl
-from kerasrl.rollouts.workers import stacks
+from kerasrl.workers import stacks
 
 NUM_KILLS = 20
 #: Seconds; iterations are shorter, so kills hit workers in whatever they are doing.

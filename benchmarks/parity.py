@@ -21,7 +21,7 @@ from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.env_util import make_vec_env
 
 import kerasrl
-from kerasrl.agents.compiled import CompiledUpdate
+from kerasrl.training.compiled import CompiledUpdate
 
 ENVS, TOLERANCE = 8, 1e-4
 PARTS = ("policy_net", "value_net")

@@ -18,8 +18,8 @@ import numpy as np
 
 import kerasrl
 from kerasrl import distribute
-from kerasrl.agents import ranks
-from kerasrl.agents.compiled import CompiledUpdate
+from kerasrl.training import ranks
+from kerasrl.training.compiled import CompiledUpdate
 
 STEPS, SAMPLES, REPEATS = 200, 64, 7
 

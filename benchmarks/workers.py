@@ -32,7 +32,7 @@ import gymnasium
 import numpy as np
 
 from kerasrl.envs import make_envs
-from kerasrl.rollouts.workers import make_collector, make_environments
+from kerasrl.workers import make_collector, make_environments
 
 RESULTS = Path(__file__).parent / "results"
 NUM_ENVS = 8

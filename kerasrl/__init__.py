@@ -33,8 +33,8 @@ if TYPE_CHECKING:
         OffPolicyAgent,
         OnPolicyAgent,
         SimpleQ,
+        load,
     )
-    from kerasrl.checkpoint import load
     from kerasrl.envs import check_env, make_envs, register_env
 
 _PUBLIC = {
@@ -50,12 +50,13 @@ _PUBLIC = {
     "PG": "kerasrl.agents",
     "A2C": "kerasrl.agents",
     "PPO": "kerasrl.agents",
-    "load": "kerasrl.checkpoint",
+    "load": "kerasrl.agents",
     "check_env": "kerasrl.envs",
     "make_envs": "kerasrl.envs",
     "register_env": "kerasrl.envs",
 }
 _MODULES = (
+    "actors",
     "agents",
     "callbacks",
     "checkpoint",
@@ -68,6 +69,8 @@ _MODULES = (
     "replay",
     "rollouts",
     "testing",
+    "training",
+    "workers",
 )
 
 __all__ = [

@@ -1,9 +1,13 @@
-"""Gymnasium spaces as plain data, and example values of them.
+"""Gymnasium spaces as trees of arrays, as plain data, and example values of them.
 
-Imports no TensorFlow.
+A space is a tree: Dict and Tuple are its nodes, Box, Discrete, MultiDiscrete and
+MultiBinary its leaves. Observations and actions are the matching nested dicts and
+tuples of NumPy arrays with the batch axes in front (`zeros` makes examples). A single
+leaf space is just one array. Imports no TensorFlow.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +16,102 @@ from gymnasium import spaces
 
 #: Entries of the largest space, somewhat more than an image of 1920 x 1080 in colour.
 _MOST_ENTRIES = 2**23
+_LEAVES = (
+    spaces.Box,
+    spaces.Discrete,
+    spaces.MultiDiscrete,
+    spaces.MultiBinary,
+)
+
+
+def check_space(space: spaces.Space, role: str = "observation") -> None:
+    """Raises unless every leaf of `space` is of a kind that kerasrl supports.
+
+    Args:
+        space: a `gymnasium.Space`.
+        role: `"observation"` or `"action"`, for the message.
+
+    Raises:
+        ValueError: naming the offending part of the space.
+
+    Example:
+
+    ```python
+    check_space(gymnasium.spaces.Text(5))
+    # Traceback (most recent call last):
+    # ValueError: Unsupported observation space at `observation_space`: ...
+    ```
+    """
+    if not named_leaves(space, role):
+        raise ValueError(
+            f"The {role} space holds no arrays at all. Received: {space}. "
+            "Expected at least one Box, Discrete, MultiDiscrete or MultiBinary."
+        )
+
+
+def named_leaves(
+    space: spaces.Space, role: str = "observation"
+) -> list[tuple[str, spaces.Space]]:
+    """The leaf spaces of `space`, in the order in which the tree is read.
+
+    Args:
+        space: a `gymnasium.Space`.
+        role: `"observation"` or `"action"`, for the message.
+
+    Returns:
+        A list of pairs `(name, leaf space)`, the name like
+        `observation_space["image"][0]`.
+
+    Raises:
+        ValueError: for a leaf that is not Box, Discrete, MultiDiscrete, MultiBinary.
+    """
+    found: list[tuple[str, spaces.Space]] = []
+
+    def visit(part, name):
+        if isinstance(part, spaces.Dict):
+            for key, child in part.spaces.items():
+                visit(child, f"{name}[{key!r}]")
+        elif isinstance(part, spaces.Tuple):
+            for index, child in enumerate(part.spaces):
+                visit(child, f"{name}[{index}]")
+        elif isinstance(part, _LEAVES):
+            found.append((name, part))
+        else:
+            raise ValueError(
+                f"Unsupported {role} space at `{name}`. Received: {part}. Expected: "
+                "Box, Discrete, MultiDiscrete or MultiBinary, or Dict and Tuple of "
+                "them. Wrap the environment with gymnasium.wrappers."
+                f"Transform{role.capitalize()} to turn it into one of these."
+            )
+
+    visit(space, f"{role}_space")
+    return found
+
+
+def leaf_lister(space: spaces.Space) -> Callable[[Any], list]:
+    """A function from a tree shaped like `space` to the flat list of its leaves.
+
+    The order is that of `named_leaves`. Much faster than a general tree flatten, and
+    it takes whatever mapping or sequence an environment returns.
+
+    Args:
+        space: a `gymnasium.Space` of supported leaves.
+
+    Returns:
+        A callable `tree -> list`.
+    """
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        children: list[tuple[Any, spaces.Space]]
+        if isinstance(space, spaces.Dict):
+            children = list(space.spaces.items())
+        else:
+            children = list(enumerate(space.spaces))
+        if all(isinstance(child, _LEAVES) for _, child in children):
+            keys = [key for key, _ in children]
+            return lambda tree: [tree[key] for key in keys]
+        parts = [(key, leaf_lister(child)) for key, child in children]
+        return lambda tree: [leaf for key, part in parts for leaf in part(tree[key])]
+    return lambda tree: [tree]
 
 
 def space_to_config(space: spaces.Space) -> dict[str, Any]:

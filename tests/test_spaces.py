@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from kerasrl.spaces import samples, space_from_config, space_to_config
+from kerasrl.spaces import (
+    check_space,
+    named_leaves,
+    samples,
+    space_from_config,
+    space_to_config,
+)
 
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 SHAPES = npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
@@ -149,3 +155,14 @@ def test_samples_of_the_last_choices_that_a_dtype_holds():
         spaces.MultiDiscrete([28, 3], start=[100, 0], dtype=np.int8),
     ):
         assert all(map(space.contains, samples(space, 50, generator)))
+
+
+def test_check_space():
+    check_space(spaces.Dict({"x": spaces.Tuple([spaces.Box(0, 1)])}))
+    with pytest.raises(ValueError, match="no arrays"):
+        check_space(spaces.Dict({}))
+    with pytest.raises(ValueError, match=r"observation_space\[1\]\['g'\]"):
+        graph = spaces.Graph(spaces.Box(0, 1), None)
+        check_space(spaces.Tuple([spaces.Discrete(2), spaces.Dict({"g": graph})]))
+    names = [name for name, _ in named_leaves(spaces.Tuple([spaces.Discrete(2)] * 2))]
+    assert names == ["observation_space[0]", "observation_space[1]"]

@@ -1,4 +1,10 @@
-"""Agents: one algorithm per file."""
+"""Agents: one algorithm per file, read from its constructor to its loss.
+
+Beside the algorithms are the three base classes, `Agent`, `OnPolicyAgent` and
+`OffPolicyAgent`, and the ways of exploring that several share. What they stand on is in
+`training`; losses, models and replay buffers are used from their own rooms, and no
+algorithm inherits from another.
+"""
 
 import keras
 
@@ -13,7 +19,6 @@ from kerasrl.agents.agent import Agent  # noqa: E402
 from kerasrl.agents.ddpg import DDPG  # noqa: E402
 from kerasrl.agents.dqn import DQN  # noqa: E402
 from kerasrl.agents.exploration import epsilon_ladder  # noqa: E402
-from kerasrl.agents.hyperparameters import Hyperparameter  # noqa: E402
 from kerasrl.agents.off_policy import OffPolicyAgent  # noqa: E402
 from kerasrl.agents.on_policy import OnPolicyAgent  # noqa: E402
 from kerasrl.agents.pg import PG  # noqa: E402
@@ -22,6 +27,8 @@ from kerasrl.agents.r2d2 import R2D2  # noqa: E402
 from kerasrl.agents.sac import SAC  # noqa: E402
 from kerasrl.agents.simple_q import SimpleQ  # noqa: E402
 from kerasrl.agents.td3 import TD3  # noqa: E402
+from kerasrl.training.hyperparameters import Hyperparameter  # noqa: E402
+from kerasrl.training.saving import load  # noqa: E402
 
 __all__ = [
     "A2C",
@@ -38,4 +45,5 @@ __all__ = [
     "OnPolicyAgent",
     "SimpleQ",
     "epsilon_ladder",
+    "load",
 ]

@@ -1,21 +1,16 @@
 """The base class of all agents."""
 
-import inspect
-
-import gymnasium
 import keras
 import numpy as np
 
-from kerasrl import checkpoint, checks, distribute
-from kerasrl.agents import acting, hyperparameters, ranks, statistics
-from kerasrl.agents.hyperparameters import Configurable, Hyperparameter
-from kerasrl.agents.predicting import predict
-from kerasrl.agents.trainer import Trainer
-from kerasrl.envs import make_envs
+from kerasrl import checks, distribute
 from kerasrl.models import ActorCritic, Policy
 from kerasrl.optimizers import Adam
 from kerasrl.rollouts import RewardScaler
 from kerasrl.spellings import explained
+from kerasrl.training import acting, hyperparameters, ranks, saving, statistics
+from kerasrl.training.hyperparameters import Configurable, Hyperparameter
+from kerasrl.training.trainer import Trainer
 
 
 class Agent(Trainer, Configurable):
@@ -289,107 +284,12 @@ class Agent(Trainer, Configurable):
             deterministic: Whether it takes the mode of the distribution.
 
         Returns:
-            A `kerasrl.rollouts.Actor`. Call its `refresh` after the weights changed.
+            A `kerasrl.actors.Actor`. Call its `refresh` after the weights changed.
         """
         name = "deterministic" if deterministic else "stochastic"
         if name not in self._actors:
             self._actors[name] = acting.build(self, name)
         return self._actors[name]
-
-    @explained
-    def predict(
-        self,
-        observations,
-        state=None,
-        previous_actions=None,
-        previous_rewards=None,
-        deterministic=True,
-        seed=None,
-    ):
-        """Returns actions for observations.
-
-        Args:
-            observations: Tree `[N, ...]` as in the observation space.
-            state: Recurrent state `[N, ...]` from the last call, or `None` at the
-                start of episodes.
-            previous_actions: Tree `[N, ...]`, the actions before these observations as
-                `predict` returned them, for policies that take them
-                (`previous_inputs=True`). `None` at the start of episodes.
-            previous_rewards: float `[N]`, the rewards that came with them.
-            deterministic: Whether to take the mode of the distribution rather than
-                a sample.
-            seed: Integer or `None`, seed of the sample.
-
-        Returns:
-            NumPy tree of actions `[N, ...]` within the bounds of the action space;
-            for a recurrent policy, a tuple of these and the new state.
-
-        Raises:
-            ValueError: The agent is not built yet, or the observations do not fit.
-
-        Example:
-
-        ```python
-        action = agent.predict(observation[None])[0]
-        ```
-        """
-        previous = (previous_actions, previous_rewards)
-        return predict(self, observations, state, previous, deterministic, seed)
-
-    @explained
-    def evaluate(
-        self,
-        env,
-        episodes=10,
-        deterministic=True,
-        seed=None,
-        num_envs=None,
-        env_config=None,
-        verbose="auto",
-    ):
-        """Runs whole episodes without learning.
-
-        Leaves training untouched: random generators and statistics of the agent do
-        not move.
-
-        Args:
-            env, num_envs, env_config: As for `fit`.
-            episodes: Integer, number of episodes, shared out evenly over the
-                environments so that short ones are not favoured.
-            deterministic: Whether to take the mode of the distribution rather than
-                a sample.
-            seed: Integer or `None`, seed of environments and samples.
-            verbose: 0 (silent), 1 (a bar while it runs), 2 (a line when it is done) or
-                `"auto"`, which is 1 unless it runs inside `fit`.
-
-        Returns:
-            Dict with `return_mean`, `return_std`, `length_mean` (environment steps)
-            and `episodes`.
-
-        Example:
-
-        ```python
-        agent.evaluate("CartPole-v1", episodes=100)["return_mean"]
-        ```
-        """
-        checks.choice("verbose", verbose, ("auto", 0, 1, 2))
-        deterministic = checks.flag("deterministic", deterministic)
-        seed = checks.seed(seed)
-        episodes = checks.positive_integer("episodes", episodes)
-        is_instance = isinstance(env, (gymnasium.Env, gymnasium.vector.VectorEnv))
-        if is_instance and env is self._fitted_env:
-            raise ValueError(
-                "Received the very environment that fit is stepping. Evaluate on "
-                "another: an id, a function that makes one, or a second instance."
-            )
-        if num_envs is None and (isinstance(env, str) or inspect.isroutine(env)):
-            num_envs = min(episodes, 8)
-        envs = make_envs(env, num_envs, env_config)
-        try:
-            self.build(envs.observation_space, envs.action_space)
-            return acting.evaluate(self, envs, episodes, deterministic, seed, verbose)
-        finally:
-            envs.close()
 
     # State ----------------------------------------------------------------------
 
@@ -457,7 +357,19 @@ class Agent(Trainer, Configurable):
         if self.policy.observation_space is not None:
             with self.replicas.scope():
                 self.prepare_optimizer()  # It may have been compiled since.
-        return checkpoint.save(self, path, include_replay)
+        return saving.save(self, path, include_replay)
+
+    def check_savable(self, path):
+        """Raises if the agent could not be loaded again as what it is.
+
+        Args:
+            path: Where it is to be saved, for messages.
+
+        Raises:
+            ValueError: A part has no config, or is code, such as a lambda, or comes
+                back as something else.
+        """
+        saving.check(self, path)
 
     def get_state(self):
         """Returns what changes while training, besides weights, as JSON data.

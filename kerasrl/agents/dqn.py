@@ -4,11 +4,12 @@ import keras
 from keras import ops
 
 from kerasrl import checks, losses
-from kerasrl.agents import exploration, plans
-from kerasrl.agents.hyperparameters import Hyperparameter
+from kerasrl.agents import exploration
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import NoiseScope, QFunction, QNetwork
 from kerasrl.optimizers import Adam
+from kerasrl.training import plans
+from kerasrl.training.hyperparameters import Hyperparameter
 
 
 @keras.saving.register_keras_serializable("kerasrl")

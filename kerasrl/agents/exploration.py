@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasrl.agents import acting, plans
 from kerasrl.models import NoiseScope
+from kerasrl.training import acting, plans
 
 NOISES = ("gaussian", "ornstein_uhlenbeck")
 

@@ -9,11 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrl import checks
-from kerasrl.agents import hyperparameters, plans, reading, updates
 from kerasrl.agents.agent import Agent
-from kerasrl.agents.hyperparameters import Hyperparameter
-from kerasrl.agents.targets import TargetNetwork
 from kerasrl.replay import PrioritizedReplayBuffer, ReplayBuffer, global_weights
+from kerasrl.training import hyperparameters, plans, reading, updates
+from kerasrl.training.hyperparameters import Hyperparameter
+from kerasrl.training.targets import TargetNetwork
 
 _logger = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ import dataclasses
 import tensorflow as tf
 
 from kerasrl import checks
-from kerasrl.agents import acting, updates
 from kerasrl.agents.agent import Agent
-from kerasrl.agents.hyperparameters import Hyperparameter
 from kerasrl.losses import discounted_returns
+from kerasrl.training import acting, updates
+from kerasrl.training.hyperparameters import Hyperparameter
 
 
 class OnPolicyAgent(Agent):

@@ -6,8 +6,6 @@ import keras
 from keras import ops
 
 from kerasrl import checks
-from kerasrl.agents import plans, updates
-from kerasrl.agents.hyperparameters import Hyperparameter
 from kerasrl.agents.on_policy import OnPolicyAgent
 from kerasrl.losses import (
     discounted_returns,
@@ -17,6 +15,8 @@ from kerasrl.losses import (
     value_loss,
 )
 from kerasrl.optimizers import Adam
+from kerasrl.training import plans, updates
+from kerasrl.training.hyperparameters import Hyperparameter
 
 
 @keras.saving.register_keras_serializable("kerasrl")

@@ -6,12 +6,13 @@ import keras
 from keras import ops
 
 from kerasrl import checks, losses
-from kerasrl.agents import acting, exploration, plans, updates
-from kerasrl.agents.hyperparameters import Hyperparameter
+from kerasrl.agents import exploration
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import QFunction, QNetwork
 from kerasrl.optimizers import Adam
 from kerasrl.replay import SequenceReplayBuffer
+from kerasrl.training import acting, plans, updates
+from kerasrl.training.hyperparameters import Hyperparameter
 
 
 @keras.saving.register_keras_serializable("kerasrl")

@@ -8,12 +8,13 @@ import numpy as np
 from keras import ops
 
 from kerasrl import checks, losses
-from kerasrl.agents import acting, exploration, terms
-from kerasrl.agents.hyperparameters import Hyperparameter
+from kerasrl.agents import exploration
 from kerasrl.agents.off_policy import OffPolicyAgent
-from kerasrl.agents.targets import frozen
 from kerasrl.models import ActionValuePolicy, SoftActorCritic
 from kerasrl.optimizers import Adam
+from kerasrl.training import acting, terms
+from kerasrl.training.hyperparameters import Hyperparameter
+from kerasrl.training.targets import frozen
 
 
 def _check_entropy(name, value):

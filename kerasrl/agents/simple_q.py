@@ -2,8 +2,7 @@
 
 import keras
 
-from kerasrl.agents import exploration, plans
-from kerasrl.agents.hyperparameters import Hyperparameter
+from kerasrl.agents import exploration
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.losses import (
     mean_value,
@@ -14,6 +13,8 @@ from kerasrl.losses import (
 )
 from kerasrl.models import QFunction, QNetwork
 from kerasrl.optimizers import Adam
+from kerasrl.training import plans
+from kerasrl.training.hyperparameters import Hyperparameter
 
 
 @keras.saving.register_keras_serializable("kerasrl")

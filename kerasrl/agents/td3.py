@@ -7,12 +7,13 @@ import tensorflow as tf
 from keras import ops
 
 from kerasrl import checks, losses
-from kerasrl.agents import exploration, plans, terms, updates
-from kerasrl.agents.hyperparameters import Hyperparameter
+from kerasrl.agents import exploration
 from kerasrl.agents.off_policy import OffPolicyAgent
-from kerasrl.agents.targets import frozen
 from kerasrl.models import ActionValuePolicy, DeterministicActorCritic
 from kerasrl.optimizers import Adam
+from kerasrl.training import plans, terms, updates
+from kerasrl.training.hyperparameters import Hyperparameter
+from kerasrl.training.targets import frozen
 
 
 @keras.saving.register_keras_serializable("kerasrl")

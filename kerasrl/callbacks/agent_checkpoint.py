@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from kerasrl import checkpoint
 from kerasrl.callbacks.callback import Callback
 
 BEST = "checkpoint-best"
@@ -85,7 +84,7 @@ class AgentCheckpoint(Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         # What cannot be saved shall not be found out after hours.
-        checkpoint.check(self.agent, self.directory)
+        self.agent.check_savable(self.directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         if self.best is None and self.keep_best and self.agent.iterations > 0:
             self._read_best()

@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from kerasrl import checkpoint
 from kerasrl.callbacks.callback import Callback
 
 
@@ -113,7 +112,7 @@ class PeriodicEvaluation(Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self.best_path is not None:
             # What cannot be saved shall not be found out after hours.
-            checkpoint.check(self.agent, self.best_path)
+            self.agent.check_savable(self.best_path)
         self._epochs = 0
         self._next_steps = self.agent.env_steps + (self.every_steps or 0)
 

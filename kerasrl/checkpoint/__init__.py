@@ -14,23 +14,19 @@ compared with what the agent would have written. Whatever is wrong raises a
 `CheckpointError`.
 
 `archive` reads and writes the file, `safety` looks at configurations before anything is
-made of them, `contract` compares state and arrays with those of the agent, `rebuilding`
-finds out before training what would come back as something else, `store` puts them
-together.
+made of them, `contract` compares state and arrays with those of the agent. Classes are
+known here by their registered names alone: no agent is imported, nor anything else of
+kerasrl.
 """
 
 from kerasrl.checkpoint.archive import SCHEMA, CheckpointError, write_atomically
 from kerasrl.checkpoint.configs import deserialize_config, serialize_config
-from kerasrl.checkpoint.store import check, load, save
 from kerasrl.checkpoint.weights import variables
 
 __all__ = [
     "SCHEMA",
     "CheckpointError",
-    "check",
     "deserialize_config",
-    "load",
-    "save",
     "serialize_config",
     "variables",
     "write_atomically",

@@ -1,7 +1,8 @@
-"""The `kerasrl` command.
+"""The `kerasrl` command: what users type, turned into calls of the public interface.
 
 TensorFlow is imported only by the commands that need it, once its messages have been
-silenced; `kerasrl --help` answers at once.
+silenced; `kerasrl --help` answers at once. Everything that is not about a terminal
+belongs elsewhere: what to train is read by `experiment`, and trained by agents.
 """
 
 import click

@@ -124,7 +124,7 @@ def stack(pid: int) -> None:
     Each of them writes the stacks of its threads, innermost call first. It goes on
     undisturbed, even if it hangs.
     """
-    from kerasrl.rollouts.workers import stacks
+    from kerasrl.workers import stacks
 
     for each in (pid, *stacks.workers_of(pid)):
         text = stacks.read(each)

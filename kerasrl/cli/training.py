@@ -254,7 +254,7 @@ def train_agent(
 ) -> None:
     """Run `fit` with the callbacks of a run directory, then evaluate."""
     import kerasrl.callbacks as callbacks
-    from kerasrl.rollouts.workers import stacks
+    from kerasrl.workers import stacks
 
     stacks.register()
     evaluation = make_evaluation(env, settings, options)
@@ -355,7 +355,7 @@ def choose_steps(steps: int | None, stop: dict[str, Any]) -> int:
 def check_env_name(env: Any, fit: dict[str, Any]) -> str:
     """Make the environment once: a bad choice ends the command before it starts."""
     from kerasrl.envs import make_envs
-    from kerasrl.rollouts.workers import check_settings
+    from kerasrl.workers import check_settings
 
     names = ("num_envs", "num_workers", "worker_mode", "env_timeout")
     check_settings(**{name: fit[name] for name in names if name in fit})

@@ -1,4 +1,10 @@
-"""Training on several devices, processes and hosts."""
+"""Training on several devices, processes and hosts.
+
+A `Replicas` says what ranks exchange (gradients, weights, statistics) and in which
+order; one is for a single process, one for `tf.distribute`, one for Horovod. Whatever
+trains asks the one that is current and does not know which it is. Only the losses' sums
+over replicas are used here: neither agents nor models are known.
+"""
 
 from kerasrl.distribute.elastic import run_elastic
 from kerasrl.distribute.horovod import Horovod

@@ -1,4 +1,9 @@
-"""Action distributions: what the numbers that a policy emits mean."""
+"""Action distributions: what the numbers that a policy emits mean.
+
+Each has a file with how it is sampled, its log-probability, entropy, divergence and
+mode, as tensors `[N, ...]`; `distribution_for` chooses one by the action space. They
+use shape checks of the losses, and know no policy.
+"""
 
 from kerasrl.distributions.bernoulli import Bernoulli
 from kerasrl.distributions.categorical import Categorical

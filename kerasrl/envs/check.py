@@ -9,9 +9,10 @@ import optree
 from gymnasium.utils import env_checker
 
 from kerasrl import spaces
+from kerasrl.envs.actions import ActionConverter
 from kerasrl.envs.make import make_envs
 from kerasrl.envs.protocol import EnvProtocolError
-from kerasrl.envs.spaces import ActionConverter, space_leaves
+from kerasrl.spaces import named_leaves
 
 _STEPS = 200
 
@@ -93,7 +94,7 @@ def _one_row(_, action):
 def _check_finite(envs, call, *observations):
     for tree in observations:
         for (name, _), leaf in zip(
-            space_leaves(envs.observation_space),
+            named_leaves(envs.observation_space),
             envs.observation_leaves(tree),
             strict=True,
         ):
@@ -106,7 +107,7 @@ def _check_reset(envs):
     space = envs.observation_space
     first, second = envs.reset([13]), envs.reset([13])
     for (name, _), a, b in zip(
-        space_leaves(space),
+        named_leaves(space),
         envs.observation_leaves(first),
         envs.observation_leaves(second),
         strict=True,
@@ -121,12 +122,12 @@ def _check_reset(envs):
 
 def _remarks(envs):
     remarks = []
-    for name, leaf in space_leaves(envs.observation_space):
+    for name, leaf in named_leaves(envs.observation_space):
         if leaf.dtype == np.float64:
             remarks.append(f"{name} is float64; observations are kept as float32.")
         if name in envs._warned:
             remarks.append(f"{name} goes beyond its bounds; correct them.")
-    for name, leaf in space_leaves(envs.action_space, "action"):
+    for name, leaf in named_leaves(envs.action_space, "action"):
         if isinstance(leaf, gymnasium.spaces.Box):
             if leaf.dtype.kind != "f":
                 remarks.append(

@@ -13,7 +13,7 @@ from kerasrl.envs.protocol import (
     bound,
     shown,
 )
-from kerasrl.envs.spaces import check_space
+from kerasrl.spaces import check_space
 
 #: So many steps, and so many with ends of episodes, are looked at most closely.
 CLOSE_LOOKS = 100

@@ -6,7 +6,7 @@ import numpy as np
 import optree
 from gymnasium import spaces
 
-from kerasrl.envs.spaces import leaf_lister, space_leaves
+from kerasrl.spaces import leaf_lister, named_leaves
 
 #: What is read of an environment that breaks the protocol, in characters.
 _SHOWN = 200
@@ -172,7 +172,7 @@ class Observations:
     def __init__(self, space):
         self.space = space
         self.leaves = [
-            ObservationLeaf(name, leaf) for name, leaf in space_leaves(space)
+            ObservationLeaf(name, leaf) for name, leaf in named_leaves(space)
         ]
         self.list = leaf_lister(space)
         self._single = self.leaves[0] if space is self.leaves[0].space else None

@@ -7,9 +7,9 @@ import gymnasium
 import numpy as np
 
 from kerasrl.envs import protocol
+from kerasrl.envs.actions import ActionConverter
 from kerasrl.envs.environments import Environments, EnvStep
 from kerasrl.envs.protocol import EnvProtocolError, Misfit
-from kerasrl.envs.spaces import ActionConverter
 
 _FLOAT32 = np.dtype(np.float32)
 _BOOLS = (bool, np.bool_)

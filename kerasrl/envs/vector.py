@@ -7,9 +7,9 @@ import optree
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from kerasrl.envs import protocol
+from kerasrl.envs.actions import ActionConverter
 from kerasrl.envs.environments import Environments, EnvStep
 from kerasrl.envs.protocol import Misfit
-from kerasrl.envs.spaces import ActionConverter
 
 
 class VectorEnvironments(Environments):

@@ -1,4 +1,9 @@
-"""Reading what to train: experiment files, hyperparameters, RLlib's spellings."""
+"""Reading what to train: experiment files, hyperparameters, RLlib's spellings.
+
+Texts and YAML become checked arguments of agents and of `fit`, or a message that says
+what to write instead. Nothing is trained here, and no agent is imported, so that
+mistakes are answered before TensorFlow starts.
+"""
 
 from kerasrl.experiment.reading import (
     COUNTERS,

@@ -13,7 +13,7 @@ import tiny
 from by_definition import BOX, DISCRETE, build, transitions
 
 import kerasrl
-from kerasrl.agents import compiled, updates
+from kerasrl.training import compiled, updates
 
 
 @keras.saving.register_keras_serializable("test_draws")

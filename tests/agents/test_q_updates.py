@@ -5,12 +5,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from by_definition import (
+    ENDS,
     GAMMA,
+    LENGTH,
     assert_close,
     build,
     gradients_of,
     huber,
     net,
+    sequences,
     take_step,
     transitions,
     values,
@@ -249,48 +252,7 @@ def test_each_network_has_noise_of_its_own():
 
 # R2D2 ---------------------------------------------------------------------------------
 
-LENGTH, BURN_IN, EPSILON = 9, 3, 1e-2
-ENDS = {  # Rows of final observations; how the row before ended, of each sequence.
-    0: {},
-    1: {1: "terminated", 6: "truncated"},
-    2: {5: "terminated"},
-    3: {8: "truncated"},
-    4: {3: "truncated", 5: "truncated"},
-}
-
-
-def sequences(seed=0):
-    generator = np.random.default_rng(seed)
-    shape = (len(ENDS), LENGTH)
-    batch = {
-        "observations": generator.normal(size=(*shape, 4)).astype(np.float32),
-        "previous_actions": np.zeros(shape, np.int64),
-        "previous_rewards": np.zeros(shape, np.float32),
-        "actions": generator.integers(0, 3, shape),
-        "rewards": generator.normal(size=shape, scale=3.0).astype(np.float32),
-        "terminated": np.zeros(shape, bool),
-        "truncated": np.zeros(shape, bool),
-        "valid": np.ones(shape, bool),
-        "episode_starts": np.zeros(shape, bool),
-        "weights": generator.uniform(0.1, 1.0, len(ENDS)).astype(np.float32),
-        "state": {
-            "shared": [
-                generator.normal(size=(len(ENDS), 4)).astype(np.float32)
-                for _ in range(2)
-            ]
-        },
-    }
-    for row, ends in ENDS.items():
-        for time, kind in ends.items():
-            batch[kind][row, time - 1] = True
-            batch["valid"][row, time] = False
-            batch["rewards"][row, time] = 0.0
-            batch["actions"][row, time] = 0
-            if time + 1 < LENGTH:
-                batch["episode_starts"][row, time + 1] = True
-    # The very last row of a sequence may hold a step that terminated.
-    batch["terminated"][0, -1] = True
-    return batch
+BURN_IN, EPSILON = 3, 1e-2
 
 
 def lstm_q_values(weights, batch, row, state=None, start=0):

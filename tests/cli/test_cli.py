@@ -19,7 +19,7 @@ from kerasrl.callbacks import run_logger
 from kerasrl.cli import catalog
 from kerasrl.cli.checkpoints import make_recorder, write_steps
 from kerasrl.cli.common import WholeNumber
-from kerasrl.rollouts.workers import WorkerEnvironments
+from kerasrl.workers import WorkerEnvironments
 
 
 def params(directory):

@@ -12,9 +12,9 @@ import numpy as np
 
 import kerasrl
 from kerasrl import distribute
-from kerasrl.agents import ranks
-from kerasrl.agents.compiled import CompiledUpdate
 from kerasrl.distributions import TanhGaussian
+from kerasrl.training import ranks
+from kerasrl.training.compiled import CompiledUpdate
 
 BOX = gymnasium.spaces.Box(-1.0, 1.0, (4,), np.float32)
 ACTIONS = gymnasium.spaces.Box(-2.0, 2.0, (2,), np.float32)

@@ -15,7 +15,7 @@ from whole_runs import digest, fit, ppo, sac
 
 import kerasrl
 from kerasrl import distribute
-from kerasrl.agents.compiled import CompiledUpdate
+from kerasrl.training.compiled import CompiledUpdate
 
 WORKERS = {"steps": 256, "num_workers": 2}
 

@@ -6,8 +6,8 @@ import tensorflow as tf
 from gymnasium import spaces
 from references import everywhere, gradient
 
+from kerasrl.actors.actor import build_actor
 from kerasrl.distributions import DiagonalGaussian, TanhGaussian
-from kerasrl.rollouts.actor import build_actor
 
 F = "float32"
 MEAN, STD = np.array([0.0, 0.5]), np.array([1.0, 0.5])

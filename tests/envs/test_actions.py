@@ -5,7 +5,7 @@ import pytest
 from gymnasium import spaces
 
 from kerasrl.envs import clip_actions
-from kerasrl.envs.spaces import ActionConverter, check_space, space_leaves
+from kerasrl.envs.actions import ActionConverter
 
 
 def both(space, actions):
@@ -108,14 +108,3 @@ def test_misfits_are_explained(space, actions, message):
 def test_clip_actions():
     clipped = clip_actions(np.array([[5.0], [0.5]]), spaces.Box(-2.0, 2.0, (1,)))
     assert clipped.tolist() == [[2.0], [0.5]] and clipped.dtype == np.float32
-
-
-def test_check_space():
-    check_space(spaces.Dict({"x": spaces.Tuple([spaces.Box(0, 1)])}))
-    with pytest.raises(ValueError, match="no arrays"):
-        check_space(spaces.Dict({}))
-    with pytest.raises(ValueError, match=r"observation_space\[1\]\['g'\]"):
-        graph = spaces.Graph(spaces.Box(0, 1), None)
-        check_space(spaces.Tuple([spaces.Discrete(2), spaces.Dict({"g": graph})]))
-    names = [name for name, _ in space_leaves(spaces.Tuple([spaces.Discrete(2)] * 2))]
-    assert names == ["observation_space[0]", "observation_space[1]"]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kerasrl.spaces
-from kerasrl.envs.spaces import ActionConverter
+from kerasrl.envs.actions import ActionConverter
 from kerasrl.models.action_encoder import ActionEncoder
 from kerasrl.models.encoder import Encoder
 

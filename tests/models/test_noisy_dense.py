@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from kerasrl.actors import build_actor
 from kerasrl.models import NoiseScope, NoisyDense
-from kerasrl.rollouts import build_actor
 
 
 def make(units=3, features=4, seed=0, **arguments):

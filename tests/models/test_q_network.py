@@ -7,7 +7,7 @@ from gymnasium import spaces
 from sampling import sample_inputs
 
 from kerasrl import models
-from kerasrl.rollouts import build_actor
+from kerasrl.actors import build_actor
 
 BOX = spaces.Box(-1.0, 1.0, (3,))
 IMAGE = spaces.Box(0, 255, (12, 12, 2), np.uint8)

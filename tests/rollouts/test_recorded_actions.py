@@ -11,14 +11,10 @@ from hypothesis import strategies as st
 
 import kerasrl.spaces
 from kerasrl.envs import clip_actions, make_envs
-from kerasrl.envs.spaces import ActionConverter
+from kerasrl.envs.actions import ActionConverter
 from kerasrl.replay import ReplayBuffer, SequenceReplayBuffer
 from kerasrl.rollouts import Collector
-from kerasrl.rollouts.workers.fragments import (
-    fragment_example,
-    read_fragment,
-    write_fragment,
-)
+from kerasrl.workers.fragments import fragment_example, read_fragment, write_fragment
 
 LENGTH = 7
 INTEGERS = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]

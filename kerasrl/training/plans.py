@@ -1,0 +1,256 @@
+"""Schedules, and the plan of epochs of one `fit`."""
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+from keras.optimizers.schedules import LearningRateSchedule
+
+from kerasrl import checks
+from kerasrl.actors import build_actor
+
+_DEFAULT_STEPS_PER_EPOCH = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How many iterations each epoch of a `fit` has.
+
+    Attributes:
+        epochs: Index of the last epoch.
+        iterations_per_epoch: Iterations in an epoch.
+        total_iterations: Iterations in all epochs; the last epoch may be shorter.
+        iteration_steps: Environment steps of an iteration.
+        steps: Those of all as they were asked for; whole iterations may have more.
+    """
+
+    epochs: int
+    iterations_per_epoch: int
+    total_iterations: int
+    iteration_steps: int
+    steps: int
+
+    def iterations(self, epoch):
+        """Number of iterations in an epoch."""
+        done = epoch * self.iterations_per_epoch
+        return min(self.iterations_per_epoch, self.total_iterations - done)
+
+    def progress(self, epoch, iteration):
+        """Share of the plan, from 0 to 1, that is done before an iteration."""
+        done = epoch * self.iterations_per_epoch + iteration
+        return done / self.total_iterations
+
+    def steps_until(self, epoch, iteration):
+        """Number of environment steps before an iteration, of those asked for."""
+        done = epoch * self.iterations_per_epoch + iteration
+        return min(done * self.iteration_steps, self.steps)
+
+
+def plan_epochs(iteration_steps, steps, epochs, steps_per_epoch):
+    """Turns the arguments of `fit` into whole iterations.
+
+    Args:
+        iteration_steps: Integer, environment steps of one iteration.
+        steps: Integer or `None`, environment steps in total.
+        epochs: Integer or `None`.
+        steps_per_epoch: Integer or `None`, environment steps per epoch.
+
+    Returns:
+        A `Plan`.
+
+    Raises:
+        ValueError: Not exactly enough was given.
+
+    Example:
+
+    ```python
+    plan_epochs(1024, steps=100_000, epochs=None, steps_per_epoch=None).epochs  # 98
+    ```
+    """
+    if steps is None and epochs is None:
+        raise ValueError(
+            "Received neither steps nor epochs. Give fit the number of environment "
+            "steps, such as steps=100_000, or epochs (and steps_per_epoch)."
+        )
+    if None not in (steps, epochs, steps_per_epoch):
+        raise ValueError(
+            f"Received steps={steps}, epochs={epochs} and steps_per_epoch="
+            f"{steps_per_epoch}. Any two of them determine the third: drop one."
+        )
+    steps, epochs, steps_per_epoch = (
+        None if value is None else checks.positive_integer(name, value)
+        for name, value in (
+            ("steps", steps),
+            ("epochs", epochs),
+            ("steps_per_epoch", steps_per_epoch),
+        )
+    )
+    if steps_per_epoch is None:
+        if None not in (steps, epochs):
+            steps_per_epoch = math.ceil(steps / epochs)
+        else:
+            steps_per_epoch = _DEFAULT_STEPS_PER_EPOCH
+    iterations_per_epoch = math.ceil(steps_per_epoch / iteration_steps)
+    if steps is None:
+        total = epochs * iterations_per_epoch
+        steps = total * iteration_steps
+    else:
+        total = math.ceil(steps / iteration_steps)
+    epochs = math.ceil(total / iterations_per_epoch)
+    return Plan(epochs, iterations_per_epoch, total, iteration_steps, steps)
+
+
+def current(agent, name):
+    """Returns the value of a hyperparameter that may be a schedule.
+
+    Args:
+        agent: An `Agent`; its `env_steps` and `progress` are the clocks.
+        name: Name of the attribute: a number, a Keras schedule of environment steps,
+            or a function of progress.
+
+    Returns:
+        Float.
+
+    Raises:
+        ValueError: A schedule gave what cannot be a value of it, such as NaN.
+
+    Example:
+
+    ```python
+    agent = kerasrl.PPO(clip_ratio=lambda progress: 0.2 * (1 - progress))
+    current(agent, "clip_ratio")  # 0.2
+    ```
+    """
+    value = getattr(agent, name)
+    if isinstance(value, LearningRateSchedule):
+        if name not in agent.schedules:
+            agent.schedules[name] = _compile(value)
+        return _check_now(agent, name, agent.schedules[name](agent.env_steps))
+    if callable(value):
+        return _check_now(agent, name, value(agent.progress))
+    return 0.0 if value is None else float(value)
+
+
+def _check_now(agent, name, value):
+    """A value that a schedule gave: one that is allowed as a constant, or 0.
+
+    A schedule may end in 0 where a constant 0 would make no sense.
+    """
+    try:
+        now = float(value)
+        if now != 0.0:
+            agent.check_hyperparameter(name, now)
+        if math.isfinite(now):
+            return now
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"The schedule of {name} gave {value!r} at env_steps={agent.env_steps}, "
+        f"progress={agent.progress}. Expected a finite number that {name} can be: "
+        "look at what the schedule gives at its beginning and its end."
+    )
+
+
+def _compile(schedule):
+    """Makes a function of a step, which takes microseconds instead of a millisecond."""
+    try:
+        program = build_actor(
+            lambda inputs: {"value": schedule(inputs["step"])},
+            {"step": np.zeros(1, np.int64)},
+            backend="numpy",
+            name=type(schedule).__name__,
+        )
+    except (TypeError, ValueError):
+        # A schedule of one's own may take single numbers only.
+        return lambda step: float(schedule(step))
+    return lambda step: float(program({"step": np.array([step])})["value"][0])
+
+
+def schedulable(name, value, zero=True, most=math.inf):
+    """Returns an argument that may be a number, a schedule or a function.
+
+    Args:
+        name: Name of the argument.
+        value: What it was set to.
+        zero: Whether the number may be 0.
+        most: Float, the largest number.
+
+    Raises:
+        ValueError: It is none of these, or a number out of range.
+    """
+    if isinstance(value, LearningRateSchedule) or _is_function(value):
+        return value
+    if checks.is_number(value) and 0.0 <= value <= most and (value > 0 or zero):
+        return float(value)
+    least = "from 0" if zero else "above 0"
+    limit = "" if most == math.inf else f" up to {most:g}"
+    raise ValueError(
+        f"Received {name}={value!r}. Expected a number {least}{limit}, a "
+        "keras.optimizers.schedules.LearningRateSchedule of environment steps, or a "
+        "function of progress (0 to 1)."
+    )
+
+
+def _is_function(value):
+    # A class is callable too: that of a schedule, without its arguments, for one.
+    return callable(value) and not isinstance(value, type)
+
+
+def rates(name, value, most=math.inf, optional=False):
+    """Returns an argument that may also be a list, one number per environment.
+
+    With `optional`, `None` is allowed.
+
+    Raises:
+        ValueError: It is none of what `schedulable` takes, nor a list of numbers.
+    """
+    if value is None and optional:
+        return None
+    if isinstance(value, (list, tuple)):
+        for index, number in enumerate(value):
+            checks.positive(f"{name}[{index}]", number, zero=True)
+            if number > most:
+                raise ValueError(
+                    f"Received {name}[{index}]={number!r}. Expected a number up to "
+                    f"{most:g}."
+                )
+        if not value:
+            raise ValueError(
+                f"Received {name}={value!r}. Expected one number per environment."
+            )
+        return [float(number) for number in value]
+    return schedulable(name, value, most=most)
+
+
+#: Arguments that are a probability, or a weight from 0 to 1.
+share = functools.partial(schedulable, most=1.0)
+probabilities = functools.partial(rates, most=1.0)
+
+
+def current_rates(agent, name, num_envs):
+    """Returns the present values of an argument that `rates` accepted.
+
+    A list has one number for each environment of `fit`. Where no `fit` runs, or more
+    rows than that are acted on, it is repeated.
+
+    Args:
+        agent: An `Agent`.
+        name: Name of the attribute.
+        num_envs: Integer `B`.
+
+    Returns:
+        float32 `[B]`.
+
+    Raises:
+        ValueError: There is a list of another length than `fit` has environments.
+    """
+    value = getattr(agent, name)
+    if not isinstance(value, list):
+        return np.full(num_envs, current(agent, name), np.float32)
+    if agent.envs is not None and len(value) != agent.envs.num_envs:
+        raise ValueError(
+            f"Received {len(value)} values of {name} for {agent.envs.num_envs} "
+            f"environments. Expected one for each: pass num_envs={len(value)}."
+        )
+    return np.resize(np.array(value, np.float32), num_envs)

@@ -1,0 +1,449 @@
+"""How agents are trained: the loop, and the environments it runs in."""
+
+import contextlib
+import inspect
+import logging
+
+import gymnasium
+import numpy as np
+
+from kerasrl import checks, workers
+from kerasrl.envs import make_envs
+from kerasrl.spellings import explained
+from kerasrl.training import (
+    acting,
+    hooks,
+    hyperparameters,
+    loop,
+    optimizing,
+    plans,
+    ranks,
+    updates,
+)
+from kerasrl.training.compiled import CompiledUpdate
+from kerasrl.training.predicting import predict
+
+_logger = logging.getLogger(__name__)
+
+
+class Trainer:
+    """The side of `kerasrl.Agent` that trains, as `keras.Model` has one.
+
+    Algorithms define an iteration: `iteration_length` and `train_iteration`.
+    """
+
+    @explained
+    def fit(
+        self,
+        env,
+        steps=None,
+        *,
+        epochs=None,
+        steps_per_epoch=None,
+        num_envs=None,
+        env_config=None,
+        num_workers=0,
+        worker_mode=None,
+        env_timeout=None,
+        info_keys=(),
+        callbacks=None,
+        verbose="auto",
+        initial_epoch=0,
+    ):
+        """Trains the agent. Called again, it goes on where it stopped.
+
+        One iteration (a "batch" to Keras callbacks) collects some environment steps
+        and updates the policy; see the arguments of the algorithm for how many.
+        Environments are reset at the start of each call.
+
+        Args:
+            env: Id or registered name, `gymnasium.Env`, function that makes one, or
+                gymnasium `VectorEnv`.
+            steps: Integer, environment steps in total over all environments, rounded
+                up to whole iterations. Give this or `epochs`. Calls on which a
+                `NEXT_STEP` vector environment only resets count here, but not in
+                `env_steps`.
+            epochs: Integer, index of the last epoch, as in Keras.
+            steps_per_epoch: Integer, environment steps per epoch, rounded up to whole
+                iterations. Default: 1000, at least one iteration.
+            num_envs: Integer, environments stepped together. Default: 8 for an id or
+                a function, 1 for an instance, its own number for a `VectorEnv`.
+            env_config: Dict of arguments for making the environments.
+            num_workers: Integer, processes that the environments are spread over; 0
+                has them in this process. The outcome is the same. See
+                `docs/workers.md`.
+            worker_mode: What workers do: `"act"` and step, `"step"` only, or
+                `"alternate"`, two halves taking turns with the policy. `None` is
+                `"act"` for policies that run in NumPy, else `"step"`.
+            env_timeout: Float, seconds after which an environment of a worker that
+                does not answer is replaced; `None` waits for ever.
+            info_keys: Names of entries of the environments' infos to record. They are
+                in `rollout.infos`, and for on-policy algorithms the numbers among them
+                in `batch["infos"]`, float32, NaN where one is missing. Replay buffers
+                do not keep them.
+            callbacks: List of Keras callbacks; those of `kerasrl.callbacks` have more
+                hooks.
+            verbose: 0 (silent), 1 (one line with a bar over all steps; where output is
+                no terminal or notebook, a line from time to time), 2 (a line per epoch)
+                or `"auto"`, which is 1.
+            initial_epoch: Integer, epoch at which to start, as in Keras.
+
+        Returns:
+            A `keras.callbacks.History`. Its keys are listed in `docs/metrics.md`.
+
+        Raises:
+            ValueError: Arguments contradict each other, or the environment's spaces
+                differ from those the policy was built for.
+            FloatingPointError: The loss became NaN or infinite.
+
+        Example:
+
+        ```python
+        history = kerasrl.PPO().fit("CartPole-v1", steps=100_000)
+        history.history["episode_return_mean"][-1]
+        ```
+        """
+        lengths = (steps, epochs, steps_per_epoch)
+        making = (num_envs, env_config, num_workers, worker_mode, env_timeout)
+        run = self._run(
+            env, lengths, making, info_keys, callbacks, verbose, initial_epoch
+        )
+        for _ in run:
+            pass
+        return self.policy.history
+
+    @explained
+    def iterate(
+        self,
+        env,
+        steps=None,
+        *,
+        epochs=None,
+        steps_per_epoch=None,
+        num_envs=None,
+        env_config=None,
+        num_workers=0,
+        worker_mode=None,
+        env_timeout=None,
+        info_keys=(),
+        callbacks=None,
+        verbose="auto",
+        initial_epoch=0,
+    ):
+        """Trains as `fit` does, and hands back control after each iteration.
+
+        Environments, their episodes, worker processes and callbacks live on from one
+        iteration to the next. In between, `foreach_env`, `workers`, `save`, `evaluate`
+        and hyperparameters may be used. All ends when the loop does; where it may be
+        left early, `contextlib.closing` makes sure that it ends there.
+
+        Args:
+            env, steps, epochs, steps_per_epoch, num_envs, env_config, num_workers,
+                worker_mode, env_timeout, info_keys, callbacks, verbose,
+                initial_epoch: As for `fit`.
+
+        Yields:
+            After each iteration, a dict of what it logged, `env_steps`, `iterations`,
+            and the statistics of the latest episodes (see `docs/metrics.md`). After
+            the last of an epoch, callbacks have seen the end of that epoch.
+
+        Raises:
+            RuntimeError: The agent is being trained already.
+
+        Example:
+
+        ```python
+        for result in agent.iterate("CartPole-v1", steps=100_000, verbose=0):
+            if result["episode_return_mean"] > 475:
+                break
+        ```
+        """
+        lengths = (steps, epochs, steps_per_epoch)
+        making = (num_envs, env_config, num_workers, worker_mode, env_timeout)
+        run = self._run(
+            env, lengths, making, info_keys, callbacks, verbose, initial_epoch
+        )
+        return self._results(run)
+
+    def _results(self, run):
+        with contextlib.closing(run):
+            for logs in run:
+                yield {
+                    **logs,
+                    **self.statistics.logs(),
+                    "env_steps": self.env_steps,
+                    "iterations": self.iterations,
+                }
+
+    def _run(self, env, lengths, making, info_keys, callbacks, verbose, initial_epoch):
+        """Yields what each iteration logged; see `fit` and `iterate`."""
+        if self.envs is not None:
+            raise RuntimeError(
+                "This agent is being trained already. Wait for that fit to end, or "
+                "close the generator that iterate returned."
+            )
+        hyperparameters.check_kept(self)
+        checks.choice("verbose", verbose, ("auto", 0, 1, 2))
+        initial_epoch = checks.natural("initial_epoch", initial_epoch)
+        info_keys = checks.names("info_keys", info_keys)
+        envs = workers.make_environments(env, *making)
+        run, shown = None, contextlib.nullcontext()
+        try:
+            self.build(envs.observation_space, envs.action_space)
+            iteration = self.iteration_length(envs.num_envs) * envs.num_envs
+            iteration *= self.replicas.num_ranks
+            plan = plans.plan_epochs(iteration, *lengths)
+            shown = callbacks = hooks.CallbackHooks(self, callbacks, plan, verbose)
+            self.envs, self.env_name, self._fitted_env = envs, envs.name, env
+            self.expect_steps(iteration * plan.total_iterations)
+            with self.replicas.scope(), self.replicas.errors():
+                ranks.check_plan(self, envs.num_envs, plan)
+                ranks.separate(self)
+                seeds = self._start_collecting(
+                    envs, callbacks.episode_listener, info_keys
+                )
+            run = loop.run(self, plan, callbacks, initial_epoch, seeds)
+            while True:
+                # Not around the `yield`: what runs there is not ours.
+                with self.replicas.scope(), self.replicas.errors():
+                    logs = next(run, None)
+                if logs is None:
+                    return
+                yield logs
+        finally:
+            try:
+                with shown, self.replicas.scope(), self.replicas.errors():
+                    if run is not None:
+                        run.close()
+            finally:
+                self.envs = self.collector = self._fitted_env = None
+                envs.close()
+
+    @explained
+    def predict(
+        self,
+        observations,
+        state=None,
+        previous_actions=None,
+        previous_rewards=None,
+        deterministic=True,
+        seed=None,
+    ):
+        """Returns actions for observations.
+
+        Args:
+            observations: Tree `[N, ...]` as in the observation space.
+            state: Recurrent state `[N, ...]` from the last call, or `None` at the
+                start of episodes.
+            previous_actions: Tree `[N, ...]`, the actions before these observations as
+                `predict` returned them, for policies that take them
+                (`previous_inputs=True`). `None` at the start of episodes.
+            previous_rewards: float `[N]`, the rewards that came with them.
+            deterministic: Whether to take the mode of the distribution rather than
+                a sample.
+            seed: Integer or `None`, seed of the sample.
+
+        Returns:
+            NumPy tree of actions `[N, ...]` within the bounds of the action space;
+            for a recurrent policy, a tuple of these and the new state.
+
+        Raises:
+            ValueError: The agent is not built yet, or the observations do not fit.
+
+        Example:
+
+        ```python
+        action = agent.predict(observation[None])[0]
+        ```
+        """
+        previous = (previous_actions, previous_rewards)
+        return predict(self, observations, state, previous, deterministic, seed)
+
+    @explained
+    def evaluate(
+        self,
+        env,
+        episodes=10,
+        deterministic=True,
+        seed=None,
+        num_envs=None,
+        env_config=None,
+        verbose="auto",
+    ):
+        """Runs whole episodes without learning.
+
+        Leaves training untouched: random generators and statistics of the agent do
+        not move.
+
+        Args:
+            env, num_envs, env_config: As for `fit`.
+            episodes: Integer, number of episodes, shared out evenly over the
+                environments so that short ones are not favoured.
+            deterministic: Whether to take the mode of the distribution rather than
+                a sample.
+            seed: Integer or `None`, seed of environments and samples.
+            verbose: 0 (silent), 1 (a bar while it runs), 2 (a line when it is done) or
+                `"auto"`, which is 1 unless it runs inside `fit`.
+
+        Returns:
+            Dict with `return_mean`, `return_std`, `length_mean` (environment steps)
+            and `episodes`.
+
+        Example:
+
+        ```python
+        agent.evaluate("CartPole-v1", episodes=100)["return_mean"]
+        ```
+        """
+        checks.choice("verbose", verbose, ("auto", 0, 1, 2))
+        deterministic = checks.flag("deterministic", deterministic)
+        seed = checks.seed(seed)
+        episodes = checks.positive_integer("episodes", episodes)
+        is_instance = isinstance(env, (gymnasium.Env, gymnasium.vector.VectorEnv))
+        if is_instance and env is self._fitted_env:
+            raise ValueError(
+                "Received the very environment that fit is stepping. Evaluate on "
+                "another: an id, a function that makes one, or a second instance."
+            )
+        if num_envs is None and (isinstance(env, str) or inspect.isroutine(env)):
+            num_envs = min(episodes, 8)
+        envs = make_envs(env, num_envs, env_config)
+        try:
+            self.build(envs.observation_space, envs.action_space)
+            return acting.evaluate(self, envs, episodes, deterministic, seed, verbose)
+        finally:
+            envs.close()
+
+    def expect_steps(self, steps):
+        """Told by `fit` how many environment steps are to come, before the first."""
+        _logger.info(
+            "Training %s on %s: %d environment steps in %d environments.",
+            type(self).__name__,
+            self.env_name,
+            steps,
+            self.envs.num_envs,
+        )
+
+    def iteration_length(self, num_envs):
+        """Returns how many steps an iteration takes in each of `num_envs`."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must define iteration_length."
+        )
+
+    def train_iteration(self, on_rollout_end=None):
+        """Collects experience and updates the policy.
+
+        Args:
+            on_rollout_end: `None`, or a function that is given the rollout and
+                returns the one to learn from.
+
+        Returns:
+            Dict of floats: the loss and its terms, empty if there was no update.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define train_iteration.")
+
+    def collect(self):
+        """Acts for one iteration in every environment of `fit`.
+
+        Returns:
+            A `kerasrl.rollouts.Rollout`, `[T, B, ...]`.
+        """
+        self.prepare_collecting()
+        return self.finish_collecting()
+
+    def prepare_collecting(self):
+        """Makes the actor and its exploration those of the present weights."""
+        num_envs = self._running_envs().num_envs
+        # Always: anybody may have set a variable, and to read a few costs little.
+        self.actor().refresh()
+        self.collector.exploration = self.exploration_inputs(num_envs)
+
+    def finish_collecting(self):
+        """Acts as `prepare_collecting` left the actor; see `collect`."""
+        rollout = self.collector.collect()
+        self.pool.add(rollout, self.collector.drain_episodes())
+        return rollout
+
+    def compiled_update(self, function):
+        """Returns an update phase as one compiled call, the same one if it still holds.
+
+        It is made anew when a hyperparameter was changed, the policy was compiled
+        again, or other variables of it are trainable.
+
+        Args:
+            function: What to compile, as for `CompiledUpdate`.
+        """
+        update = self._compiled_update
+        if update is None or update.is_outdated():
+            self.prepare_optimizer()
+            update = self._compiled_update = CompiledUpdate(self, function)
+        return update
+
+    def prepare_optimizer(self):
+        """Makes what training needs of the policy's optimizer, once after `compile`."""
+        if not self.policy.compiled:
+            self.compile()
+        optimizing.build(self)
+        updates.build_metrics(self.policy)
+
+    def metric_names(self):
+        """Returns what an update logs, as far as it is known already."""
+        update = self._compiled_update
+        return () if update is None else update.metric_names or ()
+
+    def settings(self):
+        """Returns the current values of `scheduled`, float32 `[len(scheduled)]`."""
+        return np.array(
+            [plans.current(self, name) for name in self.scheduled], np.float32
+        )
+
+    def _start_collecting(self, envs, listener, info_keys):
+        seeds = self.rng.integers(2**31, size=(2, envs.num_envs)).tolist()
+        generators = [np.random.default_rng(seed) for seed in seeds[0]]
+        actor = self.actor()
+        self.collector = workers.make_collector(
+            envs,
+            actor,
+            self.iteration_length(envs.num_envs),
+            generators,
+            info_keys=info_keys,
+            listener=listener,
+        )
+        if self.reward_scaler is not None:
+            self.reward_scaler.start(envs.num_envs)
+        return seeds[1]
+
+    def foreach_env(self, function):
+        """Calls a function on every environment of the running `fit` or `iterate`.
+
+        Args:
+            function: Called with a `gymnasium.Env`.
+
+        Returns:
+            List of what it returned, one per environment.
+
+        Raises:
+            RuntimeError: No `fit` is running.
+        """
+        return self._running_envs().foreach(function)
+
+    def call_envs(self, name, *args, **kwargs):
+        """Calls a method of every environment of the running `fit` by its name."""
+        return self._running_envs().call(name, *args, **kwargs)
+
+    @property
+    def workers(self):
+        """The workers of the running `fit`, for their `foreach_worker(function)`.
+
+        A `kerasrl.workers.WorkerPool`; with `num_workers=0` an object that
+        calls functions in this process.
+        """
+        return workers.get_workers(self._running_envs())
+
+    def _running_envs(self):
+        if self.envs is None:
+            raise RuntimeError(
+                "There are no environments outside fit. Call this from a callback, or "
+                "between the iterations of agent.iterate."
+            )
+        return self.envs

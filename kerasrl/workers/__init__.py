@@ -1,0 +1,27 @@
+"""Worker processes that step environments, and act in them, without TensorFlow.
+
+The learner starts them with `WorkerEnvironments` and collects from them with what
+`make_collector` returns. Numbers travel through memory that both sides map; single
+bytes on a socket say whose turn it is.
+"""
+
+from kerasrl.workers.alternating import AlternatingCollector
+from kerasrl.workers.collector import WorkerCollector
+from kerasrl.workers.environments import WorkerEnvironments
+from kerasrl.workers.local import LocalWorkers
+from kerasrl.workers.modes import get_workers, make_collector, make_environments
+from kerasrl.workers.pool import WorkerPool
+from kerasrl.workers.settings import MODES, check_settings
+
+__all__ = [
+    "MODES",
+    "AlternatingCollector",
+    "LocalWorkers",
+    "WorkerCollector",
+    "WorkerEnvironments",
+    "WorkerPool",
+    "check_settings",
+    "get_workers",
+    "make_collector",
+    "make_environments",
+]

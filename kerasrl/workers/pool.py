@@ -1,0 +1,405 @@
+"""Starting worker processes, talking to them, and replacing those that fail."""
+
+import itertools
+import logging
+import signal
+import threading
+import time
+import warnings
+import weakref
+
+import numpy as np
+
+from kerasrl.envs.registration import WorkerShare
+from kerasrl.workers import channel, stacks
+from kerasrl.workers.channel import Disconnected
+from kerasrl.workers.launching import (
+    WorkerProcess,
+    check_env,
+    close_all,
+    raise_remote,
+    setup_message,
+)
+from kerasrl.workers.settings import check_settings
+from kerasrl.workers.shared_arrays import SharedArrays
+
+#: A worker that is lost more often in a row stays lost.
+_MAX_LOSSES = 3
+#: Losses are in a row unless a worker takes so many steps between them, or a rollout.
+_HEALTHY_STEPS = 100
+#: Seconds for a process to start and to import what environments need.
+_START_SECONDS = 60.0
+#: What environments answer, so that `env_timeout` holds. Other requests run functions
+#: of the user, which may take as long as they want.
+_WATCHED = ("reset", "call", "set_attr", "render", "infos", "reset_infos")
+
+_logger = logging.getLogger(__name__)
+
+
+class WorkerLost(RuntimeError):
+    """A worker ended, or hangs, and cannot answer."""
+
+
+class WorkerPool:
+    """N processes, each with some of B environments.
+
+    The processes start with `python -m`, so they neither import nor run the program of
+    the learner: it works from notebooks, and from scripts that train without
+    `if __name__ == "__main__"`. What they need is sent to them.
+
+    Args:
+        env, num_envs, env_config: As for `kerasrl.envs.make_envs`; `num_envs` over all
+            workers.
+        num_workers: Integer, N.
+        env_timeout: Float, seconds after which an environment that does not answer (a
+            `step`, a `reset`, a method called by its name, or while it is made) counts
+            as hanging, or `None` to wait for ever.
+
+    Attributes:
+        num_workers: N.
+        num_envs: B.
+        slices: List of N slices, which of the B environments each worker has.
+        descriptions: List of dicts, what each worker says of its environments.
+        healthy_steps: Integer, steps in each environment after which losses of a worker
+            are no longer in a row.
+
+    Raises:
+        ValueError: Fewer environments than workers, or whatever makes an environment
+            impossible.
+        TypeError: An environment that exists already, or cannot be sent.
+        RuntimeError: A worker ended, or hangs, while it made its environments.
+
+    Example:
+
+    ```python
+    pool = WorkerPool("CartPole-v1", num_workers=2)
+    pool.foreach_env(lambda env: env.spec.id)
+    pool.close()
+    ```
+    """
+
+    def __init__(
+        self, env, num_workers, num_envs=None, env_config=None, env_timeout=None
+    ):
+        check_env(env)
+        self.num_envs = check_settings(num_envs, num_workers, None, env_timeout)
+        if num_workers < 1:
+            raise ValueError("A pool has one worker or more. Received: num_workers=0.")
+        stacks.register()
+        self.num_workers = num_workers
+        self.env_timeout = env_timeout
+        bounds = np.linspace(0, self.num_envs, num_workers + 1).round().astype(int)
+        bounds = bounds.tolist()
+        self.slices = [slice(*pair) for pair in itertools.pairwise(bounds)]
+        #: Whether workers are at work and cannot be asked for anything else.
+        self.busy = False
+        self.healthy_steps = _HEALTHY_STEPS
+        self._is_closed = False
+        # Halves that alternate replace their workers in threads of their own.
+        self._starting = threading.Lock()
+        self._setup = setup_message(env, env_config)
+        self._remembered = {}
+        # Rows of a cache line: one worker's writing does not slow the others down.
+        self._heartbeats = SharedArrays.like(np.zeros((num_workers, 8), np.int64))
+        self._workers = []
+        self._finalizer = weakref.finalize(self, close_all, self._workers)
+        try:
+            for index in range(num_workers):
+                self._start(index)
+            self.descriptions = [self._set_up(index) for index in range(num_workers)]
+        except BaseException:
+            self.close()
+            raise
+        _logger.info("Started workers: processes %s.", self.pids)
+
+    @property
+    def pids(self):
+        """The ids of the processes."""
+        return [worker.process.pid for worker in self._workers]
+
+    @property
+    def generations(self):
+        """How often each worker has been replaced."""
+        return [worker.generation for worker in self._workers]
+
+    # What users call ----------------------------------------------------------
+
+    def foreach_worker(self, function):
+        """Calls `function(worker)` in every worker.
+
+        Args:
+            function: Is sent to the workers with `cloudpickle`, and given an object
+                with `worker_index` (from 1), `num_workers`, `envs` and
+                `foreach_env(function)`.
+
+        Returns:
+            List of what it returned, one per worker.
+        """
+        return [value for (value,) in self.request_all("foreach_worker", function)]
+
+    def foreach_worker_with_index(self, function):
+        """Calls `function(worker, index)` in every worker; indices are from 1."""
+        return self.foreach_worker(lambda worker: function(worker, worker.worker_index))
+
+    def foreach_env(self, function):
+        """Calls `function(env)` on every environment.
+
+        Returns:
+            List of what it returned, in the order of environments.
+        """
+        return sum(self.request_all("foreach_env", function), [])
+
+    # Requests -----------------------------------------------------------------
+
+    def request_all(self, name, *arguments, workers=None):
+        """Has workers do something at the same time, and waits for all.
+
+        A worker that is lost meanwhile is replaced, and its replacement asked.
+
+        Args:
+            name: Name of a method of `process.WorkerServer`.
+            *arguments: Its arguments, the same for all.
+            workers: Indices of workers; `None` for all.
+
+        Returns:
+            List of what they answered.
+        """
+        workers = range(self.num_workers) if workers is None else workers
+        message = (name, *arguments)
+        sent = [self._try(self.send, index, message) for index in workers]
+        answers, errors = [], []
+        # All are waited for, also if one fails: later answers must not be taken for
+        # those to later requests.
+        for index, was_sent in zip(workers, sent, strict=True):
+            try:
+                answers.append(self._answer(index, message, was_sent))
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return answers
+
+    def request(self, index, name, *arguments, descriptor=None):
+        """Has one worker do something; see `request_all`."""
+        message = (name, *arguments)
+        sent = self._try(self.send, index, message, descriptor)
+        return self._answer(index, message, sent, descriptor)
+
+    def attempt(self, index, name, *arguments, descriptor=None):
+        """Like `request`, but raises `WorkerLost` rather than ask a replacement.
+
+        For what makes sense only after other requests, of which that knows nothing.
+        """
+        self.send(index, (name, *arguments), descriptor)
+        return self.receive(index, watched=name in _WATCHED)
+
+    def remember(self, key, name, *arguments):
+        """Notes a request to be repeated in workers that replace others."""
+        self._remembered[key] = (name, *arguments)
+
+    def send(self, index, message, descriptor=None):
+        """Sends a request; raises `WorkerLost`, as do `signal` and `receive`."""
+        if self.busy:
+            raise RuntimeError(
+                "Workers are collecting: ask them for something else before `start` or "
+                "after `finish`."
+            )
+        try:
+            self._workers[index].channel.send(message, descriptor=descriptor)
+        except (ConnectionError, ValueError):  # Closed by them, or by us.
+            raise self._lost(index) from None
+
+    def signal(self, index, kind):
+        """Sends a single byte."""
+        try:
+            self._workers[index].channel.signal(kind)
+        except (ConnectionError, ValueError):  # Closed by them, or by us.
+            raise self._lost(index) from None
+
+    def receive(self, index, watched=True):
+        """Waits for a worker.
+
+        Args:
+            index: Integer, which worker.
+            watched: Whether `env_timeout` holds.
+
+        Returns:
+            What it sent, `None` if only a signal.
+
+        Raises:
+            WorkerLost: It ended or hangs.
+            Exception: Whatever was raised in the worker.
+        """
+        worker = self._workers[index]
+        if watched and self.env_timeout is not None:
+            kind = self._receive_watched(index)
+        else:
+            kind = self._receive_kind(worker)
+        if kind == channel.DONE:
+            return None
+        try:
+            if kind in (b"", channel.GONE):
+                raise Disconnected
+            value = worker.channel.receive_message()
+        except Disconnected:
+            raise self._lost(index) from None
+        except TypeError as error:
+            error.add_note(f"Sent by worker {index + 1}.")
+            raise
+        if kind == channel.FAILURE:
+            raise_remote(index, worker.process.pid, value)
+        return value
+
+    def replace(self, index, reason):
+        """Puts a new process in the place of a lost one, and says so.
+
+        Args:
+            index: Integer, which worker.
+            reason: `WorkerLost`, why.
+
+        Raises:
+            RuntimeError: It is lost again and again.
+        """
+        while True:
+            old = self._workers[index]
+            old.end()
+            losses = old.losses + 1
+            if losses > _MAX_LOSSES:
+                raise RuntimeError(
+                    f"{reason} That was the {losses}th time in a row, so training "
+                    "stops. Look for a crash in the environment (num_workers=0 shows "
+                    "it here) or for too little memory."
+                )
+            warnings.warn(
+                f"{reason} Another process takes its place with new episodes; what it "
+                "had collected in this iteration is dropped.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            try:
+                self._start(index, old.generation + 1, losses)
+                self._set_up(index)
+                for name, *arguments in list(self._remembered.values()):
+                    self.attempt(index, name, *arguments)
+            except WorkerLost as lost:
+                reason = lost
+            else:
+                _logger.info(
+                    "Worker %d is process %d now.", index + 1, self.pids[index]
+                )
+                return
+
+    def note_steps(self, index, steps):
+        """Notes that a worker took steps in each of its environments."""
+        worker = self._workers[index]
+        if worker.losses:
+            worker.steps += steps
+            if worker.steps >= self.healthy_steps:
+                worker.losses = worker.steps = 0
+
+    def close(self):
+        """Closes the environments and ends the processes."""
+        with self._starting:
+            self._is_closed = True
+        complaints = self._finalizer() or []
+        self._heartbeats.close()
+        for complaint in complaints:
+            warnings.warn(complaint, stacklevel=2)
+
+    # Inside -------------------------------------------------------------------
+
+    def _try(self, function, index, *arguments):
+        """Whether a worker got something; if not, it has been replaced."""
+        try:
+            function(index, *arguments)
+        except WorkerLost as lost:
+            self.replace(index, lost)
+            return False
+        return True
+
+    def _answer(self, index, message, sent, descriptor=None):
+        while True:
+            try:
+                if not sent:
+                    self.send(index, message, descriptor)
+                return self.receive(index, watched=message[0] in _WATCHED)
+            except WorkerLost as lost:
+                self.replace(index, lost)
+                sent = False
+
+    def _start(self, index, generation=0, losses=0):
+        """Starts a process and tells it what it is for."""
+        self._heartbeats.tree[index] = 0
+        with self._starting:
+            if self._is_closed:
+                raise RuntimeError("The worker processes have been closed.")
+            worker = WorkerProcess(generation, losses)
+            self._workers[index : index + 1] = [worker]
+        own = self.slices[index]
+        share = WorkerShare(index + 1, self.num_workers, own.start, self.num_envs)
+        fields = {
+            **self._setup,
+            "share": share,
+            "num_envs": own.stop - own.start,
+            "heartbeats": self._heartbeats.layout,
+            "watched": self.env_timeout is not None,
+        }
+        self.send(index, ("set_up", fields), self._heartbeats.descriptor)
+
+    def _set_up(self, index):
+        """Waits until a process has made its environments."""
+        try:
+            return self.receive(index)
+        except WorkerLost as lost:
+            raise WorkerLost(f"{lost} It was making its environments.") from None
+
+    def _receive_kind(self, worker, timeout=None):
+        try:
+            return worker.channel.receive_kind(timeout)
+        except ValueError:  # Closed by us, from another thread.
+            return b""
+
+    def _receive_watched(self, index):
+        worker, heartbeat = self._workers[index], self._heartbeats.tree[index]
+        seen, since = int(heartbeat[0]), time.monotonic()
+        while True:
+            try:
+                return self._receive_kind(worker, self.env_timeout / 4)
+            except TimeoutError:
+                pass
+            if heartbeat[0] != seen:
+                seen, since = int(heartbeat[0]), time.monotonic()
+                continue
+            patience = self.env_timeout
+            if seen == 0:  # It does not make environments yet.
+                patience = max(_START_SECONDS, patience)
+            elif seen == 1:
+                own = self.slices[index]
+                patience *= own.stop - own.start
+            if time.monotonic() - since >= patience:
+                raise WorkerLost(self._describe_hanging(index, seen, patience))
+
+    def _describe_hanging(self, index, seen, seconds):
+        worker = self._workers[index]
+        number = int(self._heartbeats.tree[index][1])
+        who = f"Worker {index + 1}"
+        if seen > 1 and number >= 0:
+            who = f"Environment {self.slices[index].start + number} in w{who[1:]}"
+        where = stacks.read(worker.process.pid)
+        return (
+            f"{who} (process {worker.process.pid}) hangs: nothing happened for "
+            f"{seconds:g} seconds (env_timeout={self.env_timeout}). Its stack: "
+            f"{where or 'not available'}\n"
+        )
+
+    def _lost(self, index):
+        """The `WorkerLost` that says how a process ended."""
+        worker = self._workers[index]
+        worker.end(grace=1.0)
+        code = worker.process.returncode
+        name = f" ({signal.Signals(-code).name})" if code < 0 else ""
+        words = worker.last_words
+        return WorkerLost(
+            f"Worker {index + 1} (process {worker.process.pid}) ended with exit code "
+            f"{code}{name}." + (f" It was here:\n{words}\n" if words else "")
+        )

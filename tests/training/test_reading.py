@@ -1,0 +1,83 @@
+"""What replay of single steps does not keep is refused before it is missed."""
+
+import gymnasium
+import keras
+import pytest
+
+import kerasrl
+from kerasrl import models
+from kerasrl.training.reading import previous_inputs_read
+
+
+@keras.saving.register_keras_serializable("test_reading")
+class Reading(models.QFunction):
+    """Values that depend on what `reads` says, and only look at all the rest."""
+
+    def __init__(self, reads=(), **kwargs):
+        super().__init__(**kwargs)
+        self.reads = reads
+
+    def setup(self, observation_space, action_space):
+        super().setup(observation_space, action_space)
+        self.head = keras.layers.Dense(int(action_space.n))
+
+    def call(self, inputs, state=None, training=False):
+        values = self.head(inputs["observations"])
+        for name in ("previous_actions", "previous_rewards"):
+            if name in inputs:
+                seen = keras.ops.cast(inputs[name], "float32")[:, None]
+                if name in self.reads:
+                    values = values + seen
+        return {"q_values": values, "distribution": values}
+
+    def get_config(self):
+        return {**super().get_config(), "reads": self.reads}
+
+
+@pytest.mark.parametrize(
+    "reads", [[], ["previous_rewards"], ["previous_actions", "previous_rewards"]]
+)
+def test_policies_that_read_previous_inputs(reads):
+    agent = kerasrl.DQN(Reading(reads), learning_starts=0, batch_size=4, seed=0)
+    agent.compile(run_eagerly=True)
+    if not reads:
+        agent.fit("CartPole-v1", steps=32, num_envs=2, verbose=0)
+        assert previous_inputs_read(agent.policy) == []
+        return
+    with pytest.raises(ValueError, match=" and ".join(reads)):
+        agent.fit("CartPole-v1", steps=32, num_envs=2, verbose=0)
+
+
+class Telling(kerasrl.DQN):
+    def act(self, inputs, deterministic):
+        outputs = super().act(inputs, deterministic)
+        return {**outputs, "first": inputs["observations"][:, 0]}
+
+
+def test_outputs_of_acting_that_no_loss_could_see_are_refused():
+    with pytest.raises(ValueError, match="Telling.act returned first"):
+        Telling({"hidden_units": (4,)}).fit("CartPole-v1", 32, num_envs=2, verbose=0)
+
+
+def test_rewards_that_would_count_as_impossible_actions(tmp_path):
+    def make(scale):
+        env = gymnasium.make("CartPole-v1")
+        return gymnasium.wrappers.TransformReward(env, lambda reward: scale * reward)
+
+    def fit(scale, agent_class=kerasrl.DQN, steps=64, **arguments):
+        agent = agent_class(
+            {"hidden_units": (4,)}, learning_starts=1000, seed=0, **arguments
+        )
+        agent.fit(lambda: make(scale), steps, num_envs=2, verbose=0)
+        return agent
+
+    with pytest.warns(UserWarning, match="reward of -6e.06. .*gamma=0.99") as caught:
+        agent = fit(-6e6)
+    # With others, of libraries.
+    assert sum("a reward of" in str(each.message) for each in caught) == 1
+    agent.save(tmp_path / "agent.kerasrl")
+    for harmless in (-4e6, 6e6):
+        fit(harmless, steps=8)
+    fit(-6e6, steps=8, gamma=0.9)
+    fit(-6e6, steps=8, normalize_rewards=True)
+    fit(-1e4, steps=8, gamma=1.0)
