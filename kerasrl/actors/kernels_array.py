@@ -155,23 +155,19 @@ def _strided_slice(e):
     def bit(name, i):
         return bool((e.attr(name, 0) >> i) & 1)
 
-    parts, dropped, kept = [], 0, 0
+    parts = []
     for i in range(count):
         if bit("ellipsis_mask", i):
             parts.append("...")
-            kept += 1
         elif bit("new_axis_mask", i):
             parts.append("None")
-            kept += 1
         elif bit("shrink_axis_mask", i):
             parts.append(begin[i])
-            dropped += 1
         else:
             first = "" if bit("begin_mask", i) else begin[i]
             last = "" if bit("end_mask", i) else end[i]
             stride = int(strides[i])
             parts.append(f"{first}:{last}" + (f":{stride}" if stride != 1 else ""))
-            kept += 1
     while len(parts) > 1 and parts[-1] in (":", "..."):
         parts.pop()
     name = e.assign(f"{e.arg(0)}[{_index(parts)}]")

@@ -184,7 +184,7 @@ def recorded_env(checkpoint: str, agent: Any) -> str | None:
     env = agent.env_name
     if env is not None and ":" in env:
         registration = importlib.import_module("kerasrl.envs.registration")
-        if registration.get_creator(env) is None:
+        if env not in registration.registered_envs():
             refuse(
                 f"{checkpoint} names the environment {env!r}, a module to import. If "
                 f"you trust it, say so: --env {env}"

@@ -9,14 +9,13 @@ over replicas are used here: neither agents nor models are known.
 from kerasrl.distribute.elastic import run_elastic
 from kerasrl.distribute.horovod import Horovod
 from kerasrl.distribute.launch import open_scope, scale_learning_rate
-from kerasrl.distribute.replicas import Replicas, Single
+from kerasrl.distribute.replicas import Replicas
 from kerasrl.distribute.scopes import check, current
 from kerasrl.distribute.tf_distribute import TfDistribute
 
 __all__ = [
     "Horovod",
     "Replicas",
-    "Single",
     "TfDistribute",
     "check",
     "current",

@@ -8,6 +8,8 @@ import numpy as np
 class Replicas:
     """One replica: every question is answered at once, nothing is communicated.
 
+    What agents have outside of any context, and the base class of engines.
+
     Agents are written against this interface and know no engine. Two words are kept
     apart: a *rank* is a process with environments, replay and random generators of its
     own; within a rank, a batch may be split over several *local replicas*, one for each
@@ -127,7 +129,3 @@ class Replicas:
 
     def committed(self):
         """Is told by all ranks at once that what they did is in a checkpoint."""
-
-
-class Single(Replicas):
-    """One process with one device: what agents have outside of any context."""

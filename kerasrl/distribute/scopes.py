@@ -4,7 +4,7 @@ import threading
 
 import tensorflow as tf
 
-from kerasrl.distribute.replicas import Single
+from kerasrl.distribute.replicas import Replicas
 
 _entered = threading.local()
 
@@ -33,15 +33,18 @@ def current():
         from kerasrl.distribute.tf_distribute import TfDistribute
 
         return TfDistribute(tf.distribute.get_strategy())
-    return Single()
+    return Replicas()
 
 
 def check(replicas):
     """Raises a ValueError if the context is not that in which an agent was made."""
     now = current()
-    if now != replicas and type(now) is not Single:
+    if now != replicas and type(now) is not Replicas:
+        made_for = type(replicas).__name__
+        if type(replicas) is Replicas:
+            made_for = "one process by itself"
         raise ValueError(
-            f"This agent was made for {type(replicas).__name__}, but is used in the "
+            f"This agent was made for {made_for}, but is used in the "
             f"context of {type(now).__name__}. Make the agent within that context too: "
             "its variables and random generators depend on it."
         )

@@ -47,7 +47,6 @@ class MultiCategorical(Distribution):
             "MultiCategorical", self.parameters, sum(sizes), f"nvec={nvec.tolist()}"
         )
         self.shape = nvec.shape
-        self.num_choices = len(sizes)
         self._choices = Categorical(self._align(sizes))
 
     @staticmethod
@@ -83,7 +82,7 @@ class MultiCategorical(Distribution):
         return ops.sum(self._choices.kl(other._choices), axis=-1)
 
     def _align(self, sizes):
-        """Logits `[..., num_choices, max(sizes)]`, missing options masked."""
+        """Logits `[..., len(sizes), max(sizes)]`, missing options masked."""
         logits, widest = self.parameters, max(sizes)
         if min(sizes) != widest:
             # Missing options point to one extra column of -inf.

@@ -111,15 +111,15 @@ def registered_envs():
     return sorted(_CREATORS)
 
 
-def get_creator(name):
-    """What was given to `register_env` under `name`, or None."""
-    return _CREATORS.get(name)
+def find_creator(name, load=True):
+    """The creator registered under `name`, or None.
 
-
-def find_creator(name):
-    """The creator registered under `name`, or None."""
+    Args:
+        name: String.
+        load: Whether one that was given as "module:attribute" is imported.
+    """
     creator = _CREATORS.get(name)
-    if isinstance(creator, str):
+    if load and isinstance(creator, str):
         module, _, attribute = creator.partition(":")
         creator = getattr(importlib.import_module(module), attribute)
     return creator

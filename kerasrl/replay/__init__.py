@@ -8,7 +8,6 @@ environments, stacks of frames stored once, and files in place of main memory.
 
 from kerasrl.replay.replay_buffer import PrioritizedReplayBuffer, ReplayBuffer
 from kerasrl.replay.samplers import global_weights
-from kerasrl.replay.sequence_priorities import sequence_priorities
 from kerasrl.replay.sequence_replay_buffer import SequenceReplayBuffer
 
 __all__ = [
@@ -16,5 +15,4 @@ __all__ = [
     "ReplayBuffer",
     "SequenceReplayBuffer",
     "global_weights",
-    "sequence_priorities",
 ]

@@ -50,9 +50,8 @@ class SequenceReplayBuffer(StreamBuffer):
     )
     buffer.add(collector.collect())  # Rollouts of 40 steps.
     batch = buffer.sample(32, rng=generator, importance_exponent=0.6)
-    buffer.update_priorities(
-        batch["indices"], sequence_priorities(abs(td_errors), mask)
-    )
+    priorities = kerasrl.losses.sequence_priorities(abs(td_errors), mask)
+    buffer.update_priorities(batch["indices"], priorities)
     ```
     """
 

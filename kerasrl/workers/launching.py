@@ -13,7 +13,7 @@ import time
 
 import gymnasium
 
-from kerasrl.envs.registration import get_creator
+from kerasrl.envs.registration import find_creator
 from kerasrl.workers import channel
 from kerasrl.workers.channel import Channel, Disconnected
 from kerasrl.workers.shared_arrays import unnamed_memory
@@ -195,7 +195,7 @@ def check_env(env):
 
 def setup_message(env, env_config):
     """All that a fresh process has to know to make the same environments."""
-    creator = get_creator(env) if isinstance(env, str) else None
+    creator = find_creator(env, load=False) if isinstance(env, str) else None
     # Those that gymnasium registers itself are there already.
     specs = {
         name: spec

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kerasrl.callbacks import Callback
-from kerasrl.distribute import Single
+from kerasrl.distribute import Replicas
 
 
 class ScriptedAgent:
@@ -28,7 +28,7 @@ class ScriptedAgent:
         self.env_calls = []
         self.saved = []
         self.jit_compile = "auto"
-        self.replicas = Single()
+        self.replicas = Replicas()
 
     def hyperparameters(self):
         return ["gamma", "seed"]

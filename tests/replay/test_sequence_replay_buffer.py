@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from replay_helpers import ACTIONS, NUMBERS, make_world
 from replay_reference import World, frame_observer, stream
 
-from kerasrl.replay import SequenceReplayBuffer, sequence_priorities
+from kerasrl.replay import SequenceReplayBuffer
 
 STATE = {"lstm": np.zeros(2, np.float32)}
 
@@ -253,34 +253,3 @@ class TestRefusals:
             make_buffer(90, priority_exponent=None).update_priorities(
                 np.zeros(1, np.int64), np.ones(1)
             )
-
-
-class TestSequencePriorities:
-    def test_literal_vector(self):
-        # R2D2: 0.9 * 4 + 0.1 * 1.875.
-        errors = np.array([[1.0, 2.0, 4.0, 0.5]])
-        priorities = sequence_priorities(errors, np.ones((1, 4), bool))
-        np.testing.assert_allclose(priorities, [3.7875], rtol=1e-12)
-
-    def test_only_the_mask_counts(self):
-        rng = np.random.default_rng(0)
-        errors, mask = rng.random((2, 5, 7)), rng.random((2, 5, 7)) < 0.5
-        mask[0, 0] = False
-        errors[~mask] = np.nan
-        result = sequence_priorities(errors, mask, eta=0.3)
-        assert result.shape == (2, 5)
-        for index in np.ndindex(2, 5):
-            counted = errors[index][mask[index]]
-            expected = 0.0
-            if counted.size:
-                expected = 0.3 * max(counted) + 0.7 * sum(counted) / len(counted)
-            assert result[index] == pytest.approx(expected, rel=1e-12)
-
-    def test_refusals(self):
-        for errors, mask, eta in (
-            (np.ones((2, 3)), np.ones((2, 1), bool), 0.9),
-            (np.ones((2, 3)), np.ones((2, 3)), 0.9),
-            (np.ones((2, 3)), np.ones((2, 3), bool), 1.1),
-        ):
-            with pytest.raises(ValueError, match="Received"):
-                sequence_priorities(errors, mask, eta)
