@@ -7,6 +7,7 @@ import tensorflow as tf
 from kerasrl import checks
 from kerasrl.agents.agent import Agent
 from kerasrl.losses import discounted_returns
+from kerasrl.models.policy import merge_time
 from kerasrl.training import acting, updates
 from kerasrl.training.hyperparameters import Hyperparameter
 
@@ -93,15 +94,15 @@ class OnPolicyAgent(Agent):
         del batch["next_inputs"]
         if "returns" in batch and "values" in batch:
             # A last axis, which Keras's metrics average over.
-            pairs = [updates.merge(batch[n])[:, None] for n in ("returns", "values")]
-            mask = updates.merge(batch["mask"])
+            pairs = [merge_time(batch[n])[:, None] for n in ("returns", "values")]
+            mask = merge_time(batch["mask"])
             self.replicas.run(lambda: policy.compute_metrics(None, *pairs, mask))
         batch = updates.to_samples(batch, policy.is_recurrent)
         metrics = self.update(batch, settings, minibatches)
         # Last, so that acting, values and probabilities of one iteration all rest on
         # the same statistics; the next rollout is acted with the new ones.
         policy.update_normalization(
-            updates.merge(rollout["observations"]), updates.merge(rollout["valid"])
+            merge_time(rollout["observations"]), merge_time(rollout["valid"])
         )
         return metrics, ()
 

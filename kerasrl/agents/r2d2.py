@@ -11,7 +11,8 @@ from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import QFunction, QNetwork
 from kerasrl.optimizers import Adam
 from kerasrl.replay import SequenceReplayBuffer
-from kerasrl.training import acting, plans, updates
+from kerasrl.rollouts.rollout import POLICY_INPUTS
+from kerasrl.training import plans, updates
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
@@ -219,7 +220,7 @@ class R2D2(OffPolicyAgent):
         self._steps_due = state.get("steps_due", 0)
 
     def _burn_in_state(self, batch):
-        names = (*acting.INPUTS, "episode_starts")
+        names = (*POLICY_INPUTS, "episode_starts")
         rows = updates.swap({name: batch[name] for name in names})
         rows = keras.tree.map_structure(lambda x: x[: self.burn_in], rows)
         starts = rows.pop("episode_starts")

@@ -8,10 +8,9 @@ import optree
 from kerasrl import spaces
 from kerasrl.rollouts.checking import RolloutCheck
 from kerasrl.rollouts.episodes import EpisodeStatistics, EpisodeTracker
-from kerasrl.rollouts.rollout import Rollout
+from kerasrl.rollouts.rollout import POLICY_INPUTS, Rollout, take
 
 _DRAWN_STEPS = 128
-_NEXT_INPUTS = ("observations", "previous_actions", "previous_rewards")
 
 
 class Collector:
@@ -233,7 +232,7 @@ class Collector:
             infos=info_arrays(self.info_keys, infos),
         )
         self._check_rollout(rollout, observations.slice(0, length + 1))
-        inputs = {name: inputs[name] for name in _NEXT_INPUTS}
+        inputs = {name: inputs[name] for name in POLICY_INPUTS}
         inputs["episode_starts"] = terminated[-1] | truncated[-1]
         # Copies twice: a user may write into what is handed out.
         rollout.next_inputs = _copy(inputs)
@@ -344,7 +343,7 @@ class Collector:
         if self.all_finals:
             ended = (step.truncated | step.terminated) & step.valid
         for env in np.flatnonzero(ended):
-            row = _row({"actions": actions, "state": state}, env)
+            row = _copy(take({"actions": actions, "state": state}, env))
             final.append((time, int(env), step.final_observations[env], row))
 
     def _gather_final(self, final, rewards):
@@ -418,10 +417,6 @@ class _Rows:
 
 def _copy(tree):
     return optree.tree_map(np.array, tree)
-
-
-def _row(tree, index):
-    return optree.tree_map(lambda array: np.array(array[index]), tree)
 
 
 def _zero_rows(tree, mask):

@@ -4,7 +4,8 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import optree
+
+from kerasrl.rollouts.rollout import take
 
 
 @dataclasses.dataclass(slots=True)
@@ -151,7 +152,7 @@ class EpisodeTracker:
         self._episodes = []
         self._finished = {}
         for env, info in enumerate(envs.reset_infos):
-            observation = _row(observations, env)
+            observation = take(observations, env)
             self._begin(
                 Episode(
                     env,
@@ -176,11 +177,11 @@ class EpisodeTracker:
                 continue  # Lost with its worker; a new episode begins later.
             if not step.valid[env]:
                 # The vector environment only now made the first observation.
-                observation = _row(step.observations, env)
+                observation = take(step.observations, env)
                 self.begin(env, observation, info.get("reset_info", {}))
                 continue
             episode = self._episodes[env]
-            episode.action = _row(actions, env)
+            episode.action = take(actions, env)
             episode.reward = rewards[env]
             episode.episode_return += rewards[env]
             episode.length += 1
@@ -188,7 +189,7 @@ class EpisodeTracker:
             episode.truncated = bool(step.truncated[env])
             ended = episode.terminated or episode.truncated
             episode.observation = (
-                step.final_observations[env] if ended else _row(step.observations, env)
+                step.final_observations[env] if ended else take(step.observations, env)
             )
             episode.info = info
             self.listener.on_episode_step(episode)
@@ -196,7 +197,7 @@ class EpisodeTracker:
                 self.listener.on_episode_end(episode)
                 self._finished[time, env] = episode.custom_metrics
                 if not self.envs.resets_on_next_step:
-                    observation = _row(step.observations, env)
+                    observation = take(step.observations, env)
                     self.begin(env, observation, info.get("reset_info", {}))
 
     def begin(self, env, observation, info):
@@ -218,9 +219,3 @@ class EpisodeTracker:
             self._episodes.append(episode)
         self._episodes[episode.env_index] = episode
         self.listener.on_episode_begin(episode)
-
-
-def _row(tree, index):
-    if isinstance(tree, np.ndarray):
-        return tree[index]
-    return optree.tree_map(lambda array: array[index], tree)

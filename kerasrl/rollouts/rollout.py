@@ -6,20 +6,8 @@ from typing import Any
 import numpy as np
 import optree
 
-# Fields whose leaves are `[T, B, ...]`; the others describe the rollout as a whole.
-_TIME_FIELDS = (
-    "observations",
-    "actions",
-    "rewards",
-    "terminated",
-    "truncated",
-    "valid",
-    "episode_starts",
-    "previous_actions",
-    "previous_rewards",
-    "extras",
-    "infos",
-)
+#: What a policy is given in every step, besides its state.
+POLICY_INPUTS = ("observations", "previous_actions", "previous_rewards")
 
 
 @dataclasses.dataclass
@@ -108,7 +96,7 @@ class Rollout:
         """
         fields = {
             name: optree.tree_map(function, getattr(self, name))
-            for name in _TIME_FIELDS
+            for name in (*TIME_FIELDS, "infos")
         }
         return dataclasses.replace(self, **fields)
 
@@ -128,6 +116,11 @@ class Rollout:
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Rollout))
+#: Fields with leaves `[T, B, ...]` of plain numbers. The others are `infos`, and what
+#: describes the rollout as a whole.
+TIME_FIELDS = tuple(
+    name for name in _FIELDS if name not in ("state", "next_inputs", "final", "infos")
+)
 
 
 def _flatten(rollout: Any) -> Any:
@@ -141,3 +134,18 @@ def _unflatten(_: Any, children: Any) -> Any:
 # The global namespace, so that both `optree` and `keras.tree` know the class.
 _register: Any = optree.register_pytree_node
 _register(Rollout, _flatten, _unflatten, namespace=optree.registry.__GLOBAL_NAMESPACE)
+
+
+def take(tree, index):
+    """Indexes every array of a tree; views where NumPy gives views.
+
+    Args:
+        tree: Tree of arrays.
+        index: Whatever indexes an array.
+
+    Returns:
+        Tree of arrays or, where nothing is left to index, NumPy scalars.
+    """
+    if isinstance(tree, np.ndarray):  # By far the most frequent.
+        return tree[index]
+    return optree.tree_map(lambda array: array[index], tree)

@@ -10,11 +10,9 @@ import optree
 from kerasrl.actors import build_actor, verification
 from kerasrl.models import Policy
 from kerasrl.rollouts import Collector
+from kerasrl.rollouts.rollout import POLICY_INPUTS, TIME_FIELDS
 from kerasrl.training import origins, progress
 from kerasrl.training.statistics import spread
-
-#: What a policy is given in every step, besides its state.
-INPUTS = ("observations", "previous_actions", "previous_rewards")
 
 _EVALUATION_ROLLOUT = 64
 
@@ -55,7 +53,7 @@ def make_policy(policy, base, default, options=None):
 
 def call_policy(policy, inputs):
     """Calls a policy with those of the inputs of acting that are meant for it."""
-    return policy({name: inputs[name] for name in INPUTS}, state=inputs["state"])
+    return policy({name: inputs[name] for name in POLICY_INPUTS}, state=inputs["state"])
 
 
 def build(agent, kind):
@@ -113,20 +111,7 @@ def rollout_arrays(agent, rollout):
         step that was truncated without a final observation is not valid: what follows
         it is not known.
     """
-    names = (
-        "observations",
-        "actions",
-        "rewards",
-        "terminated",
-        "truncated",
-        "valid",
-        "episode_starts",
-        "previous_actions",
-        "previous_rewards",
-        "state",
-        "next_inputs",
-        "extras",
-    )
+    names = (*TIME_FIELDS, "state", "next_inputs")
     arrays = {name: getattr(rollout, name) for name in names}
     arrays["infos"] = {
         name: values.astype(np.float32)
@@ -143,10 +128,7 @@ def rollout_arrays(agent, rollout):
         final = rollout.final
         value = agent.value_function()
         value.refresh()
-        inputs = {
-            name: final[name]
-            for name in ("observations", "previous_actions", "previous_rewards")
-        }
+        inputs = {name: final[name] for name in POLICY_INPUTS}
         outputs = value({**inputs, "state": final["state"]}, [])
         truncation_values[final["time"], final["env"]] = outputs["values"]
     arrays["truncation_values"] = truncation_values

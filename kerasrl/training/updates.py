@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from kerasrl.logs import LOGGED
 from kerasrl.models import Policy
+from kerasrl.models.policy import merge_time
+from kerasrl.rollouts.rollout import POLICY_INPUTS
 from kerasrl.training import optimizing, terms
-from kerasrl.training.acting import INPUTS
 
 _MAX_METRICS = 64
 
@@ -241,15 +242,15 @@ def forward(policy, batch, training=False):
 
     Args:
         policy: A `Policy`.
-        batch: Dict with `INPUTS`, `[N, ...]`; for a recurrent policy `[B, T, ...]`,
-            with `"state"` `[B, ...]` and `"episode_starts"` `[B, T]`.
+        batch: Dict with `POLICY_INPUTS`, `[N, ...]`; for a recurrent policy `[B, T,
+            ...]`, with `"state"` `[B, ...]` and `"episode_starts"` `[B, T]`.
         training: Bool, as in Keras.
 
     Returns:
         Dict as from `policy.call`, with the leading axes of the batch.
     """
     # Replay buffers of single steps do not hold what came before.
-    inputs = {name: batch[name] for name in INPUTS if name in batch}
+    inputs = {name: batch[name] for name in POLICY_INPUTS if name in batch}
     if not policy.is_recurrent:
         return policy(inputs, training=training)
     outputs = policy.unroll(
@@ -270,7 +271,7 @@ def rollout_outputs(policy, rollout):
         that follow each action *before any reset*: at a truncation that is the value
         of the final observation. At a termination it is of no use and not used.
     """
-    steps = {name: rollout[name] for name in (*INPUTS, "episode_starts")}
+    steps = {name: rollout[name] for name in (*POLICY_INPUTS, "episode_starts")}
     steps = tf.nest.map_structure(
         lambda x, last: tf.concat([x, last[None]], axis=0),
         steps,
@@ -302,7 +303,7 @@ def normalizer(agent):
     @tf.function
     def normalize(observations, mask):
         with agent.replicas.summing():
-            policy.update_normalization(merge(observations), merge(mask))
+            policy.update_normalization(merge_time(observations), merge_time(mask))
 
     def learn(rollout):
         normalize(rollout.observations, rollout.valid)
@@ -325,13 +326,6 @@ def policy_metrics(policy):
     results = policy.get_metrics_result()
     results.pop("loss", None)
     return {name: float(value) for name, value in results.items()}
-
-
-def merge(tree):
-    """Reshapes every leaf `[T, B, ...]` to `[T * B, ...]`."""
-    return tf.nest.map_structure(
-        lambda x: tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], 0)), tree
-    )
 
 
 def rows(tree, rows):
@@ -358,4 +352,4 @@ def to_samples(batch, is_recurrent):
     steps = {name: value for name, value in batch.items() if name != "state"}
     if is_recurrent:
         return {**swap(steps), "state": state}
-    return merge(steps)
+    return merge_time(steps)

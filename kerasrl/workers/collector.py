@@ -6,13 +6,13 @@ import numpy as np
 import optree
 
 from kerasrl import spaces
+from kerasrl.rollouts.rollout import take
 from kerasrl.workers import channel
 from kerasrl.workers.fragments import (
     dropped_fragment,
     fragment_example,
     join_rollouts,
     read_fragment,
-    take,
 )
 from kerasrl.workers.pool import WorkerLost
 from kerasrl.workers.recording import RecordedCollector

@@ -5,8 +5,8 @@ import optree
 
 from kerasrl import spaces
 from kerasrl.envs.environments import Environments, EnvStep
+from kerasrl.rollouts.rollout import take
 from kerasrl.workers import channel
-from kerasrl.workers.fragments import take
 from kerasrl.workers.pool import WorkerLost, WorkerPool
 from kerasrl.workers.shared_arrays import SharedArrays, copy_into
 

@@ -7,27 +7,8 @@ import numpy as np
 import optree
 
 from kerasrl import spaces
-from kerasrl.rollouts.rollout import Rollout
+from kerasrl.rollouts.rollout import TIME_FIELDS, Rollout, take
 from kerasrl.workers import channel
-
-#: Fields of a `Rollout` with leaves `[T, B, ...]` that travel in shared arrays.
-TIME_FIELDS = (
-    "observations",
-    "actions",
-    "rewards",
-    "terminated",
-    "truncated",
-    "valid",
-    "episode_starts",
-    "previous_actions",
-    "previous_rewards",
-    "extras",
-)
-
-
-def take(tree, index):
-    """Indexes every array of a tree."""
-    return optree.tree_map(lambda array: array[index], tree)
 
 
 def write_row(tree, index, row):

@@ -21,13 +21,13 @@ import gymnasium
 from kerasrl.envs.make import make_envs
 from kerasrl.envs.registration import register_env
 from kerasrl.rollouts.collector import Collector
+from kerasrl.rollouts.rollout import take
 from kerasrl.workers import channel, stacks
 from kerasrl.workers.acting import PartialActor
 from kerasrl.workers.channel import Channel, Disconnected
 from kerasrl.workers.fragments import (
     InfoKeeper,
     dump_infos,
-    take,
     write_fragment,
     write_row,
 )

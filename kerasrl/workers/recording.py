@@ -6,7 +6,8 @@ import optree
 from kerasrl.envs.environments import EnvStep
 from kerasrl.rollouts.collector import Collector, info_arrays
 from kerasrl.rollouts.episodes import EpisodeStatistics
-from kerasrl.workers.fragments import take, truncated_only
+from kerasrl.rollouts.rollout import take
+from kerasrl.workers.fragments import truncated_only
 
 
 class RecordedCollector(Collector):
