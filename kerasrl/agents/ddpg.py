@@ -1,18 +1,12 @@
 """Deep deterministic policy gradient."""
 
-from functools import partial
-
 import keras
-from keras import ops
 
-from kerasrl import checks, losses
 from kerasrl.agents import exploration
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import ActionValuePolicy, DeterministicActorCritic
 from kerasrl.optimizers import Adam
-from kerasrl.training import plans, terms
-from kerasrl.training.hyperparameters import Hyperparameter
-from kerasrl.training.targets import frozen
+from kerasrl.training import critics
 
 
 @keras.saving.register_keras_serializable("kerasrl")
@@ -47,12 +41,7 @@ class DDPG(OffPolicyAgent):
     policy_base: type = ActionValuePolicy
     default_policy: type = DeterministicActorCritic
 
-    kinds = {
-        "noise": Hyperparameter(
-            partial(checks.choice, choices=exploration.NOISES), "act"
-        ),
-        "noise_scale": Hyperparameter(plans.rates, "now"),
-    }
+    kinds = exploration.NOISE_KINDS
 
     def __init__(
         self,
@@ -66,6 +55,10 @@ class DDPG(OffPolicyAgent):
         self.noise = noise
         self.noise_scale = noise_scale
 
+    acting_state = exploration.noise_state
+    exploration_inputs = exploration.noise_inputs
+    act = exploration.act_with_noise
+
     def policy_options(self):
         return {"num_critics": 1}
 
@@ -73,43 +66,9 @@ class DDPG(OffPolicyAgent):
         return Adam(1e-3, epsilon=1e-8)
 
     def parts(self):
-        policy = self.policy
-        critics, actor = policy.critic_variables(), policy.policy_variables()
-        return {"critics": critics, "policy": actor}
-
-    def acting_state(self):
-        return exploration.noise_state(self)
-
-    def exploration_inputs(self, num_envs):
-        return exploration.noise_inputs(self, num_envs)
-
-    def act(self, inputs, deterministic):
-        return exploration.act_with_noise(self, inputs, deterministic)
+        return critics.parts(self.policy)
 
     def loss(self, batch, outputs, settings):
-        policy, next_observations = self.policy, batch["next_observations"]
-        with self.target.scope():
-            next_outputs = policy({"observations": next_observations})
-            next_actions = policy.mode(next_outputs)
-            next_values = policy.q_values(next_observations, next_actions)
-        targets = losses.td_targets(
-            batch["rewards"], batch["discounts"], ops.min(next_values, axis=0)
-        )
-        actions = policy.normalize_actions(batch["actions"])
-        with terms.training_pass():
-            values = policy.q_values(batch["observations"], actions, training=True)
-        critic_loss, metrics, errors = losses.critics_loss(
-            values, targets, batch["weights"]
-        )
-        with frozen(policy):
-            own_values = policy.first_q_values(
-                batch["observations"], policy.mode(outputs)
-            )
-        policy_loss, _ = losses.deterministic_policy_gradient(own_values)
-        return critic_loss + policy_loss, {
-            "critic_loss": critic_loss,
-            "policy_loss": policy_loss,
-            **metrics,
-            "q_value": ops.mean(values),
-            "td_errors": errors,
-        }
+        critic_loss, metrics = critics.critic_loss(self, batch)
+        policy_loss = critics.policy_loss(self.policy, batch, outputs)
+        return critic_loss + policy_loss, {**metrics, "policy_loss": policy_loss}

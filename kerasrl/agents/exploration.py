@@ -1,13 +1,22 @@
 """How off-policy agents try what they would not do."""
 
+from functools import partial
+
 import keras
 import numpy as np
 from keras import ops
 
+from kerasrl import checks
 from kerasrl.models import NoiseScope
 from kerasrl.training import acting, plans
+from kerasrl.training.hyperparameters import Hyperparameter
 
 NOISES = ("gaussian", "ornstein_uhlenbeck")
+#: The arguments of agents that `act_with_noise`.
+NOISE_KINDS = {
+    "noise": Hyperparameter(partial(checks.choice, choices=NOISES), "act"),
+    "noise_scale": Hyperparameter(plans.rates, "now"),
+}
 
 
 def epsilon_greedy(q_values, epsilon, seed=None):

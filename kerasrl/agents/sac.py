@@ -12,7 +12,7 @@ from kerasrl.agents import exploration
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import ActionValuePolicy, SoftActorCritic
 from kerasrl.optimizers import Adam
-from kerasrl.training import acting, terms
+from kerasrl.training import acting, critics, terms
 from kerasrl.training.hyperparameters import Hyperparameter
 from kerasrl.training.targets import frozen
 
@@ -137,10 +137,8 @@ class SAC(OffPolicyAgent):
         return [*self.policy.trainable_variables, *own]
 
     def parts(self):
-        policy = self.policy
-        critics, actor = policy.critic_variables(), policy.policy_variables()
         own = {"temperature": [self.log_temperature]} if self.adjust_temperature else {}
-        return {"critics": critics, "policy": actor, **own}
+        return {**critics.parts(self.policy), **own}
 
     @property
     def own_variables(self):
@@ -210,9 +208,7 @@ class SAC(OffPolicyAgent):
         next_values = losses.soft_values(
             ops.min(next_q_values, axis=0), next_log_probs, temperature
         )
-        taken = policy.normalize_actions(batch["actions"])
-        with terms.training_pass():
-            values = policy.q_values(observations, taken, training=True)
+        values = critics.values_taken(policy, batch)
         actions, log_probs = distribution.sample_and_log_prob(seed)
         with frozen(policy):
             own_values = ops.min(policy.q_values(observations, actions), axis=0)

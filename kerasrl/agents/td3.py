@@ -6,14 +6,13 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from kerasrl import checks, losses
+from kerasrl import checks
 from kerasrl.agents import exploration
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import ActionValuePolicy, DeterministicActorCritic
 from kerasrl.optimizers import Adam
-from kerasrl.training import plans, terms, updates
+from kerasrl.training import critics, updates
 from kerasrl.training.hyperparameters import Hyperparameter
-from kerasrl.training.targets import frozen
 
 
 @keras.saving.register_keras_serializable("kerasrl")
@@ -51,10 +50,7 @@ class TD3(OffPolicyAgent):
     default_policy: type = DeterministicActorCritic
 
     kinds = {
-        "noise": Hyperparameter(
-            partial(checks.choice, choices=exploration.NOISES), "act"
-        ),
-        "noise_scale": Hyperparameter(plans.rates, "now"),
+        **exploration.NOISE_KINDS,
         "target_noise": Hyperparameter(partial(checks.positive, zero=True)),
         "target_noise_clip": Hyperparameter(partial(checks.positive, optional=False)),
         "policy_delay": Hyperparameter(checks.positive_integer),
@@ -79,26 +75,19 @@ class TD3(OffPolicyAgent):
         self.policy_delay = policy_delay
         self.seed_generator = keras.random.SeedGenerator(self.seed)
 
+    acting_state = exploration.noise_state
+    exploration_inputs = exploration.noise_inputs
+    act = exploration.act_with_noise
+
     def default_optimizer(self):
         return Adam(1e-3, epsilon=1e-8)
 
     def parts(self):
-        policy = self.policy
-        critics, actor = policy.critic_variables(), policy.policy_variables()
-        return {"critics": critics, "policy": actor}
+        return critics.parts(self.policy)
 
     @property
     def own_variables(self):
         return [*super().own_variables, self.seed_generator.state]
-
-    def acting_state(self):
-        return exploration.noise_state(self)
-
-    def exploration_inputs(self, num_envs):
-        return exploration.noise_inputs(self, num_envs)
-
-    def act(self, inputs, deterministic):
-        return exploration.act_with_noise(self, inputs, deterministic)
 
     def due(self, numbers):
         after = numbers + 1
@@ -129,31 +118,11 @@ class TD3(OffPolicyAgent):
 
     def critic_loss(self, batch, outputs, settings):
         """Computes the loss of the critics alone; see `loss`."""
-        policy, next_observations = self.policy, batch["next_observations"]
-        with self.target.scope():
-            next_outputs = policy({"observations": next_observations})
-            next_actions = self._smooth(policy.mode(next_outputs))
-            next_values = policy.q_values(next_observations, next_actions)
-        targets = losses.td_targets(
-            batch["rewards"], batch["discounts"], ops.min(next_values, axis=0)
-        )
-        actions = policy.normalize_actions(batch["actions"])
-        with terms.training_pass():
-            values = policy.q_values(batch["observations"], actions, training=True)
-        loss, metrics, errors = losses.critics_loss(values, targets, batch["weights"])
-        return loss, {
-            "critic_loss": loss,
-            **metrics,
-            "q_value": ops.mean(values),
-            "td_errors": errors,
-        }
+        return critics.critic_loss(self, batch, self._smooth)
 
     def loss(self, batch, outputs, settings):
-        policy = self.policy
         critic_loss, metrics = self.critic_loss(batch, outputs, settings)
-        with frozen(policy):
-            values = policy.first_q_values(batch["observations"], policy.mode(outputs))
-        policy_loss, _ = losses.deterministic_policy_gradient(values)
+        policy_loss = critics.policy_loss(self.policy, batch, outputs)
         return critic_loss + policy_loss, {**metrics, "policy_loss": policy_loss}
 
     def _smooth(self, actions):
