@@ -2,8 +2,8 @@
 
 A `Replicas` says what ranks exchange (gradients, weights, statistics) and in which
 order; one is for a single process, one for `tf.distribute`, one for Horovod. Whatever
-trains asks the one that is current and does not know which it is. Only the losses' sums
-over replicas are used here: neither agents nor models are known.
+trains asks the one that is current and does not know which it is. Nothing else of
+kerasrl is used here; what losses and models need of it is in `summing`.
 """
 
 from kerasrl.distribute.elastic import run_elastic

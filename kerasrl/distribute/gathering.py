@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrl.distribute.replicas import Replicas
-from kerasrl.losses import summing_over_replicas
+from kerasrl.distribute.summing import summing_over_replicas
 
 
 class LostRank(ConnectionError):

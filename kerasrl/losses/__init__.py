@@ -1,13 +1,15 @@
 """Pure mathematics of reinforcement learning: advantages, returns and losses.
 
 Arrays in, arrays out: no model, no environment, no optimizer. Everything is written
-with `keras.ops`, so it takes NumPy arrays as well as tensors in compiled functions.
+with `keras.ops`, so it takes NumPy arrays as well as tensors in compiled functions. Of
+kerasrl only `distribute.summing` is used, the sums over replicas that train together.
 
 Shapes: `T` steps of `B` environments are `[T, B]`, flattened to `N = T * B`. The time
 axis comes first; `...` stands for any further dimensions. Losses return a scalar and a
 dict of scalars worth logging. No function broadcasts: shapes that differ are an error.
 """
 
+from kerasrl.distribute.summing import sum_over_replicas, summing_over_replicas
 from kerasrl.losses.actor_critic import (
     critics_loss,
     deterministic_policy_gradient,
@@ -41,13 +43,7 @@ from kerasrl.losses.q_learning import (
     td_targets,
 )
 from kerasrl.losses.quantile import quantile_huber_loss, quantile_td_errors
-from kerasrl.losses.reductions import (
-    IMPOSSIBLE,
-    masked_mean,
-    possible,
-    sum_over_replicas,
-    summing_over_replicas,
-)
+from kerasrl.losses.reductions import IMPOSSIBLE, masked_mean, possible
 from kerasrl.losses.returns import (
     discounted_returns,
     lambda_returns,

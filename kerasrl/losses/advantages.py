@@ -2,12 +2,13 @@
 
 from keras import ops
 
+from kerasrl.distribute.summing import sum_over_replicas
 from kerasrl.losses.recursion import (
     cut_before_fillers,
     linear_recursion,
     zero_fillers,
 )
-from kerasrl.losses.reductions import hide_masked, sum_over_replicas
+from kerasrl.losses.reductions import hide_masked
 from kerasrl.losses.shapes import (
     as_floats,
     check_discount,

@@ -1,48 +1,12 @@
-"""Means that leave out masked entries, and sums over replicas."""
-
-import contextlib
-import threading
+"""Means that leave out masked entries."""
 
 from keras import ops
 
 from kerasrl.losses.shapes import as_floats, check_same_shape
 
-_scope = threading.local()
-
 #: Values at or below it say that an action cannot be taken. Networks that mask actions
 #: write -inf, the least float32 or -1e9; no return is as small.
 IMPOSSIBLE = -5e8
-
-
-@contextlib.contextmanager
-def summing_over_replicas(function):
-    """Within it, statistics of a batch are those of the batches of all replicas.
-
-    Args:
-        function: Sums a float tensor over replicas; see `sum_over_replicas`.
-    """
-    before = getattr(_scope, "function", None)
-    _scope.function = function
-    try:
-        yield
-    finally:
-        _scope.function = before
-
-
-def sum_over_replicas(x):
-    """Sums a tensor over the replicas that train together; usually there is just one.
-
-    Losses need it for what is not a mean over entries, such as a standard deviation:
-    the means are averaged with the gradients.
-
-    Args:
-        x: Float `[...]`.
-
-    Returns:
-        Float `[...]`; outside of `summing_over_replicas` `x` itself.
-    """
-    function = getattr(_scope, "function", None)
-    return x if function is None else function(x)
 
 
 def masked_mean(x, mask=None):

@@ -2,8 +2,8 @@
 
 `Policy` is what all agents rely on, with the hooks `custom_loss` and `custom_metrics`;
 beside it are the default networks, their trunks, cells and encoders of observations,
-and the layers that they are made of. They use distributions, and know no agent and no
-environment.
+and the layers that they are made of. They use distributions and sums over replicas, and
+know no agent and no environment.
 """
 
 from kerasrl.models.action_value_policy import ActionValuePolicy

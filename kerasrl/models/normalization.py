@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kerasrl.losses import sum_over_replicas
+from kerasrl.distribute.summing import sum_over_replicas
 from kerasrl.models.configured import Configured
 
 #: Beyond this no number measures anything, and its square would soon be infinite.
