@@ -8,7 +8,7 @@ from kerasrl.models import ActorCritic, Policy
 from kerasrl.optimizers import Adam
 from kerasrl.rollouts import RewardScaler
 from kerasrl.spellings import explained
-from kerasrl.training import acting, hyperparameters, ranks, saving, statistics
+from kerasrl.training import acting, hyperparameters, saving, statistics
 from kerasrl.training.hyperparameters import Configurable, Hyperparameter
 from kerasrl.training.trainer import Trainer
 
@@ -81,7 +81,7 @@ class Agent(Trainer, Configurable):
         self.progress = 0.0
         self.num_traces = 0
         self.statistics = statistics.EpisodeStatistics()
-        self.pool = ranks.Pool(self)
+        self.tally = statistics.Tally(self)
         self.envs = None
         self.collector = None
         self._fitted_env = None

@@ -7,7 +7,7 @@ import optree
 
 from kerasrl import spaces
 from kerasrl.rollouts.checking import RolloutCheck
-from kerasrl.rollouts.episodes import EpisodeStatistics, EpisodeTracker
+from kerasrl.rollouts.episodes import EpisodeTracker, RunningEpisodes
 from kerasrl.rollouts.rollout import POLICY_INPUTS, Rollout, take
 
 _DRAWN_STEPS = 128
@@ -122,7 +122,7 @@ class Collector:
             lambda leaf: np.repeat(np.asarray(leaf)[None], num_envs, axis=0),
             self._initial_state,
         )
-        self._statistics = EpisodeStatistics(num_envs)
+        self._running_episodes = RunningEpisodes(num_envs)
         self._tracker = None
         self._interrupted = False
 
@@ -273,7 +273,7 @@ class Collector:
             self._tracker = None
         elif self._tracker is None or self._tracker.listener is not self.listener:
             self._tracker = EpisodeTracker(
-                self.listener, self.envs, self._observations, self._statistics
+                self.listener, self.envs, self._observations, self._running_episodes
             )
         return self._tracker
 
@@ -369,7 +369,7 @@ class Collector:
         }
 
     def _finish_episodes(self, rollout, tracker):
-        records = self._statistics.update(
+        records = self._running_episodes.update(
             rollout.rewards,
             rollout.terminated,
             rollout.truncated,

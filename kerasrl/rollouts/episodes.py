@@ -73,8 +73,8 @@ class Episode:
     custom_metrics: dict = dataclasses.field(default_factory=dict)
 
 
-class EpisodeStatistics:
-    """Returns and lengths of the episodes that end, at no cost per step.
+class RunningEpisodes:
+    """Returns and lengths of the episodes under way, at no cost per step.
 
     Works on whole rollouts: episodes may span several of them.
 
@@ -143,10 +143,10 @@ class EpisodeTracker:
             `on_episode_step(episode)` and `on_episode_end(episode)`.
         envs: `kerasrl.envs.Environments`, just reset or under way.
         observations: Tree `[B, ...]`, the current observations.
-        statistics: `EpisodeStatistics`, for episodes that are already under way.
+        running: `RunningEpisodes`, for those that began before.
     """
 
-    def __init__(self, listener, envs, observations, statistics):
+    def __init__(self, listener, envs, observations, running):
         self.listener = listener
         self.envs = envs
         self._episodes = []
@@ -158,8 +158,8 @@ class EpisodeTracker:
                     env,
                     observation,
                     info,
-                    float(statistics.returns[env]),
-                    int(statistics.lengths[env]),
+                    float(running.returns[env]),
+                    int(running.lengths[env]),
                 )
             )
 

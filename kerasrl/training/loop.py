@@ -76,7 +76,7 @@ def _iterations(agent, plan, callbacks, initial_epoch):
                 yield batch_logs, logs
                 # What `iterate` is left for is not training.
                 start_time += time.perf_counter() - left
-        metrics = agent.pool.finish_epoch(
+        metrics = agent.tally.finish_epoch(
             {
                 # What is known by name but was not learnt in this epoch.
                 **dict.fromkeys(("loss", *agent.metric_names()), math.nan),
@@ -96,7 +96,7 @@ def _iterations(agent, plan, callbacks, initial_epoch):
         }
         callbacks.on_epoch_end(epoch, logs)
         yield batch_logs, logs
-        if agent.pool.stops(agent.policy.stop_training):
+        if ranks.any_stops(agent):
             break
 
 

@@ -1,7 +1,5 @@
 """What ranks of one training agree on, and where each goes its own way."""
 
-import types
-
 import numpy as np
 
 from kerasrl import checkpoint
@@ -66,71 +64,9 @@ def check_plan(agent, num_envs, plan):
         )
 
 
-class Pool:
-    """Puts together what ranks did in an epoch.
-
-    Args:
-        agent: The `Agent`.
-    """
-
-    def __init__(self, agent):
-        self.agent = agent
-        self.replicas = agent.replicas
-        self.episodes = []
-        self._steps = 0
-
-    def add(self, rollout, records):
-        """Counts a rollout, and keeps the episodes that ended in it.
-
-        Until the end of the epoch, other ranks are taken to have made as many steps.
-        """
-        if self.replicas.num_ranks == 1:
-            self.agent.env_steps += rollout.num_steps
-            self.agent.statistics.add(records)
-            return
-        self.agent.env_steps += rollout.num_steps * self.replicas.num_ranks
-        self._steps += rollout.num_steps
-        iteration = self.agent.iterations
-        self.episodes += [
-            [iteration, float(r.episode_return), int(r.length), dict(r.custom_metrics)]
-            for r in records
-        ]
-
-    def flush(self):
-        """Makes steps and episodes so far those of all ranks, before a checkpoint."""
-        self.finish_epoch({})
-
-    def finish_epoch(self, metrics):
-        """Makes steps and episodes those of all ranks.
-
-        Args:
-            metrics: Dict of floats.
-
-        Returns:
-            Dict of their means over ranks.
-        """
-        replicas, agent = self.replicas, self.agent
-        if replicas.num_ranks == 1:
-            return metrics
-        ranks = replicas.gather_data([self._steps, self.episodes, metrics])
-        agent.env_steps += sum(r[0] for r in ranks) - self._steps * replicas.num_ranks
-        # As they came: iteration by iteration, not rank by rank.
-        episodes = sorted((e for r in ranks for e in r[1]), key=lambda e: e[0])
-        agent.statistics.add(
-            types.SimpleNamespace(
-                episode_return=value, length=length, custom_metrics=custom
-            )
-            for _, value, length, custom in episodes
-        )
-        self._steps, self.episodes = 0, []
-        return {
-            name: float(np.mean([r[2][name] for r in ranks if name in r[2]]))
-            for name in metrics
-        }
-
-    def stops(self, stop):
-        """Whether any rank wants to stop, so that all do."""
-        return any(self.replicas.gather_data(bool(stop)))
+def any_stops(agent):
+    """Whether a callback of any rank stopped training, so that all ranks do."""
+    return any(agent.replicas.gather_data(bool(agent.policy.stop_training)))
 
 
 def is_seed(variable):

@@ -42,7 +42,7 @@ def save(agent, path, include_replay=True):
         )
     path, replicas = pathlib.Path(path).expanduser(), agent.replicas
     if replicas.num_ranks > 1:
-        agent.pool.flush()
+        agent.tally.flush()
     own_path = _path_of_rank(path, replicas.rank)
     named = weights.variables(agent)
     replay = agent.get_arrays() if include_replay else {}

@@ -361,7 +361,7 @@ class Trainer:
     def finish_collecting(self):
         """Acts as `prepare_collecting` left the actor; see `collect`."""
         rollout = self.collector.collect()
-        self.pool.add(rollout, self.collector.drain_episodes())
+        self.tally.add(rollout, self.collector.drain_episodes())
         return rollout
 
     def compiled_update(self, function):

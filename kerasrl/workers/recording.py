@@ -5,7 +5,7 @@ import optree
 
 from kerasrl.envs.environments import EnvStep
 from kerasrl.rollouts.collector import Collector, info_arrays
-from kerasrl.rollouts.episodes import EpisodeStatistics
+from kerasrl.rollouts.episodes import RunningEpisodes
 from kerasrl.rollouts.rollout import take
 from kerasrl.workers.fragments import truncated_only
 
@@ -36,7 +36,7 @@ class RecordedCollector(Collector):
         envs = self.envs
         self._observations = observations
         self._previous_actions = None
-        self._statistics = EpisodeStatistics(envs.num_envs)
+        self._running_episodes = RunningEpisodes(envs.num_envs)
         self._tracker = None
 
     def _check_order(self, starts):

@@ -8,7 +8,7 @@ import optree
 import pytest
 
 from kerasrl.rollouts import Rollout
-from kerasrl.rollouts.episodes import EpisodeStatistics
+from kerasrl.rollouts.episodes import RunningEpisodes
 
 
 @pytest.fixture
@@ -72,10 +72,10 @@ def test_is_a_tree(rollout, tree_map):
     )
 
 
-def test_statistics_equal_a_loop():
+def test_running_episodes_equal_a_loop():
     """Episodes over several rollouts, against sums by hand."""
     rng = np.random.default_rng(0)
-    statistics = EpisodeStatistics(3)
+    running = RunningEpisodes(3)
     sums, lengths, expected, received = np.zeros(3), np.zeros(3, int), [], []
     steps = 0
     for _ in range(10):
@@ -85,7 +85,7 @@ def test_statistics_equal_a_loop():
         rewards[~valid] = 0.0
         truncated |= ~valid
         terminated &= valid
-        records = statistics.update(rewards, terminated, truncated, valid, steps)
+        records = running.update(rewards, terminated, truncated, valid, steps)
         received += [record for _, record in records]
         for time in range(6):
             steps += valid[time].sum()
