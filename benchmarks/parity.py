@@ -56,7 +56,7 @@ def main():
     theirs = make_theirs(arguments.algorithm, steps, their_settings)
     ours = make_ours(arguments.algorithm, steps, own_settings, get_weights(theirs))
     update = CompiledUpdate(ours, ours._targets_and_update)
-    settings = ours.settings()
+    settings = ours.scheduled_values()
     print("iteration  largest move  largest difference")
     worst = 0.0
     for iteration in range(arguments.iterations):

@@ -45,7 +45,7 @@ def step_milliseconds():
         ranks.synchronize(agent, 0)
         for _ in range(REPEATS):
             start = time.perf_counter()
-            update(batches, agent.settings(), agent.due(np.arange(STEPS)))
+            update(batches, agent.scheduled_values(), agent.due(np.arange(STEPS)))
             seconds.append(time.perf_counter() - start)
     return 1000 * min(seconds) / STEPS
 

@@ -340,14 +340,14 @@ class OffPolicyAgent(Agent):
             )
         numbers = np.arange(self.updates, self.updates + len(indices))
         self.updates += len(indices)
-        settings, due = self.settings(), self.due(numbers)
+        values, due = self.scheduled_values(), self.due(numbers)
 
         def learn():
             logs = []
             for start in range(0, len(indices), num_updates):
                 rows = slice(start, start + num_updates)
                 now, now_due = updates.rows((batches, due), rows)
-                logs.append(update(now, settings, now_due))
+                logs.append(update(now, values, now_due))
                 # Where the loss is no number, that is what is reported.
                 if self.prioritized and math.isfinite(logs[-1]["loss"]):
                     errors = update.outputs.numpy()
@@ -365,7 +365,7 @@ class OffPolicyAgent(Agent):
             self.rng = rng
         numbers = np.arange(len(batches.pop("indices")))
         del batches["probabilities"]
-        return batches, self.settings(), self.due(numbers)
+        return batches, self.scheduled_values(), self.due(numbers)
 
     def _may_learn(self):
         if not self._learns:
@@ -425,8 +425,8 @@ class OffPolicyAgent(Agent):
             f"{type(self).__name__} must define loss(batch, outputs, settings)."
         )
 
-    def _updates(self, batches, settings, due):
-        settings = dict(zip(self.scheduled, tf.unstack(settings), strict=True))
+    def _updates(self, batches, scheduled_values, due):
+        settings = dict(zip(self.scheduled, tf.unstack(scheduled_values), strict=True))
         # Sequences have rows without a step; single steps all count.
         valid = batches.get("valid", tf.ones_like(batches["weights"]))
         batches = {**batches, "mask": tf.cast(valid, "float32")}

@@ -72,7 +72,7 @@ class OnPolicyAgent(Agent):
             rollout = dataclasses.replace(rollout, rewards=scaled)
         arrays = acting.rollout_arrays(self, rollout)
         update = self.compiled_update(self._targets_and_update)
-        inputs = arrays, self.settings(), self.minibatches(arrays)
+        inputs = arrays, self.scheduled_values(), self.minibatches(arrays)
         self.iterations += 1
         has_steps = bool(arrays["valid"].any())
         if has_steps or self.replicas.num_ranks > 1:
@@ -86,9 +86,9 @@ class OnPolicyAgent(Agent):
         """Returns what `update` needs that is drawn outside the compiled call."""
         return ()
 
-    def _targets_and_update(self, rollout, settings, minibatches):
+    def _targets_and_update(self, rollout, scheduled_values, minibatches):
         policy = self.policy
-        settings = dict(zip(self.scheduled, tf.unstack(settings), strict=True))
+        settings = dict(zip(self.scheduled, tf.unstack(scheduled_values), strict=True))
         rollout = {**rollout, "mask": tf.cast(rollout["valid"], "float32")}
         batch = {**rollout, **self.targets(rollout)}
         del batch["next_inputs"]

@@ -391,8 +391,11 @@ class Trainer:
         update = self._compiled_update
         return () if update is None else update.metric_names or ()
 
-    def settings(self):
-        """Returns the current values of `scheduled`, float32 `[len(scheduled)]`."""
+    def scheduled_values(self):
+        """Returns the current values of `scheduled`, float32 `[len(scheduled)]`.
+
+        The compiled call makes the dict `settings` of them that `loss` takes.
+        """
         return np.array(
             [plans.current(self, name) for name in self.scheduled], np.float32
         )

@@ -151,7 +151,7 @@ def test_the_same_batch_has_other_errors_in_every_step(name, jit_compile):
     update = compiled.CompiledUpdate(agent, agent._updates)
     errors = []
     for _ in range(2):
-        update(batches, agent.settings(), due)
+        update(batches, agent.scheduled_values(), due)
         errors.extend(update.outputs.numpy())
     assert len(np.unique(np.round(errors, 5), axis=0)) == 6
 

@@ -147,14 +147,14 @@ def ppo(mine, seed):
         "count": np.int32(BATCHES),
     }
     update = CompiledUpdate(agent, agent._targets_and_update)
-    return agent, update, (batch, agent.settings(), minibatches)
+    return agent, update, (batch, agent.scheduled_values(), minibatches)
 
 
 def replay(agent, mine, batches):
     numbers = np.arange(BATCHES)
     update = CompiledUpdate(agent, agent._updates)
     batches = mine.part(batches, axis=1)
-    return agent, update, (batches, agent.settings(), agent.due(numbers))
+    return agent, update, (batches, agent.scheduled_values(), agent.due(numbers))
 
 
 def options(seed):

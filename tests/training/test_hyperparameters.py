@@ -192,7 +192,7 @@ def test_what_is_changed_takes_effect_or_is_refused(algorithm, fitted):
         if agent._compiled_update is update:
             # Nothing that was compiled rests on it: line by line it is the same.
             if agent.scheduled and name in agent.scheduled:
-                inputs = (inputs[0], agent.settings(), *inputs[2:])
+                inputs = (inputs[0], agent.scheduled_values(), *inputs[2:])
             compiled = outcome(agent, update, inputs)
             agent.policy.run_eagerly = True
             try:

@@ -283,7 +283,7 @@ def test_several_steps_in_a_call_are_those_of_several_calls():
             numbers = np.arange(start, start + size)
             chosen = {name: x[start : start + size] for name, x in batches.items()}
             update = kerasrl.training.compiled.CompiledUpdate(agent, agent._updates)
-            update(chosen, agent.settings(), agent.due(numbers))
+            update(chosen, agent.scheduled_values(), agent.due(numbers))
         results.append(values(agent.policy.weights + agent.target.variables))
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
