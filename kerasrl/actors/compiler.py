@@ -398,15 +398,7 @@ def noise_spec(node, shape):
         for batch in sizes
     ]
     try:
-        spec = NoiseSpec.from_shapes(
-            node.attributes["kind"],
-            node.outputs[0].dtype.name,
-            sizes,
-            shapes,
-            node.attributes.get("low", 0),
-            node.attributes.get("high", 0),
-            node.attributes.get("transform", ()),
-        )
+        spec = NoiseSpec.from_node(node, sizes, shapes)
     except ValueError as error:
         raise Unsupported(str(error), node) from None
     if spec.shared:

@@ -208,17 +208,8 @@ def random_shapes(trace, examples):
     for size in PROBE_SIZES:
         tensors = [tf.constant(take_rows(array, size)) for array in examples]
         found.append([tuple(shape.numpy().tolist()) for shape in run(*tensors)])
-    specs = []
-    for node, each in zip(nodes, zip(*found, strict=True), strict=True):
-        specs.append(
-            NoiseSpec.from_shapes(
-                node.attributes["kind"],
-                node.outputs[0].dtype.name,
-                PROBE_SIZES,
-                each,
-                node.attributes.get("low", 0),
-                node.attributes.get("high", 0),
-                node.attributes.get("transform", ()),
-            )
-        )
+    specs = [
+        NoiseSpec.from_node(node, PROBE_SIZES, shapes)
+        for node, shapes in zip(nodes, zip(*found, strict=True), strict=True)
+    ]
     return specs, [node.attributes["index"] for node in nodes]

@@ -44,11 +44,11 @@ class NoiseSpec:
     shared: bool = False
 
     @classmethod
-    def from_shapes(cls, kind, dtype, batch_sizes, shapes, low=0, high=0, transform=()):
+    def from_node(cls, node, batch_sizes, shapes):
         """Finds the batch axis by comparing the op's shapes at several batch sizes.
 
         Args:
-            kind, dtype, low, high, transform: as in the class.
+            node: the `ir.Node` of the random op.
             batch_sizes: list of distinct ints.
             shapes: list of int tuples, the op's shape at each batch size.
 
@@ -59,6 +59,9 @@ class NoiseSpec:
             ValueError: if more than one axis depends on the batch size, or one does in
                 another way than `rows * batch size`.
         """
+        kind, dtype = node.attributes["kind"], node.outputs[0].dtype.name
+        low, high = node.attributes.get("low", 0), node.attributes.get("high", 0)
+        transform = node.attributes.get("transform", ())
         moving = [
             axis
             for axis in range(len(shapes[0]))

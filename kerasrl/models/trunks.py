@@ -75,8 +75,28 @@ class MLP(Configured, keras.layers.Layer):
 NATURE_FILTERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 
 
+class _Convolutional(Configured, keras.layers.Layer):
+    """The arguments of `CNN`."""
+
+    def __init__(
+        self,
+        filters=NATURE_FILTERS,
+        hidden_units=(512,),
+        activation="relu",
+        kernel_initializer="orthogonal",
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters = checks.filters(filters)
+        self.hidden_units = checks.units("hidden_units", hidden_units)
+        self.activation = checks.named("activation", activation, keras.activations)
+        self.kernel_initializer = kernel_initializer
+        self.seed = seed
+
+
 @keras.saving.register_keras_serializable("kerasrl")
-class CNN(Configured, keras.layers.Layer):
+class CNN(_Convolutional):
     """A stack of convolutions, flattened, and dense layers.
 
     The default is the network of Mnih et al. (2015),
@@ -105,22 +125,6 @@ class CNN(Configured, keras.layers.Layer):
     policy = kerasrl.models.ActorCritic(trunk=trunk)
     ```
     """
-
-    def __init__(
-        self,
-        filters=NATURE_FILTERS,
-        hidden_units=(512,),
-        activation="relu",
-        kernel_initializer="orthogonal",
-        seed=None,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        self.filters = checks.filters(filters)
-        self.hidden_units = checks.units("hidden_units", hidden_units)
-        self.activation = checks.named("activation", activation, keras.activations)
-        self.kernel_initializer = kernel_initializer
-        self.seed = seed
 
     def build(self, input_shape):
         if len(input_shape) != 4:
@@ -169,7 +173,7 @@ class CNN(Configured, keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("kerasrl")
-class MixedTrunk(Configured, keras.layers.Layer):
+class MixedTrunk(_Convolutional):
     """Convolutions for each image, joined with a vector in dense layers.
 
     The default for `Dict` and `Tuple` observations that hold images: each goes through
@@ -193,22 +197,6 @@ class MixedTrunk(Configured, keras.layers.Layer):
     policy = kerasrl.models.ActorCritic(trunk=trunk)
     ```
     """
-
-    def __init__(
-        self,
-        filters=NATURE_FILTERS,
-        hidden_units=(512,),
-        activation="relu",
-        kernel_initializer="orthogonal",
-        seed=None,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        self.filters = checks.filters(filters)
-        self.hidden_units = checks.units("hidden_units", hidden_units)
-        self.activation = checks.named("activation", activation, keras.activations)
-        self.kernel_initializer = kernel_initializer
-        self.seed = seed
 
     def build(self, input_shape):
         rest = (self.activation, self.kernel_initializer)
