@@ -255,7 +255,8 @@ class Agent(Trainer, Configurable):
 
         Returns:
             Dict of `"actions"`, tree `[N, ...]`, and `"state"`, tree `[N, ...]`, what
-            is carried to the next step (see `acting_state`).
+            is carried to the next step (see `acting_state`). Trees of anything else
+            are recorded: losses find them in `batch["extras"]`.
         """
         outputs = acting.call_policy(self.policy, inputs)
         distribution = self.policy.distribution(outputs)

@@ -8,7 +8,7 @@ from kerasrl.agents import exploration
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import NoiseScope, QFunction, QNetwork
 from kerasrl.optimizers import Adam
-from kerasrl.training import plans
+from kerasrl.training import plans, updates
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
@@ -187,14 +187,13 @@ class DQN(OffPolicyAgent):
         return exploration.act_epsilon_greedy(self, inputs, deterministic)
 
     def loss(self, batch, outputs, settings):
-        next_inputs = {"observations": batch["next_observations"]}
         # Each network has noise of its own, if it is noisy.
         with self.target.scope(), NoiseScope(stream=1):
-            next_outputs = self.policy(next_inputs)
+            next_outputs = updates.next_outputs(self.policy, batch)
         selector = None
         if self.double:
             with NoiseScope(stream=2):
-                selector = self.policy(next_inputs)["q_values"]
+                selector = updates.next_outputs(self.policy, batch)["q_values"]
         if "logits" in outputs:
             loss, metrics, errors = self._categorical(
                 batch, outputs, next_outputs, selector

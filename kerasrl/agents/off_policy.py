@@ -119,6 +119,7 @@ class OffPolicyAgent(Agent):
     ):
         super().__init__(policy, gamma, max_grad_norm, normalize_rewards, seed)
         self.buffer = None
+        self.previous_inputs = []  # Those that the policy reads and replay keeps.
         self.n_step = n_step
         self.buffer_size = buffer_size
         self.batch_size = batch_size
@@ -180,7 +181,7 @@ class OffPolicyAgent(Agent):
                 "learns from sequences."
             )
         if self.target is None:
-            reading.refuse_previous_inputs(self)
+            self.previous_inputs = reading.previous_inputs_read(self.policy)
             self.follow(self.target_sources())
 
     def target_sources(self):
@@ -221,6 +222,7 @@ class OffPolicyAgent(Agent):
             "num_envs": num_envs,
             "n_step": self.n_step,
             "gamma": self.gamma,
+            **reading.kept(self),
         }
         options = checks.keywords("replay", self.replay or {}, buffer_class, given)
         return buffer_class(**given, **options)
@@ -307,8 +309,7 @@ class OffPolicyAgent(Agent):
     def _remember(self, rollout, on_rollout_end):
         if on_rollout_end is not None:
             rollout = on_rollout_end(rollout)
-        if rollout.extras:
-            reading.refuse_extras(self, rollout.extras)
+        reading.check_kept(self, rollout)
         if self.reward_scaler is not None:
             self.reward_scaler(rollout)
         reading.warn_of_rewards(self, rollout.rewards)
@@ -413,8 +414,10 @@ class OffPolicyAgent(Agent):
         """Computes the loss of the algorithm on a batch. Compiled.
 
         Args:
-            batch: As for `update`.
-            outputs: What the policy returned for `batch["observations"]`.
+            batch: As for `update`. Its dicts `"extras"` (what else `act` returned) and
+                `"infos"` (of `fit(info_keys=...)`) are of the first of n steps.
+            outputs: What the policy returned for the batch; for the observations that
+                followed, call `kerasrl.agents.next_outputs(self.policy, batch)`.
             settings: As for `update`.
 
         Returns:

@@ -12,7 +12,7 @@ from kerasrl.models import QFunction, QNetwork
 from kerasrl.optimizers import Adam
 from kerasrl.replay import SequenceReplayBuffer
 from kerasrl.rollouts.rollout import POLICY_INPUTS
-from kerasrl.training import plans, updates
+from kerasrl.training import plans, reading, updates
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
@@ -145,6 +145,7 @@ class R2D2(OffPolicyAgent):
             "period": self.period,
             "state_example": state,
             "priority_exponent": exponent if self.prioritized else None,
+            **reading.kept(self),
         }
         options = checks.keywords("replay", options, SequenceReplayBuffer, given)
         return SequenceReplayBuffer(**given, **options)

@@ -3,7 +3,9 @@
 Rollouts go in, batches come out: `ReplayBuffer` draws transitions uniformly,
 `PrioritizedReplayBuffer` by their errors, `SequenceReplayBuffer` draws sequences with
 recurrent state. All of them take nested observations and actions, several
-environments, stacks of frames stored once, and files in place of main memory.
+environments, stacks of frames stored once, and files in place of main memory. What
+policies saw of the step before, what else acting returned and what environments said is
+kept where it is asked for.
 """
 
 from kerasrl.replay.replay_buffer import PrioritizedReplayBuffer, ReplayBuffer

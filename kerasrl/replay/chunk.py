@@ -11,26 +11,29 @@ class Chunk:
     """Consecutive steps of all environments, ready to be stored.
 
     Args:
-        observations, actions: Lists of arrays `[T, B, ...]`.
+        inputs: List of arrays `[T, B, ...]`, what the policy saw.
+        outputs: List of arrays `[T, B, ...]`, what it did, and what else it said.
         rewards, terminated, truncated, valid, episode_starts: Arrays `[T, B]`.
-        next_observations: List of arrays `[B, ...]`, what follows the last step.
+        infos: Dict of float32 arrays `[T, B, ...]`.
+        next_inputs: List of arrays `[B, ...]`, what follows the last step.
         final_time, final_env: Integer `[M]`, the valid steps that ended an episode.
-        final_observations: List of arrays `[M, ...]`, the observations after them.
+        final_inputs: List of arrays `[M, ...]`, what follows them.
         rollout: The `Rollout` it is part of.
         start: Integer, the row of the rollout with which it begins.
     """
 
-    observations: list
-    actions: list
+    inputs: list
+    outputs: list
     rewards: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
     valid: np.ndarray
     episode_starts: np.ndarray
-    next_observations: list
+    infos: dict
+    next_inputs: list
     final_time: np.ndarray
     final_env: np.ndarray
-    final_observations: list
+    final_inputs: list
     rollout: Any
     start: int = 0
 
@@ -45,32 +48,34 @@ class Chunk:
             chosen = (self.final_time >= start) & (self.final_time < stop)
             yield dataclasses.replace(
                 self,
-                observations=[leaf[part] for leaf in self.observations],
-                actions=[leaf[part] for leaf in self.actions],
+                inputs=[leaf[part] for leaf in self.inputs],
+                outputs=[leaf[part] for leaf in self.outputs],
                 rewards=self.rewards[part],
                 terminated=self.terminated[part],
                 truncated=self.truncated[part],
                 valid=self.valid[part],
                 episode_starts=self.episode_starts[part],
-                next_observations=(
-                    self.next_observations
+                infos={name: leaf[part] for name, leaf in self.infos.items()},
+                next_inputs=(
+                    self.next_inputs
                     if stop == len(self)
-                    else [leaf[stop] for leaf in self.observations]
+                    else [leaf[stop] for leaf in self.inputs]
                 ),
                 final_time=self.final_time[chosen] - start,
                 final_env=self.final_env[chosen],
-                final_observations=[leaf[chosen] for leaf in self.final_observations],
+                final_inputs=[leaf[chosen] for leaf in self.final_inputs],
                 start=start,
             )
 
 
-def read_rollout(rollout, num_envs, observation_columns, action_columns):
+def read_rollout(rollout, num_envs, inputs, outputs, infos=None):
     """Checks a rollout against a buffer.
 
     Args:
         rollout: `Rollout`.
         num_envs: Integer, B.
-        observation_columns, action_columns: `TreeColumns`.
+        inputs, outputs: `Columns`, whose roles are fields of the rollout.
+        infos: `InfoColumns`, or `None` to keep none.
 
     Returns:
         `Chunk` of the whole rollout.
@@ -98,22 +103,23 @@ def read_rollout(rollout, num_envs, observation_columns, action_columns):
             "The rollout has no `next_inputs`: it is a slice of another one. Add whole "
             "rollouts, as Collector.collect returns them."
         )
-    time, env, final = _read_final(rollout, observation_columns)
-    next_observations = rollout.next_inputs["observations"]
+    time, env, final = _read_final(rollout, inputs)
+    fields = vars(rollout)
     return Chunk(
-        observation_columns.flatten(rollout.observations, lead),
-        action_columns.flatten(rollout.actions, lead),
+        inputs.flatten(fields, lead),
+        outputs.flatten(fields, lead),
         *arrays,
-        next_observations=observation_columns.flatten(next_observations, lead[1:]),
+        infos={} if infos is None else infos.flatten(rollout.infos, lead),
+        next_inputs=inputs.flatten(rollout.next_inputs, lead[1:]),
         final_time=time,
         final_env=env,
-        final_observations=final,
+        final_inputs=final,
         rollout=rollout,
     )
 
 
-def _read_final(rollout, observation_columns):
-    """Time, environment and observation after each valid step that ended an episode."""
+def _read_final(rollout, inputs):
+    """Time, environment and what follows each valid step that ended an episode."""
     if not (
         np.count_nonzero(rollout.terminated) or np.count_nonzero(rollout.truncated)
     ):
@@ -133,8 +139,7 @@ def _read_final(rollout, observation_columns):
             f"episode. Received: {len(time)} of {count} in rollout.final; missing "
             f"[time, env]: {missing[:5]}. Make the collector with all_finals=True."
         )
-    leaves = observation_columns.flatten(final["observations"], (count,))
-    return time, env, leaves
+    return time, env, inputs.flatten(final, (count,))
 
 
 _NONE = np.zeros(0, np.int64)

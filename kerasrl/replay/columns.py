@@ -3,11 +3,9 @@
 import numpy as np
 import optree
 
-from kerasrl import spaces
-
 
 class Column:
-    """One leaf of the observations or actions, stored as it is.
+    """One leaf of what is kept of a row, stored as it is.
 
     Args:
         name: Name of its array.
@@ -99,22 +97,22 @@ class FrameColumn(Column):
 
 
 class TreeColumns:
-    """The columns of a tree of observations or actions.
+    """The columns of a tree of arrays, such as observations.
 
     Args:
-        role: `"observations"` or `"actions"`, the beginning of the columns' names.
-        space: A `gymnasium.Space`.
+        role: Name of the tree, the beginning of the columns' names.
+        example: Tree of arrays `[1, ...]`, for structure, shapes and dtypes.
+        source: Text, what says that the tree is like this, for messages.
         frame_stack: `None`, or what `ReplayBuffer` takes.
         frame_axis: 0 or -1.
     """
 
-    def __init__(self, role, space, frame_stack=None, frame_axis=0):
+    def __init__(self, role, example, source, frame_stack=None, frame_axis=0):
         self.role = role
-        self.space = space
-        example = spaces.zeros(space, 1)
+        self._source = source
         self._treespec = optree.tree_structure(example)
         paths = optree.tree_paths(example)
-        leaves = [leaf[0] for leaf in optree.tree_leaves(example)]
+        leaves = [np.asarray(leaf)[0] for leaf in optree.tree_leaves(example)]
         counts = _frame_counts(frame_stack, frame_axis, paths, leaves, self._treespec)
         self.columns = []
         for path, leaf, count in zip(paths, leaves, counts, strict=True):
@@ -124,14 +122,7 @@ class TreeColumns:
             else:
                 column = Column(name, leaf.shape, leaf.dtype)
             self.columns.append(column)
-        self.num_frames = max(column.num_frames for column in self.columns)
-
-    def layout(self, num_rows):
-        """Shapes and dtypes of the arrays, by name."""
-        return {
-            column.name: ((num_rows, *column.stored_shape), column.dtype)
-            for column in self.columns
-        }
+        _refuse_equal_names([column.name for column in self.columns])
 
     def flatten(self, tree, lead):
         """The leaves of a tree, checked.
@@ -144,32 +135,25 @@ class TreeColumns:
             List of arrays, with the dtypes of the columns.
 
         Raises:
-            ValueError: A structure, shape or kind of dtype does not fit the space.
+            ValueError: A structure, shape or kind of dtype does not fit.
         """
         try:
             leaves = self._treespec.flatten_up_to(tree)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"The rollout's {self.role} do not have the structure of the space "
-                f"{self.space}. Received: {optree.tree_structure(tree)}."
+                f"The rollout's {self.role} do not have the structure of "
+                f"{self._source}. Received: {optree.tree_structure(tree)}."
             ) from error
         return [
             self._check_leaf(column, leaf, lead)
             for column, leaf in zip(self.columns, leaves, strict=True)
         ]
 
-    def unflatten(self, leaves):
-        """The tree of some leaves."""
-        return self._treespec.unflatten(leaves)
-
-    def write(self, rows, leaves):
-        """Stores entries of all columns in rows."""
-        for column, leaf in zip(self.columns, leaves, strict=True):
-            column.write(rows, leaf)
-
     def read(self, rows, stacks=None):
         """The tree of entries of some rows; arguments as of `FrameColumn.read`."""
-        return self.unflatten([column.read(rows, stacks) for column in self.columns])
+        return self._treespec.unflatten(
+            [column.read(rows, stacks) for column in self.columns]
+        )
 
     def _check_leaf(self, column, leaf, lead):
         leaf = np.asarray(leaf)
@@ -178,11 +162,84 @@ class TreeColumns:
             return leaf
         if leaf.shape != shape or not np.can_cast(leaf.dtype, dtype, "same_kind"):
             raise ValueError(
-                f"The rollout's {column.name} do not fit the space {self.space}. "
-                f"Received: shape {leaf.shape} and dtype {leaf.dtype}. Expected: shape "
-                f"{shape} and dtype {dtype}."
+                f"The rollout's {column.name} do not fit {self._source}. Received: "
+                f"shape {leaf.shape} and dtype {leaf.dtype}. Expected: shape {shape} "
+                f"and dtype {dtype}."
             )
         return leaf.astype(dtype)
+
+
+class Columns:
+    """Trees of columns side by side, such as all that a policy sees.
+
+    Args:
+        trees: List of `TreeColumns`.
+    """
+
+    def __init__(self, trees):
+        self._trees = {tree.role: tree for tree in trees}
+        self.columns = [column for tree in trees for column in tree.columns]
+
+    def __contains__(self, role):
+        return role in self._trees
+
+    def of(self, role):
+        """The list of columns of one tree, none if it is not there."""
+        return self._trees[role].columns if role in self else []
+
+    def layout(self, num_rows):
+        """Shapes and dtypes of the arrays, by name."""
+        return {
+            column.name: ((num_rows, *column.stored_shape), column.dtype)
+            for column in self.columns
+        }
+
+    def attach(self, arrays):
+        """Sets the arrays of `layout`."""
+        for column in self.columns:
+            column.array = arrays[column.name]
+
+    def flatten(self, fields, lead):
+        """The leaves of all trees, checked.
+
+        Args:
+            fields: Dict of trees of arrays `[*lead, ...]`, or more, by role.
+            lead: Tuple, the leading shape.
+
+        Returns:
+            List of arrays, aligned with `columns`.
+
+        Raises:
+            ValueError: A tree is missing or does not fit.
+        """
+        leaves = []
+        for role, tree in self._trees.items():
+            if role not in fields:
+                raise ValueError(
+                    f"This buffer keeps {role}. Received a rollout without, where its "
+                    f"observations are: {sorted(fields)}. Add rollouts as "
+                    "Collector.collect returns them."
+                )
+            leaves += tree.flatten(fields[role], lead)
+        return leaves
+
+    def write(self, rows, leaves):
+        """Stores entries of all columns in rows."""
+        for column, leaf in zip(self.columns, leaves, strict=True):
+            column.write(rows, leaf)
+
+    def read(self, rows, stacks=None):
+        """The trees by role; arguments as of `FrameColumn.read`."""
+        return {role: tree.read(rows, stacks) for role, tree in self._trees.items()}
+
+
+def _refuse_equal_names(names):
+    equal = sorted({name for name in names if names.count(name) > 1})
+    if equal:
+        raise ValueError(
+            f"Received several entries with the name {equal[0]!r}, levels joined by "
+            "dots. Leave dots out of the names of entries."
+        )
 
 
 def _frame_counts(frame_stack, frame_axis, paths, leaves, treespec):

@@ -114,33 +114,29 @@ def check_shifts(chunk, begins, columns):
         chunk: `Chunk`.
         begins: bool `[T, B]`, the steps that continue nothing, or `None` for none. The
             first row is not looked at.
-        columns: List of `Column` of the observations.
+        columns: List of `Column` of what the policy sees.
 
     Raises:
         ValueError: Naming the first stack that is something else.
     """
     ended = (chunk.terminated | chunk.truncated) & chunk.valid
     goes_on = chunk.valid[-1] & ~ended[-1]
-    for column, leaf in stacks(columns, chunk.observations):
+    for column, leaf in stacks(columns, chunk.inputs):
         frames = column.frames(leaf, 2)
         wrong = _differs(frames[:-1, :, 1:], frames[1:, :, :-1])
         if begins is not None:
             wrong &= ~begins[1:]
         if wrong.any():
             raise _shift_error(column, *np.argwhere(wrong)[0] + [1, 0])
-    for column, leaf, following in stacks(
-        columns, chunk.observations, chunk.next_observations
-    ):
+    for column, leaf, following in stacks(columns, chunk.inputs, chunk.next_inputs):
         last, following = column.frames(leaf[-1], 1), column.frames(following, 1)
         wrong = _differs(last[:, 1:], following[:, :-1], 1) & goes_on
         if wrong.any():
             raise _shift_error(column, len(chunk), np.flatnonzero(wrong)[0])
-    if not chunk.final_observations:
+    if not chunk.final_inputs:
         return
     time, env = chunk.final_time, chunk.final_env
-    for column, leaf, final in stacks(
-        columns, chunk.observations, chunk.final_observations
-    ):
+    for column, leaf, final in stacks(columns, chunk.inputs, chunk.final_inputs):
         last = column.frames(leaf, 2)[time, env]
         wrong = _differs(last[:, 1:], column.frames(final, 1)[:, :-1], 1)
         if wrong.any():

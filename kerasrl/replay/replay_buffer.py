@@ -40,6 +40,14 @@ class ReplayBuffer(StreamBuffer):
         frame_axis: 0 or -1, the axis of the observation along which frames lie.
         directory: `None` to keep the rows in main memory. Else the path of a
             directory, in which they are kept in memory-mapped scratch files.
+        previous_inputs: List of some of `"previous_actions"` and
+            `"previous_rewards"`, which are kept as the policy saw them, for policies
+            that read them.
+        extras_example: `None`, or a dict of trees of arrays without batch axis like
+            the `extras` of rollouts, which are kept then.
+        keep_infos: Whether the numbers in the `infos` of rollouts are kept, float32.
+            A key is kept from the first rollout on that has it. Its shape is that of
+            its first number; what does not fit is NaN, after a warning.
 
     Raises:
         MemoryError: The arrays do not fit in memory or on the disk.
@@ -68,20 +76,27 @@ class ReplayBuffer(StreamBuffer):
         frame_stack=None,
         frame_axis=0,
         directory=None,
+        previous_inputs=(),
+        extras_example=None,
+        keep_infos=False,
     ):
-        self._build(
-            capacity,
-            (observation_space, action_space, num_envs, frame_stack, frame_axis),
-            n_step,
-            gamma,
-            directory,
-        )
+        storage = {
+            "observation_space": observation_space,
+            "action_space": action_space,
+            "num_envs": num_envs,
+            "frame_stack": frame_stack,
+            "frame_axis": frame_axis,
+            "previous_inputs": previous_inputs,
+            "extras_example": extras_example,
+            "keep_infos": keep_infos,
+        }
+        self._build(capacity, storage, n_step, gamma, directory)
 
     def _build(self, capacity, storage, n_step, gamma, directory, priorities=None):
         check_positive("capacity", capacity)
-        check_positive("num_envs", storage[2])
+        check_positive("num_envs", storage["num_envs"])
         _check_returns(n_step, gamma)
-        store = RowStore(int(capacity), *storage)
+        store = RowStore(int(capacity), **storage)
         length = store.streams.length
         if length < n_step + 1:
             refuse_capacity(store.streams, n_step + 1)
@@ -129,6 +144,12 @@ class ReplayBuffer(StreamBuffer):
             Dict of new arrays with the leading axes `[N]` or `[K, N]`:
 
             - `observations`, `actions`, `next_observations`: trees.
+            - `previous_actions`, `previous_rewards`, `next_previous_actions`,
+              `next_previous_rewards`: those of `previous_inputs`, what the policy saw
+              (or would have seen) besides these observations: zeros where an episode
+              starts, and after its last step that very action and reward.
+            - `extras`, `infos`: dicts of what acting and environments said in the
+              first of the steps taken; empty if none are kept.
             - `rewards`: float32, sum of `gamma**i * reward` over the steps taken.
             - `discounts`: float32, `gamma**steps`, 0 if the last step terminated.
             - `terminated`, `truncated`: bool, of the last step.
@@ -154,11 +175,12 @@ class ReplayBuffer(StreamBuffer):
         last = store.kinds.take(store.streams.rows(env, position + (steps - 1)))
         terminated = (last & TERMINATED) != 0
         discounts = self._powers.take(steps) * ~terminated
+        following = store.read_inputs(env, position + steps)
         return {
-            "observations": store.read_observations(env, position),
-            "actions": store.actions.read(rows),
+            **store.read_inputs(env, position),
+            **store.read_outcomes(rows),
+            **{f"next_{name}": tree for name, tree in following.items()},
             "rewards": rewards,
-            "next_observations": store.read_observations(env, position + steps),
             "discounts": discounts.astype(np.float32),
             "terminated": terminated,
             "truncated": (last & TRUNCATED) != 0,
@@ -218,7 +240,8 @@ class PrioritizedReplayBuffer(ReplayBuffer):
 
     Args:
         capacity, observation_space, action_space, num_envs, n_step, gamma,
-            frame_stack, frame_axis, directory: As of `ReplayBuffer`.
+            frame_stack, frame_axis, directory, previous_inputs, extras_example,
+            keep_infos: As of `ReplayBuffer`.
         priority_exponent: Float `a` in `[0, 1]`; 0 draws uniformly.
         uniform_fraction: Float `u` in `[0, 1]`, the fraction that is drawn uniformly
             whatever the priorities are.
@@ -253,16 +276,23 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         priority_exponent=0.6,
         uniform_fraction=0.0,
         epsilon=1e-6,
+        previous_inputs=(),
+        extras_example=None,
+        keep_infos=False,
     ):
-        self._build(
-            capacity,
-            (observation_space, action_space, num_envs, frame_stack, frame_axis),
-            n_step,
-            gamma,
-            directory,
-            {
-                "exponent": priority_exponent,
-                "uniform_fraction": uniform_fraction,
-                "epsilon": epsilon,
-            },
-        )
+        storage = {
+            "observation_space": observation_space,
+            "action_space": action_space,
+            "num_envs": num_envs,
+            "frame_stack": frame_stack,
+            "frame_axis": frame_axis,
+            "previous_inputs": previous_inputs,
+            "extras_example": extras_example,
+            "keep_infos": keep_infos,
+        }
+        priorities = {
+            "exponent": priority_exponent,
+            "uniform_fraction": uniform_fraction,
+            "epsilon": epsilon,
+        }
+        self._build(capacity, storage, n_step, gamma, directory, priorities)

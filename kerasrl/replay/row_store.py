@@ -1,10 +1,12 @@
 """Storage of rows: what happened, in the order of time."""
 
 import numpy as np
+import optree
 
 from kerasrl import spaces
 from kerasrl.replay import frames
-from kerasrl.replay.columns import TreeColumns
+from kerasrl.replay.columns import Columns, TreeColumns
+from kerasrl.replay.infos import InfoColumns
 from kerasrl.replay.placement import find_begins, is_smooth, place, place_smoothly
 from kerasrl.replay.streams import (
     EPISODE_START,
@@ -22,17 +24,22 @@ class RowStore:
     A row is an observation with the action taken on it, the reward, and whether the
     step ended the episode. After a step that ended one, a row with the final
     observation follows, so the row after any step always has the observation that
-    followed it, before any reset. Every observation is stored once.
+    followed it, before any reset. Every observation is stored once. With it goes what
+    else the policy sees, the previous action and reward, if they are wanted; with the
+    action goes what else acting returned, and with the reward what else the environment
+    said.
 
     Args:
         num_rows: Integer, rows over all environments; rounded up to a multiple of
             `num_envs`.
         observation_space, action_space: `gymnasium.Space` of one environment.
         num_envs: Integer, B.
-        frame_stack, frame_axis: See `ReplayBuffer`.
+        frame_stack, frame_axis, previous_inputs, extras_example, keep_infos: See
+            `ReplayBuffer`.
 
     Raises:
-        ValueError: `num_rows` is too small to hold a single step.
+        ValueError: `num_rows` is too small to hold a single step, or what is to be kept
+            is not known.
     """
 
     def __init__(
@@ -43,14 +50,30 @@ class RowStore:
         num_envs,
         frame_stack=None,
         frame_axis=0,
+        previous_inputs=(),
+        extras_example=None,
+        keep_infos=False,
     ):
-        self.observations = TreeColumns(
-            "observations", observation_space, frame_stack, frame_axis
+        observations = TreeColumns(
+            "observations",
+            spaces.zeros(observation_space, 1),
+            f"the space {observation_space}",
+            frame_stack,
+            frame_axis,
         )
-        self.actions = TreeColumns("actions", spaces.emitted(action_space))
+        self.action_space = spaces.emitted(action_space)
+        actions = spaces.zeros(self.action_space, 1), f"the space {action_space}"
+        self.inputs = Columns(
+            [observations, *_previous_columns(previous_inputs, *actions)]
+        )
+        self.outputs = Columns(
+            [TreeColumns("actions", *actions), *_extra_columns(extras_example)]
+        )
+        self.infos = None
+        self._keep_infos = keep_infos
         self.streams = Streams(num_envs, -(-num_rows // num_envs))
         # Rows before another that its stack of frames may need.
-        self.margin = self.observations.num_frames - 1
+        self.margin = max(column.num_frames for column in self.inputs.columns) - 1
         # Steps that fit at once, whatever happens in them. A chunk must not overwrite
         # rows of its own.
         self.longest_chunk = (self.streams.length - self.margin - 1) // (
@@ -58,7 +81,7 @@ class RowStore:
         )
         if self.longest_chunk < 1:
             refuse_capacity(self.streams, 2 * self.margin + 3)
-        self.arrays = {}
+        self._arrays = {}
         self._history = None
         self._envs = np.arange(num_envs)
 
@@ -66,8 +89,8 @@ class RowStore:
         """Dict from names to shapes and dtypes of the arrays."""
         num_rows = self.streams.num_envs * self.streams.length
         layout = {
-            **self.observations.layout(num_rows),
-            **self.actions.layout(num_rows),
+            **self.inputs.layout(num_rows),
+            **self.outputs.layout(num_rows),
             "rewards": ((num_rows,), np.float32),
             "kinds": ((num_rows,), np.uint8),
         }
@@ -75,12 +98,28 @@ class RowStore:
             layout["ages"] = ((num_rows,), np.uint8)
         return layout
 
-    def attach(self, arrays):
-        """Sets the arrays of `layout`, zeros."""
-        self.arrays = {name: arrays[name] for name in self.layout()}
-        for column in self.observations.columns + self.actions.columns:
-            column.array = arrays[column.name]
+    @property
+    def arrays(self):
+        """The arrays over rows, by name."""
+        return (
+            self._arrays
+            if self.infos is None
+            else {**self._arrays, **self.infos.arrays}
+        )
+
+    def attach(self, arrays, directory=None):
+        """Sets the arrays of `layout`, zeros.
+
+        Args:
+            arrays: Dict from names to arrays.
+            directory: Path or `None`, where more of them go; see `ReplayBuffer`.
+        """
+        self._arrays = {name: arrays[name] for name in self.layout()}
+        self.inputs.attach(arrays)
+        self.outputs.attach(arrays)
         self.rewards, self.kinds = arrays["rewards"], arrays["kinds"]
+        if self._keep_infos:
+            self.infos = InfoColumns(self.kinds, directory)
         if self.margin:
             self._history = frames.FrameHistory(
                 self.margin + 1, self.streams, arrays["ages"], self.kinds
@@ -108,8 +147,8 @@ class RowStore:
         per_step = 1 if placement.kept is None else 2 + self.margin
         return length * per_step + 1 + self.margin
 
-    def read_observations(self, env, position):
-        """The tree of observations of rows.
+    def read_inputs(self, env, position):
+        """What a policy sees in rows, a dict of trees.
 
         Args:
             env: Integer array.
@@ -119,7 +158,20 @@ class RowStore:
         stacks = None
         if self._history is not None:
             stacks = self._history.locate(env, position)
-        return self.observations.read(rows, stacks)
+        return self.inputs.read(rows, stacks)
+
+    def read_outcomes(self, rows):
+        """What was done and said in rows, a dict of trees.
+
+        Args:
+            rows: Integer array, rows with a step.
+
+        Returns:
+            Dict with `actions`, and the dicts `extras` and `infos`, empty if none are
+            kept.
+        """
+        infos = {} if self.infos is None else self.infos.read(rows)
+        return {"extras": {}, **self.outputs.read(rows), "infos": infos}
 
     def append(self, chunk):
         """Stores a chunk of at most `longest_chunk` steps.
@@ -142,8 +194,7 @@ class RowStore:
         else:
             placement, zero_padded, other = self._place(chunk)
         if self._history is not None:
-            columns = self.observations.columns
-            frames.check_shifts(chunk, placement.begins, columns)
+            frames.check_shifts(chunk, placement.begins, self.inputs.columns)
             self._write_ages(chunk, placement, other)
         if placement.kept is None:
             self._write_smoothly(chunk)
@@ -158,7 +209,7 @@ class RowStore:
         if self._history is None:
             return place(chunk, self.streams.head, begins, 0), None, None
         zero_padded, other = frames.classify_begins(
-            begins & chunk.valid, self.observations.columns, chunk.observations
+            begins & chunk.valid, self.inputs.columns, chunk.inputs
         )
         num_padding = other * self.margin
         placement = place(chunk, self.streams.head, begins, num_padding)
@@ -168,10 +219,12 @@ class RowStore:
         """All steps and the observation after them, the most frequent case."""
         rows = self.streams.next_rows(len(chunk) + 1)
         rows, following = rows[:-1], rows[-1]
-        self.observations.write(rows, chunk.observations)
-        self.observations.write(following, chunk.next_observations)
-        self.actions.write(rows, chunk.actions)
+        self.inputs.write(rows, chunk.inputs)
+        self.inputs.write(following, chunk.next_inputs)
+        self.outputs.write(rows, chunk.outputs)
         self.rewards[rows] = chunk.rewards
+        if chunk.infos:
+            self.infos.write(rows, chunk.infos)
         self.kinds[rows] = STEP
         if np.count_nonzero(chunk.episode_starts):
             self.kinds[rows[chunk.episode_starts]] = STEP | EPISODE_START
@@ -186,9 +239,13 @@ class RowStore:
         kinds |= (chunk.valid & chunk.truncated) * np.uint8(TRUNCATED)
         if zero_padded is not None:
             kinds |= zero_padded * np.uint8(ZERO_PADDED)
-        self.observations.write(rows, [leaf[which] for leaf in chunk.observations])
-        self.actions.write(rows, [leaf[which] for leaf in chunk.actions])
+        self.inputs.write(rows, [leaf[which] for leaf in chunk.inputs])
+        self.outputs.write(rows, [leaf[which] for leaf in chunk.outputs])
         self.rewards[rows] = chunk.rewards[which]
+        if chunk.infos:
+            self.infos.write(
+                rows, {name: leaf[which] for name, leaf in chunk.infos.items()}
+            )
         self.kinds[rows] = kinds[which]
 
     def _write_following(self, chunk, placement):
@@ -196,12 +253,11 @@ class RowStore:
         time, env = chunk.final_time, chunk.final_env
         if len(time):
             rows = self.streams.rows(env, placement.position[time, env] + 1)
-            self.observations.write(rows, chunk.final_observations)
+            self.inputs.write(rows, chunk.final_inputs)
             self.kinds[rows] = 0
         env = np.flatnonzero(placement.open)
         rows = self.streams.rows(env, placement.end[env])
-        following = [leaf[env] for leaf in chunk.next_observations]
-        self.observations.write(rows, following)
+        self.inputs.write(rows, [leaf[env] for leaf in chunk.next_inputs])
         self.kinds[rows] = 0
 
     def _write_ages(self, chunk, placement, other):
@@ -228,9 +284,7 @@ class RowStore:
         ahead = np.arange(self.margin, 0, -1)
         self._history.write(env_column, position - ahead, 0)
         self.kinds[self.streams.rows(env_column, position - ahead)] = 0
-        for column, leaf in frames.stacks(
-            self.observations.columns, chunk.observations
-        ):
+        for column, leaf in frames.stacks(self.inputs.columns, chunk.inputs):
             older = column.frames(leaf, 2)[time, env][:, :-1]
             ahead = np.arange(column.num_frames - 1, 0, -1)
             rows = self.streams.rows(env_column, position - ahead)
@@ -245,9 +299,7 @@ class RowStore:
         stacks = None
         if self._history is not None:
             stacks = self._history.locate(self._envs, streams.head)
-        for column, first in zip(
-            self.observations.columns, chunk.observations, strict=True
-        ):
+        for column, first in zip(self.inputs.columns, chunk.inputs, strict=True):
             leaf = column.read(rows, stacks)
             equal = leaf == first[0]
             if equal.all():
@@ -265,6 +317,38 @@ class RowStore:
                 )
 
 
+def _previous_columns(names, actions, source):
+    """The columns of previous actions and rewards that are wanted."""
+    examples = {"previous_actions": actions, "previous_rewards": _REWARD}
+    unknown = sorted(set(names) - set(examples))
+    if unknown or isinstance(names, str):
+        raise ValueError(
+            f"Received previous_inputs={names!r}. Expected a list of some of "
+            f"{sorted(examples)}."
+        )
+    return [
+        TreeColumns(name, example, source)
+        for name, example in examples.items()
+        if name in names
+    ]
+
+
+def _extra_columns(example):
+    """The columns of what else acting returns, none if it is nothing."""
+    dtypes = [np.asarray(leaf).dtype for leaf in optree.tree_leaves(example or {})]
+    if not isinstance(example or {}, dict) or any(
+        dtype.kind not in "biuf" and dtype.name != "bfloat16" for dtype in dtypes
+    ):
+        raise ValueError(
+            f"Received extras_example={example!r:.200}. Expected a dict of trees of "
+            "arrays of numbers."
+        )
+    if not dtypes:
+        return []
+    batch = optree.tree_map(lambda leaf: np.asarray(leaf)[None], example)
+    return [TreeColumns("extras", batch, "`extras_example`")]
+
+
 def refuse_capacity(streams, min_length):
     """Raises because streams are too short."""
     raise ValueError(
@@ -272,3 +356,6 @@ def refuse_capacity(streams, min_length):
         f"{streams.num_envs} environments. Expected: at least "
         f"{min_length * streams.num_envs} rows in all."
     )
+
+
+_REWARD = np.zeros(1, np.float32)

@@ -14,6 +14,9 @@ from kerasrl.spaces import leaves
 
 _SCHEMA = 1
 _MOST_ROWS = 2**53
+_ACTIONS = ("actions", "starts.previous_actions")
+#: What others than the agent say may be anything.
+_ANY_NUMBERS = ("extras.", "infos.")
 
 
 def describe(buffer):
@@ -56,24 +59,29 @@ def restore(buffer, state, arrays):
                 "arguments of the one that was saved."
             )
     _check_counters(buffer, state)
-    streams, starts, sampler = buffer._store.streams, buffer._starts, buffer._sampler
-    before = streams.get_state(), starts.get_state()
+    store = buffer._store
+    streams, starts, sampler = store.streams, buffer._starts, buffer._sampler
+    before = streams.get_state(), starts.get_state(), store.infos
     used = _parts(buffer)
     streams.set_state(state["streams"])
     starts.set_state(state["starts"])
     try:
+        if store.infos is not None:
+            store.infos = store.infos.copy_layout(arrays)
         parts = _parts(buffer)
         _check_arrays(parts, arrays)
         _check_content(buffer, arrays)
         sampler.check_state(state.get("sampler", {}), arrays, len(starts))
-    except ValueError:
+    except (ValueError, MemoryError):
         streams.set_state(before[0])
         starts.set_state(before[1])
+        store.infos = before[2]
         raise
     for name, (array, length, filled) in parts.items():
         by_env = _by_env(array, length)
         by_env[:, :filled] = arrays[name]
-        by_env[:, filled : used[name][2]] = 0
+        if name in used:
+            by_env[:, filled : used[name][2]] = 0
     sampler.set_state(state["sampler"])
 
 
@@ -101,14 +109,16 @@ def _check_arrays(parts, arrays):
         raise ValueError(
             "The saved arrays do not fit this buffer. Missing: "
             f"{sorted(set(parts) - set(arrays))}. Unknown: "
-            f"{sorted(set(arrays) - set(parts))}."
+            f"{sorted(set(arrays) - set(parts))}. Make the buffer with the arguments "
+            "of the one that was saved: what the policy reads and acting returns must "
+            "be the same."
         )
     for name, (array, length, filled) in parts.items():
         expected = (len(array) // length, filled, *array.shape[1:])
         received = np.shape(arrays[name])
         dtype = getattr(arrays[name], "dtype", None)
         fits = dtype == array.dtype
-        if not fits and dtype is not None and "actions" in name:
+        if not fits and dtype is not None and name.startswith(_ACTIONS):
             # Actions of integer boxes were once kept in the dtype of the space.
             fits = array.dtype.kind == "f" and dtype.kind in "iu"
         if received != expected or not fits:
@@ -154,7 +164,9 @@ def _check_counters(buffer, state):
 def _check_content(buffer, arrays):
     """Raises for rows and starts that no buffer has, whose counters fit already."""
     for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if name.startswith(_ANY_NUMBERS) or array.dtype.kind != "f":
+            continue
+        if not np.isfinite(array).all():
             _refuse_content(name, "NaN or infinity", "finite numbers")
     store, starts = buffer._store, buffer._starts
     streams, kinds = store.streams, arrays["kinds"]
@@ -172,14 +184,13 @@ def _check_content(buffer, arrays):
         _refuse_content("kinds", "a step in the newest row", "an observation only")
     _check_starts(buffer, arrays["starts.positions"], kinds)
     is_step = (kinds & STEP) != 0
-    for column, space in zip(
-        store.actions.columns, leaves(store.actions.space), strict=True
-    ):
-        count = _choices(space)
-        if count is not None:
-            taken = arrays[column.name][is_step]
-            if ((taken < 0) | (taken >= count)).any():
-                _refuse_content(column.name, "other actions", f"those of {space}")
+    actions = leaves(store.action_space)
+    for column, space in zip(store.outputs.of("actions"), actions, strict=True):
+        _check_choices(column.name, arrays[column.name][is_step], space)
+    if "previous_actions" in store.inputs:
+        previous = store.inputs.of("previous_actions")
+        for column, space in zip(previous, actions, strict=True):
+            _check_choices(column.name, arrays[column.name], space)
     first, ready = starts.first, starts.ready
     if (ready - first).sum() > buffer.capacity:
         _refuse_content("starts", "more starts than rows", f"{buffer.capacity}")
@@ -206,6 +217,12 @@ def _check_starts(buffer, positions, kinds):
             rows = ready % streams.length
             if not (kinds[env, rows] & STEP).all():
                 _refuse_content("kinds", "starts without a step", "a step in each")
+
+
+def _check_choices(name, taken, space):
+    count = _choices(space)
+    if count is not None and ((taken < 0) | (taken >= count)).any():
+        _refuse_content(name, "other actions", f"those of {space}")
 
 
 def _choices(space):

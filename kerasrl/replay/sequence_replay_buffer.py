@@ -36,7 +36,8 @@ class SequenceReplayBuffer(StreamBuffer):
         priority_exponent: Float in `[0, 1]`, or `None` to draw uniformly without
             priorities.
         uniform_fraction, epsilon: As of `PrioritizedReplayBuffer`.
-        frame_stack, frame_axis, directory: As of `ReplayBuffer`.
+        frame_stack, frame_axis, directory, extras_example, keep_infos: As of
+            `ReplayBuffer`. Previous actions and rewards are always there.
 
     Raises:
         MemoryError: The arrays do not fit in memory or on the disk.
@@ -70,6 +71,8 @@ class SequenceReplayBuffer(StreamBuffer):
         frame_stack=None,
         frame_axis=0,
         directory=None,
+        extras_example=None,
+        keep_infos=False,
     ):
         for name, value in (
             ("capacity", capacity),
@@ -85,6 +88,8 @@ class SequenceReplayBuffer(StreamBuffer):
             int(num_envs),
             frame_stack,
             frame_axis,
+            extras_example=extras_example,
+            keep_infos=keep_infos,
         )
         # No start may be overwritten before its sequence is complete.
         store.longest_chunk = (
@@ -173,6 +178,8 @@ class SequenceReplayBuffer(StreamBuffer):
             - `episode_starts`: bool, where recurrent state is reset before the row.
             - `previous_actions`, `previous_rewards`: of the step before, zeros at
               episode starts.
+            - `extras`, `infos`: dicts of what acting and environments said in that
+              step, empty if none are kept; zeros and NaN where not valid.
 
             With the leading axes `[N]` or `[K, N]`:
 
@@ -208,10 +215,11 @@ class SequenceReplayBuffer(StreamBuffer):
         rows = store.streams.rows(env, position)
         kinds = store.kinds.take(rows)
         valid = (kinds & STEP) != 0
-        actions = optree.tree_map(
-            lambda leaf: _zero(leaf, ~valid), store.actions.read(rows)
-        )
-        rewards = _zero(store.rewards.take(rows), ~valid)
+        outcomes = store.read_outcomes(rows)
+        infos = outcomes.pop("infos")
+        outcomes = optree.tree_map(lambda leaf: _fill(leaf, ~valid), outcomes)
+        infos = {name: _fill(leaf, ~valid, np.nan) for name, leaf in infos.items()}
+        rewards = _fill(store.rewards.take(rows), ~valid)
         slots, _ = self._starts.slots_of(ids)
         started = self._start_spec.unflatten(
             [self._start_arrays[name].take(slots, axis=0) for name in self._start_names]
@@ -222,15 +230,16 @@ class SequenceReplayBuffer(StreamBuffer):
             return np.concatenate([at_start[:, None], leaf[:, :-1]], axis=1)
 
         return {
-            "observations": store.read_observations(env, position),
-            "actions": actions,
+            **store.read_inputs(env, position),
+            **outcomes,
+            "infos": infos,
             "rewards": rewards,
             "terminated": (kinds & TERMINATED) != 0,
             "truncated": (kinds & TRUNCATED) != 0,
             "valid": valid,
             "episode_starts": (kinds & EPISODE_START) != 0,
             "previous_actions": optree.tree_map(
-                previous, started["previous_actions"], actions
+                previous, started["previous_actions"], outcomes["actions"]
             ),
             "previous_rewards": previous(started["previous_rewards"], rewards),
             "state": started["state"],
@@ -298,7 +307,7 @@ class SequenceReplayBuffer(StreamBuffer):
         return leaves
 
 
-def _zero(leaf, mask):
-    """Zeros where `mask`, which covers the leading axes; in place."""
-    leaf[mask] = 0
+def _fill(leaf, mask, value=0):
+    """One value where `mask`, which covers the leading axes; in place."""
+    leaf[mask] = value
     return leaf

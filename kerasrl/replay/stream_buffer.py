@@ -41,7 +41,7 @@ class StreamBuffer:
         }
         tree_bytes = 0 if priorities is None else SumTree.count_bytes(num_slots)
         arrays = memory.allocate(store.layout(), directory, start_layout, tree_bytes)
-        store.attach(arrays)
+        store.attach(arrays, directory)
         self._start_arrays = {name: arrays[name] for name in start_layout}
         self._starts = Starts(self.num_envs, num_starts, arrays["starts.positions"])
         if priorities is None:
@@ -63,6 +63,17 @@ class StreamBuffer:
         arrays = [*self._store.arrays.values(), *self._start_arrays.values()]
         return sum(array.nbytes for array in arrays) + self._sampler.nbytes
 
+    def keeps(self, name):
+        """Whether samples have more than always: what a policy, acting or infos say.
+
+        Args:
+            name: `"previous_actions"`, `"previous_rewards"`, `"extras"` or `"infos"`.
+        """
+        store = self._store
+        if name == "infos":
+            return store.infos is not None
+        return name in store.inputs or name in store.outputs
+
     def add(self, rollout):
         """Stores a rollout, which continues the one before without a seam.
 
@@ -75,7 +86,9 @@ class StreamBuffer:
                 it does not begin where the one before stopped.
         """
         store = self._store
-        chunk = read_rollout(rollout, self.num_envs, store.observations, store.actions)
+        chunk = read_rollout(
+            rollout, self.num_envs, store.inputs, store.outputs, store.infos
+        )
         if len(chunk) <= store.longest_chunk:
             self._add(chunk)
             return

@@ -73,11 +73,7 @@ def build(agent, kind):
             return {"values": call_policy(policy, inputs)["values"]}
         return agent.act(inputs, deterministic=kind == "deterministic")
 
-    initial_state = agent.acting_state()
-    initial_state = keras.tree.map_structure(keras.ops.convert_to_numpy, initial_state)
-    examples = {**policy.example_inputs(1), "state": initial_state}
-    if kind == "stochastic":
-        examples.update(agent.exploration_inputs(1))
+    examples = example_inputs(agent, kind)
 
     def check_inputs(generator):
         drawn = verification.drawn_rows(examples, generator)
@@ -94,8 +90,21 @@ def build(agent, kind):
         actor.backend,
         f": {actor.report['reason']}" if actor.report.get("reason") else "",
     )
-    actor.initial_state = optree.tree_map(lambda x: x[0], initial_state)
+    actor.initial_state = optree.tree_map(lambda x: x[0], examples["state"])
     return actor
+
+
+def example_inputs(agent, kind):
+    """Returns inputs of acting in one environment, arrays `[1, ...]`.
+
+    Args:
+        agent, kind: As for `build`.
+    """
+    state = keras.tree.map_structure(keras.ops.convert_to_numpy, agent.acting_state())
+    examples = {**agent.policy.example_inputs(1), "state": state}
+    if kind == "stochastic":
+        examples.update(agent.exploration_inputs(1))
+    return examples
 
 
 def rollout_arrays(agent, rollout):

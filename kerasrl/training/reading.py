@@ -1,10 +1,13 @@
-"""What policies read and return, and environments give, that is not learnt from."""
+"""What policies read and acting returns, which replay buffers have to keep."""
 
 import warnings
 
+import numpy as np
+import optree
 import tensorflow as tf
 
 from kerasrl.losses import IMPOSSIBLE
+from kerasrl.training import acting
 
 # Steps that a return sums over at most, to guess how large it may be.
 _LONGEST = 1000
@@ -25,7 +28,11 @@ def previous_inputs_read(policy):
     specs = tf.nest.map_structure(
         lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), example
     )
-    traced = tf.function(lambda inputs: policy(inputs), autograph=False)
+
+    def call(inputs):
+        return policy(inputs), policy(inputs, training=True)
+
+    traced = tf.function(call, autograph=False)
     graph = traced.get_concrete_function(specs)
     # Leaves are in the order of sorted names; variables come after them.
     names = [name for name in sorted(specs) for _ in tf.nest.flatten(specs[name])]
@@ -35,34 +42,61 @@ def previous_inputs_read(policy):
     return sorted(read & {"previous_actions", "previous_rewards"})
 
 
-def refuse_previous_inputs(agent):
-    """Raises a ValueError if an agent could not learn from what its policy acts on.
+def kept(agent):
+    """Returns what a replay buffer has to keep besides what all of them do.
+
+    Args:
+        agent: An `OffPolicyAgent` with weights.
+
+    Returns:
+        Dict of arguments of `kerasrl.replay.ReplayBuffer`, or of
+        `kerasrl.replay.SequenceReplayBuffer` if the agent learns from sequences.
+    """
+    arguments = {"extras_example": extras_example(agent), "keep_infos": True}
+    if not agent.learns_sequences:
+        arguments["previous_inputs"] = agent.previous_inputs
+    return arguments
+
+
+def extras_example(agent):
+    """Returns what else `act` returns, a dict of trees of arrays of one environment.
 
     Args:
         agent: An `OffPolicyAgent` with weights.
     """
-    names = () if agent.learns_sequences else previous_inputs_read(agent.policy)
-    if names:
-        raise ValueError(
-            f"{type(agent.policy).__name__} reads {' and '.join(names)}, which a "
-            f"replay buffer of single steps does not keep, so {type(agent).__name__} "
-            "cannot learn from what was acted on. Use kerasrl.R2D2 or an on-policy "
-            "agent, or make them part of the observations in a wrapper."
-        )
+    if type(agent).act.__module__.startswith("kerasrl.agents."):
+        return {}  # The built-in ones return nothing else.
+    actor, inputs = agent.actor(), acting.example_inputs(agent, "stochastic")
+    noise = actor.draw([np.random.default_rng(0)], 1)
+    outputs = actor(inputs, [array[0] for array in noise])
+    extras = {
+        name: value
+        for name, value in outputs.items()
+        if name not in ("actions", "state")
+    }
+    return optree.tree_map(lambda leaf: np.array(leaf[0]), extras)
 
 
-def refuse_extras(agent, extras):
-    """Raises a ValueError because replay buffers do not keep what else `act` returned.
+def check_kept(agent, rollout):
+    """Raises a ValueError if the replay buffer does not keep what is to be learnt from.
 
     Args:
-        agent: An `OffPolicyAgent`.
-        extras: Dict of what it returned besides actions and state.
+        agent: An `OffPolicyAgent` with a buffer.
+        rollout: A `kerasrl.rollouts.Rollout`.
     """
-    raise ValueError(
-        f"{type(agent).__name__}.act returned {', '.join(sorted(extras))} besides "
-        '"actions" and "state". Replay buffers do not keep more, so a loss could not '
-        "see it: leave it out, or compute it again in the loss."
-    )
+    wanted = {name: "previous_inputs" for name in agent.previous_inputs}
+    if agent.learns_sequences:
+        wanted = {}  # These always have them.
+    if rollout.extras:
+        wanted["extras"] = "extras_example"
+    for name, argument in wanted.items():
+        if not agent.buffer.keeps(name):
+            what = "acting returns" if name == "extras" else "the policy reads"
+            raise ValueError(
+                f"The replay buffer does not keep the {name} that {what}. A "
+                f"make_buffer of one's own must pass {argument} on. If the buffer is "
+                "older than that, set agent.buffer = None to start with an empty one."
+            )
 
 
 def warn_of_rewards(agent, rewards):

@@ -78,9 +78,9 @@ class Trainer:
             env_timeout: Float, seconds after which an environment of a worker that
                 does not answer is replaced; `None` waits for ever.
             info_keys: Names of entries of the environments' infos to record. They are
-                in `rollout.infos`, and for on-policy algorithms the numbers among them
-                in `batch["infos"]`, float32, NaN where one is missing. Replay buffers
-                do not keep them.
+                in `rollout.infos`, and for losses the numbers among them in
+                `batch["infos"]`, float32, NaN where one is missing. Replay buffers
+                keep them, 4 bytes for each number of each step.
             callbacks: List of Keras callbacks; those of `kerasrl.callbacks` have more
                 hooks.
             verbose: 0 (silent), 1 (one line with a bar over all steps; where output is

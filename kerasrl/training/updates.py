@@ -249,14 +249,52 @@ def forward(policy, batch, training=False):
     Returns:
         Dict as from `policy.call`, with the leading axes of the batch.
     """
-    # Replay buffers of single steps do not hold what came before.
-    inputs = {name: batch[name] for name in POLICY_INPUTS if name in batch}
+    inputs = _inputs(policy, batch)
     if not policy.is_recurrent:
         return policy(inputs, training=training)
     outputs = policy.unroll(
         swap(inputs), batch["state"], swap(batch["episode_starts"]), training=training
     )
     return swap({name: value for name, value in outputs.items() if name != "state"})
+
+
+def next_outputs(policy, batch):
+    """Runs a policy on what followed the steps of a batch, to compute targets.
+
+    Args:
+        policy: A `Policy` without recurrent state.
+        batch: Dict of tensors `[N, ...]` from a replay buffer, with
+            `"next_observations"` and what else the policy reads of that time,
+            `"next_previous_actions"` and `"next_previous_rewards"`.
+
+    Returns:
+        Dict as from `policy.call`, `[N, ...]`.
+
+    Example:
+
+    ```python
+    with self.target.scope():
+        next_outputs = kerasrl.agents.next_outputs(self.policy, batch)
+    ```
+    """
+    return policy(_inputs(policy, batch, "next_"))
+
+
+def _inputs(policy, batch, prefix=""):
+    """What a policy is given of a batch."""
+    inputs = {
+        name: batch[prefix + name] for name in POLICY_INPUTS if prefix + name in batch
+    }
+    missing = [name for name in POLICY_INPUTS if name not in inputs]
+    if missing and not policy.is_recurrent:
+        # What replay does not keep is not read, and yet it may be looked up.
+        size = keras.ops.shape(keras.tree.flatten(inputs["observations"])[0])[0]
+        examples = policy.example_inputs(1)
+        for name in missing:
+            inputs[name] = keras.tree.map_structure(
+                lambda x: tf.zeros((size, *x.shape[1:]), x.dtype), examples[name]
+            )
+    return inputs
 
 
 def rollout_outputs(policy, rollout):

@@ -11,11 +11,44 @@ from kerasrl.rollouts import Rollout
 NUMBERS = spaces.Box(-np.inf, np.inf, (2,))
 ACTIONS = spaces.Discrete(10**9)
 KINDS = [ReplayBuffer, PrioritizedReplayBuffer]
+EXTRAS = {"number": np.int32(0), "more": {"half": np.zeros(2, np.float32)}}
+#: To keep all that a world says besides.
+MORE = {
+    "previous_inputs": ["previous_rewards", "previous_actions"],
+    "extras_example": EXTRAS,
+    "keep_infos": True,
+}
+_ONLY_MORE = ("previous_", "next_previous_", "infos")
 
 
 def make_world(rng, num_envs, **kwargs):
     observers = [number_observer(env) for env in range(num_envs)]
     return World(rng, num_envs, observers, **kwargs)
+
+
+def assert_agrees(batch, first, expected):
+    """Compares the first sample of each action, in the order of actions."""
+    actions = np.unique(batch["actions"])
+    names = list(expected[actions[0]])
+    if "previous_actions" not in batch:
+        assert batch["extras"] == batch["infos"] == {}
+        names = [name for name in names if not name.startswith(_ONLY_MORE)]
+    else:
+        numbers = batch["extras"]["number"]
+        np.testing.assert_array_equal(numbers, batch["actions"])
+        halves = batch["extras"]["more"]["half"][:, 0]
+        np.testing.assert_array_equal(halves, batch["actions"] / 2)
+        # A text is no number.
+        batch = {**batch, "infos": batch["infos"]["said"]}
+        assert numbers.dtype == np.int32 and batch["infos"].dtype == np.float32
+    for name in names:
+        np.testing.assert_allclose(
+            batch[name][first],
+            [expected[action][name] for action in actions],
+            rtol=1e-5,
+            atol=1e-6,
+            err_msg=name,
+        )
 
 
 def one_env_rollout(rewards, terminated=(), truncated=(), first=0):

@@ -27,6 +27,11 @@ class Step:
     #: Which call of `collect` it is from, and whether it is the first there.
     rollout: int
     first_of_rollout: bool
+    #: What the policy saw of the step before.
+    previous_action: int
+    previous_reward: float
+    #: What the environment said, NaN if nothing.
+    info: float
 
     @property
     def ended(self):
@@ -80,16 +85,22 @@ class World:
         self.rollouts += 1
         final = None
         if finals:
+            ends = [(time, env) for time, env, _ in finals]
             times, envs, observations = zip(*finals, strict=True)
             final = {
                 "time": np.array(times),
                 "env": np.array(envs),
                 "observations": _stack(observations),
+                "previous_actions": np.array([rows[t]["actions"][e] for t, e in ends]),
+                "previous_rewards": np.array([rows[t]["rewards"][e] for t, e in ends]),
             }
         return Rollout(
             **_stack(rows),
             state={"lstm": np.float32(state)[:, None] + np.float32([0.0, 0.5])},
-            next_inputs={"observations": _stack(self.observations)},
+            next_inputs={
+                "observations": _stack(self.observations),
+                **_stack([self._previous(env) for env in range(self.num_envs)]),
+            },
             final=final,
         )
 
@@ -99,7 +110,8 @@ class World:
         if self.losses and rng.random() < self.losses:
             filler = self.after_loss[env] = True
         history, is_start = self.history[env], self.starts[env]
-        previous = history[-1] if history and not is_start else None
+        previous = self._previous(env)
+        info = rng.choice([np.nan, self.count])
         observation, following = self.observations[env], None
         terminated = truncated = ended = False
         reward = np.float32(rng.normal())
@@ -124,6 +136,9 @@ class World:
                     first_of_rollout=not (
                         history and history[-1].rollout == self.rollouts
                     ),
+                    previous_action=int(previous["previous_actions"]),
+                    previous_reward=float(previous["previous_rewards"]),
+                    info=float(info),
                 )
             )
             self.after_cut[env] = self.after_loss[env] = False
@@ -135,6 +150,7 @@ class World:
         self.resets_now[env] = ended and self.fillers
         self.observations[env] = following
         self.starts[env] = ended or filler
+        half = np.array([self.count / 2, env], np.float32)
         return {
             "observations": observation,
             "actions": np.int64(self.count),
@@ -143,8 +159,17 @@ class World:
             "truncated": np.bool_(truncated or filler),
             "valid": np.bool_(not filler),
             "episode_starts": np.bool_(is_start),
-            "previous_actions": np.int64(previous.action if previous else 0),
-            "previous_rewards": np.float32(previous.reward if previous else 0.0),
+            **previous,
+            "extras": {"number": np.int32(self.count), "more": {"half": half}},
+            "infos": {"said": info, "text": np.array("text", object)},
+        }
+
+    def _previous(self, env):
+        """What a policy sees of the step before."""
+        history = [] if self.starts[env] else self.history[env]
+        return {
+            "previous_actions": np.int64(history[-1].action if history else 0),
+            "previous_rewards": np.float32(history[-1].reward if history else 0.0),
         }
 
     def _draw_length(self):
@@ -212,6 +237,11 @@ def n_step_transitions(history, n_step, gamma):
                 "terminated": last.terminated,
                 "truncated": last.truncated,
                 "steps": len(taken),
+                "previous_actions": first.previous_action,
+                "previous_rewards": first.previous_reward,
+                "next_previous_actions": last.action,
+                "next_previous_rewards": last.reward,
+                "infos": first.info,
             }
         )
     return samples

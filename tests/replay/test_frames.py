@@ -7,7 +7,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import FrameStackObservation
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from replay_helpers import ACTIONS, KINDS, one_env_rollout
+from replay_helpers import ACTIONS, KINDS, MORE, assert_agrees, one_env_rollout
 from replay_reference import (
     World,
     frame_observer,
@@ -39,16 +39,7 @@ def check_all_samples(buffer, world, length, n_step, margin, padding_rows, rng):
     batch = buffer.sample(30 * len(expected) + 50, rng=rng)
     actions, first = np.unique(batch["actions"], return_index=True)
     assert actions.tolist() == sorted(expected)
-    for name in ("observations", "next_observations"):
-        np.testing.assert_array_equal(
-            batch[name][first], np.stack([expected[a][name] for a in actions])
-        )
-    np.testing.assert_allclose(
-        batch["rewards"][first],
-        [expected[action]["rewards"] for action in actions],
-        rtol=1e-5,
-        atol=1e-6,
-    )
+    assert_agrees(batch, first, expected)
 
 
 @settings(max_examples=80, deadline=None)
@@ -64,6 +55,7 @@ def check_all_samples(buffer, world, length, n_step, margin, padding_rows, rng):
     fillers=st.booleans(),
     losses=st.sampled_from([0.0, 0.0, 0.2, 0.5]),
     kind=st.sampled_from(KINDS),
+    more=st.sampled_from([{}, MORE]),
     chunks=st.lists(
         st.tuples(st.integers(1, 12), st.sampled_from([False, False, False, True])),
         min_size=1,
@@ -82,6 +74,7 @@ def test_frame_replay_is_full_replay(
     fillers,
     losses,
     kind,
+    more,
     chunks,
 ):
     rng = np.random.default_rng(seed)
@@ -100,6 +93,7 @@ def test_frame_replay_is_full_replay(
         gamma=0.9,
         frame_stack=num_frames,
         frame_axis=axis,
+        **more,
     )
     for steps, cut in chunks:
         buffer.add(world.collect(steps))

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from replay_helpers import (
     ACTIONS,
     KINDS,
+    MORE,
     NUMBERS,
+    assert_agrees,
     every_sample,
     make_world,
     number_buffer,
@@ -32,6 +34,7 @@ from kerasrl.replay import PrioritizedReplayBuffer, ReplayBuffer
     fillers=st.booleans(),
     losses=st.sampled_from([0.0, 0.0, 0.2, 0.5]),
     kind=st.sampled_from(KINDS),
+    more=st.sampled_from([{}, MORE, MORE]),
     chunks=st.lists(
         st.tuples(st.integers(1, 12), st.sampled_from([False, False, False, True])),
         min_size=1,
@@ -39,14 +42,14 @@ from kerasrl.replay import PrioritizedReplayBuffer, ReplayBuffer
     ),
 )
 def test_agrees_with_a_slow_replay(
-    seed, num_envs, n_step, length, longest, fillers, losses, kind, chunks
+    seed, num_envs, n_step, length, longest, fillers, losses, kind, more, chunks
 ):
     rng = np.random.default_rng(seed)
     world = make_world(
         rng, num_envs, lengths=(1, longest), fillers=fillers, losses=losses
     )
     buffer = kind(
-        length * num_envs, NUMBERS, ACTIONS, num_envs, n_step=n_step, gamma=0.9
+        length * num_envs, NUMBERS, ACTIONS, num_envs, n_step=n_step, gamma=0.9, **more
     )
     for steps, cut in chunks:
         buffer.add(world.collect(steps))
@@ -65,15 +68,8 @@ def test_agrees_with_a_slow_replay(
     batch = buffer.sample(30 * len(expected) + 50, rng=rng)
     # Every valid start is reachable, and nothing else.
     assert set(batch["actions"].tolist()) == set(expected)
-    actions, first = np.unique(batch["actions"], return_index=True)
-    for name in expected[actions[0]]:
-        np.testing.assert_allclose(
-            batch[name][first],
-            [expected[action][name] for action in actions],
-            rtol=1e-5,
-            atol=1e-6,
-            err_msg=name,
-        )
+    _, first = np.unique(batch["actions"], return_index=True)
+    assert_agrees(batch, first, expected)
 
 
 class TestLiteralVectors:

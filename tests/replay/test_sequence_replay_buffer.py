@@ -3,7 +3,7 @@ import pytest
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from replay_helpers import ACTIONS, NUMBERS, make_world
+from replay_helpers import ACTIONS, EXTRAS, NUMBERS, make_world
 from replay_reference import World, frame_observer, stream
 
 from kerasrl.replay import SequenceReplayBuffer
@@ -60,6 +60,8 @@ def describe(rows, begin, sequence_length, env):
                 "episode_starts": step is not None and step.episode_start,
                 "previous_actions": previous[0],
                 "previous_rewards": previous[1],
+                "extras": step.action if step else 0,
+                "infos": step.info if step else np.nan,
             }
         )
     number = rows[begin].step.rollout * 100.0 + env
@@ -78,6 +80,7 @@ def describe(rows, begin, sequence_length, env):
     fillers=st.booleans(),
     losses=st.sampled_from([0.0, 0.0, 0.2, 0.5]),
     exponent=st.sampled_from([None, 0.9]),
+    more=st.booleans(),
     cuts=st.lists(
         st.sampled_from([False, False, False, True]), min_size=1, max_size=10
     ),
@@ -92,6 +95,7 @@ def test_agrees_with_a_slow_replay(
     fillers,
     losses,
     exponent,
+    more,
     cuts,
 ):
     rng = np.random.default_rng(seed)
@@ -105,6 +109,7 @@ def test_agrees_with_a_slow_replay(
         sequence_length,
         period,
         priority_exponent=exponent,
+        **({"extras_example": EXTRAS, "keep_infos": True} if more else {}),
     )
     for cut in cuts:
         buffer.add(world.collect(period))
@@ -118,9 +123,18 @@ def test_agrees_with_a_slow_replay(
     batch = buffer.sample(15 * len(expected) + 40, rng=rng)
     actions, first = np.unique(batch["actions"][:, 0], return_index=True)
     assert actions.tolist() == sorted(expected)
+    columns = dict(batch)
+    if more:
+        columns["extras"] = batch["extras"]["number"]
+        columns["infos"] = batch["infos"]["said"]
+        halves = batch["extras"]["more"]["half"][..., 0]
+        np.testing.assert_array_equal(halves, columns["extras"] / 2)
     for name in expected[actions[0]][0]:
+        if name in ("extras", "infos") and not more:
+            assert columns[name] == {}
+            continue
         np.testing.assert_allclose(
-            batch[name][first],
+            columns[name][first],
             np.stack([expected[action][0][name] for action in actions]),
             rtol=1e-6,
             err_msg=name,

@@ -1,4 +1,4 @@
-"""What replay of single steps does not keep is refused before it is missed."""
+"""Which of what came before policies read, and rewards that mean something else."""
 
 import gymnasium
 import keras
@@ -40,23 +40,22 @@ class Reading(models.QFunction):
 def test_policies_that_read_previous_inputs(reads):
     agent = kerasrl.DQN(Reading(reads), learning_starts=0, batch_size=4, seed=0)
     agent.compile(run_eagerly=True)
-    if not reads:
-        agent.fit("CartPole-v1", steps=32, num_envs=2, verbose=0)
-        assert previous_inputs_read(agent.policy) == []
-        return
-    with pytest.raises(ValueError, match=" and ".join(reads)):
-        agent.fit("CartPole-v1", steps=32, num_envs=2, verbose=0)
+    agent.fit("CartPole-v1", steps=32, num_envs=2, verbose=0)
+    assert previous_inputs_read(agent.policy) == agent.previous_inputs == reads
+    for name in ("previous_actions", "previous_rewards"):
+        assert agent.buffer.keeps(name) == (name in reads)
 
 
-class Telling(kerasrl.DQN):
-    def act(self, inputs, deterministic):
-        outputs = super().act(inputs, deterministic)
-        return {**outputs, "first": inputs["observations"][:, 0]}
+def test_what_is_read_in_training_only():
+    class Noisy(Reading):
+        def call(self, inputs, state=None, training=False):
+            self.reads = ["previous_rewards"] if training else []
+            return super().call(inputs)
 
-
-def test_outputs_of_acting_that_no_loss_could_see_are_refused():
-    with pytest.raises(ValueError, match="Telling.act returned first"):
-        Telling({"hidden_units": (4,)}).fit("CartPole-v1", 32, num_envs=2, verbose=0)
+    agent = kerasrl.DQN(Noisy())
+    env = gymnasium.make("CartPole-v1")
+    agent.build(env.observation_space, env.action_space)
+    assert agent.previous_inputs == ["previous_rewards"]
 
 
 def test_rewards_that_would_count_as_impossible_actions(tmp_path):
