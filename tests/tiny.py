@@ -7,7 +7,7 @@ from by_definition import BOX
 import kerasrl
 from kerasrl import testing
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[1]
 _SMALL = {"hidden_units": (8,)}
 _REPLAY = {"learning_starts": 60, "batch_size": 8, "buffer_size": 500}
 

@@ -18,7 +18,7 @@ class Agent(Trainer, Configurable):
 
     Algorithms derive from `kerasrl.OnPolicyAgent`, which learns from each rollout
     once, or from `kerasrl.OffPolicyAgent`, which learns from a replay buffer. Those
-    define an iteration: `iteration_length` and `train_iteration`.
+    define an iteration: `iteration_length` and `learn_from`.
 
     Constructor arguments of a subclass are its hyperparameters: each is kept in an
     attribute of the same name, which is what `get_config` and checkpoints rely on. One
@@ -44,6 +44,17 @@ class Agent(Trainer, Configurable):
 
     #: Whether the algorithm needs the values that the policy's `call` returns.
     uses_values = False
+
+    #: Whether rollouts keep the log-probabilities of actions under the policy that
+    #: acted, for algorithms that compare it with what it has become.
+    keeps_log_probs = False
+
+    #: Whether rollouts must have the last observation of every episode, and not only
+    #: of those that were cut off.
+    needs_all_finals = False
+
+    #: Whether updates run while the next rollout is collected.
+    overlap = False
 
     #: Names of hyperparameters that may be a number, a
     #: `keras.optimizers.schedules.LearningRateSchedule` of environment steps, or a
@@ -82,8 +93,9 @@ class Agent(Trainer, Configurable):
         self.num_traces = 0
         self.statistics = statistics.EpisodeStatistics()
         self.tally = statistics.Tally(self)
+        #: What `fit` learns from while it runs, and the environments it acts in.
+        self.source = None
         self.envs = None
-        self.collector = None
         self._fitted_env = None
         self.jit_compile = "auto"
         self._compile_arguments = {}
@@ -135,7 +147,7 @@ class Agent(Trainer, Configurable):
                 hyperparameters.refuse(self, name, value, reason)
             return
         effect = hyperparameters.effect_of(self, name)
-        if effect in ("act", "fit", "replay") and self.envs is not None:
+        if effect in ("act", "fit", "replay") and self.source is not None:
             hyperparameters.refuse(self, name, value, "fit")
         if effect == "never":
             hyperparameters.refuse(self, name, value, effect)
@@ -256,12 +268,18 @@ class Agent(Trainer, Configurable):
         Returns:
             Dict of `"actions"`, tree `[N, ...]`, and `"state"`, tree `[N, ...]`, what
             is carried to the next step (see `acting_state`). Trees of anything else
-            are recorded: losses find them in `batch["extras"]`.
+            are recorded: losses find them in `batch["extras"]`. Here `"log_probs"`
+            `[N]`, those of the actions, if `keeps_log_probs`.
         """
         outputs = acting.call_policy(self.policy, inputs)
         distribution = self.policy.distribution(outputs)
-        actions = distribution.mode() if deterministic else distribution.sample()
-        return {"actions": actions, "state": outputs.get("state", ())}
+        acted = {"state": outputs.get("state", ())}
+        if deterministic:
+            return {**acted, "actions": distribution.mode()}
+        acted["actions"] = distribution.sample()
+        if self.keeps_log_probs:
+            acted["log_probs"] = distribution.log_prob(acted["actions"])
+        return acted
 
     def acting_state(self):
         """Returns the state of acting at the start of an episode, tree `[1, ...]`."""

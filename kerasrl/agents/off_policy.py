@@ -1,8 +1,6 @@
 """The iteration of off-policy algorithms: collect, remember, sample, learn."""
 
-import logging
 import math
-from concurrent import futures
 from functools import partial
 
 import numpy as np
@@ -15,8 +13,6 @@ from kerasrl.training import hyperparameters, plans, reading, updates
 from kerasrl.training.hyperparameters import Hyperparameter
 from kerasrl.training.targets import TargetNetwork
 
-_logger = logging.getLogger(__name__)
-
 
 class OffPolicyAgent(Agent):
     """Base class of algorithms that learn from a replay buffer.
@@ -24,8 +20,7 @@ class OffPolicyAgent(Agent):
     A subclass defines `loss`, and whichever other stages of an iteration it needs,
     which run in this order:
 
-    1. `collect()`: act for a few steps in every environment; the replay buffer keeps
-       them.
+    1. `remember(rollout)`: the replay buffer keeps a few steps of every environment.
     2. `sample(num_batches)`: draw the batches of all gradient steps that are due.
     3. `update(batch, settings)`: one gradient step on `loss(batch, outputs,
        settings)`. Compiled; all steps that are due run in one call. The target network
@@ -93,6 +88,8 @@ class OffPolicyAgent(Agent):
         "overlap": Hyperparameter(checks.flag, "now"),
     }
 
+    needs_all_finals = True
+
     #: Whether the algorithm learns from sequences, and so can have recurrent policies.
     learns_sequences = False
 
@@ -133,10 +130,9 @@ class OffPolicyAgent(Agent):
         self.importance_exponent = importance_exponent
         self.replay = replay
         self.overlap = overlap
-        self._executor = None
         self.warned_of_rewards = False
         self._learns = False
-        self._buffer_began = 0
+        self._buffer_began = self._steps_due = 0
         self.updates = 0
         self.target = None
         self._normalize = None
@@ -227,14 +223,14 @@ class OffPolicyAgent(Agent):
         options = checks.keywords("replay", self.replay or {}, buffer_class, given)
         return buffer_class(**given, **options)
 
-    def _start_collecting(self, envs, listener, info_keys):
-        fits = self.buffer is not None and self.buffer.num_envs == envs.num_envs
+    def start_learning(self, num_envs):
+        fits = self.buffer is not None and self.buffer.num_envs == num_envs
         if self.buffer is None or (not fits and len(self.buffer) == 0):
-            self.buffer = self.make_buffer(envs.num_envs)
+            self.buffer = self.make_buffer(num_envs)
             self._buffer_began = self.env_steps
         elif not fits:
             raise ValueError(
-                f"Received {envs.num_envs} environments, but the replay buffer was "
+                f"Received {num_envs} environments, but the replay buffer was "
                 f"filled from {self.buffer.num_envs}. Pass num_envs="
                 f"{self.buffer.num_envs} to fit, or set agent.buffer = None to start "
                 "with an empty one."
@@ -242,22 +238,14 @@ class OffPolicyAgent(Agent):
         if self.updates == 0 and self._first_weights != self.target.fingerprint():
             # Whatever set them, such as the layers of a network trained elsewhere.
             self.target.copy()
-        # `fit` resets the environments: what ran before does not go on.
+        # Episodes that ran before do not go on.
         self.buffer.cut()
         self._learns = False
-        seeds = super()._start_collecting(envs, listener, info_keys)
-        self.collector.all_finals = True
-        return seeds
+        super().start_learning(num_envs)
 
-    def expect_steps(self, steps):
-        super().expect_steps(steps)
-        if self.env_steps + steps <= self.learning_starts:
-            _logger.warning(
-                "Nothing is learnt yet: this fit ends at %d environment steps, and "
-                "learning_starts=%d.",
-                self.env_steps + steps,
-                self.learning_starts,
-            )
+    def expect_steps(self, steps, num_envs):
+        super().expect_steps(steps, num_envs)
+        reading.warn_of_no_learning(self, steps)
 
     # The iteration --------------------------------------------------------------
 
@@ -269,46 +257,43 @@ class OffPolicyAgent(Agent):
         wanted = self.updates_per_call * self.train_every / self.gradient_steps
         return fewest * max(1, math.ceil(wanted / (fewest * num_envs)))
 
-    def calls_due(self, num_envs):
-        """Returns how often an iteration takes `num_updates` gradient steps: once.
-
-        Called once in each iteration that learns.
-        """
-        return 1
-
     def num_updates(self, num_envs):
         """Returns how many gradient steps one compiled call takes."""
         steps = self.iteration_length(num_envs) * num_envs
         return steps * self.gradient_steps // self.train_every
 
-    def train_iteration(self, on_rollout_end=None):
-        if self.overlap:
-            # What is learnt from, and by what is acted, is settled before either
-            # begins, so the outcome does not depend on which is faster.
-            self.prepare_collecting()
-            learn = self._prepare_learning()
-            if self._executor is None:
-                self._executor = futures.ThreadPoolExecutor(1, "kerasrl-update")
-            pending = self._executor.submit(learn)
-            try:
-                rollout = self.finish_collecting()
-            finally:
-                # Also where collecting failed: nothing may write once it has.
-                futures.wait([pending])
-            logs = pending.result()
-            self._remember(rollout, on_rollout_end)
-        else:
-            rollout = self.collect()
-            self._remember(rollout, on_rollout_end)
-            # Updates are due for steps: there are none if all workers were lost.
-            may_learn = rollout.num_steps > 0 or self.replicas.num_ranks > 1
-            logs = self._prepare_learning()() if may_learn else {}
-        self.iterations += 1
-        return logs
+    def updates_due(self, num_steps=None):
+        """Returns how many gradient steps, whole calls, are due for a rollout.
 
-    def _remember(self, rollout, on_rollout_end):
-        if on_rollout_end is not None:
-            rollout = on_rollout_end(rollout)
+        Args:
+            num_steps: Integer, its environment steps; those of an iteration of `fit` if
+                `None`. What makes no whole call waits for the next.
+        """
+        if not self._may_learn():
+            return 0
+        num_envs = self.buffer.num_envs
+        if num_steps is None:
+            num_steps = self.iteration_length(num_envs) * num_envs
+        num_updates = self.num_updates(num_envs)
+        self._steps_due += num_steps * self.gradient_steps
+        calls, self._steps_due = divmod(self._steps_due, num_updates * self.train_every)
+        return calls * num_updates
+
+    def learn_from(self, rollout):
+        self.remember(rollout)
+        self.iterations += 1
+        # Updates are due for steps: there are none if all workers were lost.
+        if rollout.num_steps == 0 and self.replicas.num_ranks == 1:
+            return {}
+        return self.learn(self.updates_due(rollout.valid.size))
+
+    def remember(self, rollout):
+        """Puts a rollout into the replay buffer.
+
+        Args:
+            rollout: A `kerasrl.rollouts.Rollout`, `[T, B, ...]`, that goes on where the
+                last one stopped, by whatever policy it was acted.
+        """
         reading.check_kept(self, rollout)
         if self.reward_scaler is not None:
             self.reward_scaler(rollout)
@@ -318,21 +303,30 @@ class OffPolicyAgent(Agent):
             self._normalize = updates.normalizer(self)
         self._normalize(rollout)
 
-    def _prepare_learning(self):
-        """Draws what to learn from; returns a function that learns and returns logs."""
+    def learn(self, count):
+        """Takes gradient steps on samples of the replay buffer.
+
+        Args:
+            count: Integer, gradient steps, whole calls: a multiple of
+                `num_updates(agent.buffer.num_envs)`.
+
+        Returns:
+            Dict of floats: the loss and its terms, empty if there was no update.
+        """
+        return self.prepare_learning(count)()
+
+    def prepare_learning(self, count):
+        """Draws what `learn` learns from; returns a function that does the rest."""
         before = update = self._compiled_update
         if len(self.buffer) > 0:
             update = self.compiled_update(self._updates)
             if update is not before:
                 # Without this, the first epochs would not log all that later ones do.
                 update.trace(*self._example_batches())
-        if not self._may_learn():
+        if count == 0:
             return dict
-        num_updates = self.num_updates(self.envs.num_envs)
-        num_calls = self.calls_due(self.envs.num_envs)
-        if num_calls == 0:
-            return dict
-        batches = self.sample(num_calls * num_updates)
+        num_updates = self.num_updates(self.buffer.num_envs)
+        batches = self.sample(count)
         indices, probabilities = batches.pop("indices"), batches.pop("probabilities")
         if self.prioritized and self.replicas.num_ranks > 1:
             exponent = plans.current(self, "importance_exponent")
@@ -361,7 +355,7 @@ class OffPolicyAgent(Agent):
     def _example_batches(self):
         rng, self.rng = self.rng, np.random.default_rng(0)
         try:
-            batches = self.sample(self.num_updates(self.envs.num_envs))
+            batches = self.sample(self.num_updates(self.buffer.num_envs))
         finally:
             self.rng = rng
         numbers = np.arange(len(batches.pop("indices")))
@@ -480,7 +474,11 @@ class OffPolicyAgent(Agent):
     # State ----------------------------------------------------------------------
 
     def get_state(self):
-        state = {**super().get_state(), "updates": self.updates}
+        state = {
+            **super().get_state(),
+            "updates": self.updates,
+            "steps_due": self._steps_due,
+        }
         if self.buffer is not None:
             state["num_envs"] = self.buffer.num_envs
             state["buffer"] = self.buffer.get_state()
@@ -493,6 +491,8 @@ class OffPolicyAgent(Agent):
     def set_state(self, state, arrays):
         super().set_state(state, arrays)
         self.updates = state["updates"]
+        # Files that were written before do not say.
+        self._steps_due = state.get("steps_due", 0)
         if "buffer" in state and arrays:
             self.buffer = self.make_buffer(state["num_envs"])
             self.buffer.set_state(state["buffer"], arrays)

@@ -18,7 +18,7 @@ class OnPolicyAgent(Agent):
     A subclass defines `loss`, and whichever of the other stages of an iteration it
     needs, which run in this order:
 
-    1. `collect()`: act for `rollout_length` steps in every environment.
+    1. `learn(rollout)`: of `rollout_length` steps in every environment.
     2. `targets(rollout)`: what to learn from them. Compiled.
     3. `update(batch, settings, minibatches)`: gradient steps on
        `loss(batch, outputs, settings)`. Compiled, in one call with the targets.
@@ -62,10 +62,19 @@ class OnPolicyAgent(Agent):
     def iteration_length(self, num_envs):
         return self.rollout_length
 
-    def train_iteration(self, on_rollout_end=None):
-        rollout = self.collect()
-        if on_rollout_end is not None:
-            rollout = on_rollout_end(rollout)
+    def learn_from(self, rollout):
+        return self.learn(rollout)
+
+    def learn(self, rollout):
+        """Updates the policy by a rollout: `targets`, then `update`.
+
+        Args:
+            rollout: A `kerasrl.rollouts.Rollout`, `[T, B, ...]`, acted by the present
+                policy.
+
+        Returns:
+            Dict of floats: the loss and its terms, empty if there was nothing to learn.
+        """
         if self.reward_scaler is not None:
             # Callbacks may have kept the rollout.
             scaled = self.reward_scaler(rollout)

@@ -72,6 +72,7 @@ class PPO(OnPolicyAgent):
     """
 
     uses_values = True
+    keeps_log_probs = True
     scheduled = ("clip_ratio", "entropy_coef", "kl_coef")
 
     kinds = {
@@ -148,12 +149,16 @@ class PPO(OnPolicyAgent):
             self.gae_lambda,
             rollout["valid"],
         )
-        distribution = self.policy.distribution(outputs)
+        log_probs = rollout["extras"].get("log_probs")
+        if log_probs is None:
+            # An `act` of one's own keeps none, but this is the policy that acted.
+            distribution = self.policy.distribution(outputs)
+            log_probs = distribution.log_prob(rollout["actions"])
         return {
             "advantages": advantages,
             "returns": advantages + outputs["values"],
             "values": outputs["values"],
-            "log_probs": distribution.log_prob(rollout["actions"]),
+            "log_probs": log_probs,
             "distribution": outputs["distribution"],
         }
 
@@ -216,8 +221,8 @@ class PPO(OnPolicyAgent):
             metrics["kl_coef"] = settings["kl_coef"]
         return metrics
 
-    def train_iteration(self, on_rollout_end=None):
-        logs = super().train_iteration(on_rollout_end)
+    def learn(self, rollout):
+        logs = super().learn(rollout)
         if self.uses_kl_penalty and self.target_kl is not None and logs:
             self.kl_coef = float(
                 adapt_kl_coefficient(self.kl_coef, logs["kl"], self.target_kl)

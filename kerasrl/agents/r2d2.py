@@ -106,7 +106,6 @@ class R2D2(OffPolicyAgent):
             importance_exponent=importance_exponent,
             **kwargs,
         )
-        self._steps_due = 0
         self.burn_in = burn_in
         self.sequence_length = sequence_length
         self.period = period
@@ -157,13 +156,6 @@ class R2D2(OffPolicyAgent):
         steps = self.period * num_envs * self.gradient_steps
         return max(self.updates_per_call, steps // self.train_every)
 
-    def calls_due(self, num_envs):
-        # What makes no whole call waits for the next iteration.
-        self._steps_due += self.period * num_envs * self.gradient_steps
-        size = self.num_updates(num_envs) * self.train_every
-        calls, self._steps_due = divmod(self._steps_due, size)
-        return calls
-
     def exploration_inputs(self, num_envs):
         return exploration.epsilon_inputs(self, num_envs)
 
@@ -211,14 +203,6 @@ class R2D2(OffPolicyAgent):
                 errors, usable, self.priority_mixture
             ),
         }
-
-    def get_state(self):
-        return {**super().get_state(), "steps_due": self._steps_due}
-
-    def set_state(self, state, arrays):
-        super().set_state(state, arrays)
-        # Files that were written before do not say.
-        self._steps_due = state.get("steps_due", 0)
 
     def _burn_in_state(self, batch):
         names = (*POLICY_INPUTS, "episode_starts")

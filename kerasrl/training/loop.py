@@ -2,24 +2,26 @@
 
 import math
 import time
+import warnings
+from concurrent import futures
 
 import keras
 import numpy as np
 
-from kerasrl.training import optimizing, origins, ranks, statistics, updates
+from kerasrl.training import optimizing, ranks, statistics, updates
 
 
-def run(agent, plan, callbacks, initial_epoch, env_seeds):
-    """Trains an agent whose collector is ready, epoch by epoch, as Keras does.
+def run(agent, source, plan, callbacks, initial_epoch):
+    """Trains an agent on what a source gives, epoch by epoch, as Keras does.
 
     Closing the generator ends training as its last iteration would.
 
     Args:
-        agent: The `Agent`.
+        agent: The `Agent`, ready to learn.
+        source: Where rollouts come from, see `sources`.
         plan: The `Plan` of the run.
         callbacks: `CallbackHooks`.
         initial_epoch: Integer, epoch at which to start.
-        env_seeds: List of integers, seeds of the environments.
 
     Yields:
         Dict of floats, what each iteration logged. After the last of an epoch,
@@ -32,26 +34,26 @@ def run(agent, plan, callbacks, initial_epoch, env_seeds):
     agent.policy._initial_epoch = None
     callbacks.on_train_begin()
     # After the callbacks, which may have set up the environments.
-    origins.reset(agent, env_seeds)
+    source.start()
     # `keras.callbacks.BackupAndRestore` says here where to go on.
     initial_epoch = getattr(agent.policy, "_initial_epoch", None) or initial_epoch
     initial_epoch = ranks.synchronize(agent, initial_epoch)
     logs = {}
-    try:
-        for batch_logs, epoch_logs in _iterations(
-            agent, plan, callbacks, initial_epoch
-        ):
-            logs = epoch_logs
-            yield batch_logs
-    except GeneratorExit:  # Whoever iterates has had enough.
-        pass
+    with futures.ThreadPoolExecutor(1, "kerasrl-update") as updating:
+        epochs = _epochs(agent, source, plan, callbacks, initial_epoch, updating)
+        try:
+            for batch_logs, epoch_logs in epochs:
+                logs = epoch_logs
+                yield batch_logs
+        except GeneratorExit:  # Whoever iterates has had enough.
+            pass
     optimizing.finish(agent)
     callbacks.on_train_end(logs)
 
 
-def _iterations(agent, plan, callbacks, initial_epoch):
+def _epochs(agent, source, plan, callbacks, initial_epoch, updating):
     """Yields pairs of what an iteration and what the last whole epoch logged."""
-    logs = {}
+    batch_logs, logs, has_more = {}, {}, True
     for epoch in range(initial_epoch, plan.epochs):
         agent.policy.reset_metrics()
         agent.statistics.start_epoch()
@@ -62,7 +64,12 @@ def _iterations(agent, plan, callbacks, initial_epoch):
         for iteration in range(num_iterations):
             agent.progress = plan.progress(epoch, iteration)
             callbacks.on_train_batch_begin(iteration)
-            batch_logs = agent.train_iteration(callbacks.on_rollout_end)
+            learnt = _iterate(agent, source, callbacks.on_rollout_end, updating)
+            if learnt is None:
+                _warn_of_the_end(iteration, epoch, plan)
+                has_more = False
+                break
+            batch_logs = learnt
             mean.add(batch_logs)
             callbacks.on_train_batch_end(iteration, batch_logs)
             if agent.policy.stop_training:
@@ -96,8 +103,51 @@ def _iterations(agent, plan, callbacks, initial_epoch):
         }
         callbacks.on_epoch_end(epoch, logs)
         yield batch_logs, logs
-        if ranks.any_stops(agent):
+        if ranks.any_stops(agent, not has_more):
             break
+
+
+def _iterate(agent, source, on_rollout_end, updating):
+    """Has the agent learn from the next rollout.
+
+    Args:
+        agent: The `Agent`.
+        source: Where rollouts come from.
+        on_rollout_end: Function of a rollout that returns the one to learn from.
+        updating: Executor for updates while the source collects.
+
+    Returns:
+        Dict of floats, what was logged, or `None` if there are no more rollouts.
+    """
+    source.refresh()
+    if not (agent.overlap and source.collects):
+        rollout = source.collect()
+        if rollout is None:
+            return None
+        agent.tally.add(rollout, source.drain_episodes())
+        return agent.learn_from(on_rollout_end(rollout))
+    # What is learnt from, and by what is acted, is settled before either begins, so the
+    # outcome does not depend on which is faster.
+    pending = updating.submit(agent.prepare_learning(agent.updates_due()))
+    try:
+        rollout = source.collect()
+    finally:
+        # Also where collecting failed: nothing may write once it has.
+        futures.wait([pending])
+    agent.tally.add(rollout, source.drain_episodes())
+    logs = pending.result()
+    agent.remember(on_rollout_end(rollout))
+    agent.iterations += 1
+    return logs
+
+
+def _warn_of_the_end(iteration, epoch, plan):
+    done = epoch * plan.iterations_per_epoch + iteration
+    warnings.warn(
+        f"There are no more rollouts after {done} iterations, where steps or epochs "
+        f"asked for {plan.total_iterations}. Training ends here.",
+        stacklevel=2,
+    )
 
 
 def _check_finite(agent, loss):

@@ -20,18 +20,20 @@ from kerasrl.rollouts.checking import LARGEST
 _COARSE = 1e-3
 
 
-def reset(agent, seeds):
+def reset(agent, envs, collector, seeds):
     """Starts episodes in the environments of `fit`, shifted as the policy wants them.
 
     The origin is chosen once in the life of a policy, by rank 0. Environments are then
     reset twice, with the same seeds.
 
     Args:
-        agent: The `Agent`, with a collector.
+        agent: The `Agent`.
+        envs: `kerasrl.envs.Environments`.
+        collector: The `kerasrl.rollouts.Collector` that acts in them.
         seeds: List of integers, seeds of the environments.
     """
-    collector, policy = agent.collector, agent.policy
-    apply(policy, agent.envs)
+    policy = agent.policy
+    apply(policy, envs)
     collector.reset(seeds)
     weights = _weights(policy)
     if all(weight is None for weight in weights):
@@ -50,7 +52,7 @@ def reset(agent, seeds):
     for weight, origin in zip(weights, chosen, strict=True):
         if weight is not None:
             weight.assign(np.array(origin, np.float32))
-    apply(policy, agent.envs)
+    apply(policy, envs)
     collector.reset(seeds)
 
 

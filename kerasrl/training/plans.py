@@ -248,9 +248,9 @@ def current_rates(agent, name, num_envs):
     value = getattr(agent, name)
     if not isinstance(value, list):
         return np.full(num_envs, current(agent, name), np.float32)
-    if agent.envs is not None and len(value) != agent.envs.num_envs:
+    if agent.source is not None and len(value) != agent.source.num_envs:
         raise ValueError(
-            f"Received {len(value)} values of {name} for {agent.envs.num_envs} "
+            f"Received {len(value)} values of {name} for {agent.source.num_envs} "
             f"environments. Expected one for each: pass num_envs={len(value)}."
         )
     return np.resize(np.array(value, np.float32), num_envs)

@@ -81,7 +81,7 @@ class Evaluation:
 
     def __init__(self, agent, episodes, verbose):
         if verbose == "auto":
-            verbose = 1 if agent.envs is None else 0
+            verbose = 1 if agent.source is None else 0
         self._verbose = verbose if agent.replicas.is_chief else 0
         self._episodes = episodes
         self._records = []

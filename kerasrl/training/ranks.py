@@ -52,10 +52,9 @@ def synchronize(agent, initial_epoch):
     return states[0][2]
 
 
-def check_plan(agent, num_envs, plan):
+def check_plan(agent, plan):
     """Raises a ValueError if ranks are about to do different amounts of work."""
-    steps = agent.iteration_length(num_envs)
-    own = [steps, plan.epochs, plan.iterations_per_epoch]
+    own = [plan.iteration_steps, plan.epochs, plan.iterations_per_epoch]
     plans = agent.replicas.gather_data(own)
     if any(other != own for other in plans):
         raise ValueError(
@@ -64,9 +63,9 @@ def check_plan(agent, num_envs, plan):
         )
 
 
-def any_stops(agent):
-    """Whether a callback of any rank stopped training, so that all ranks do."""
-    return any(agent.replicas.gather_data(bool(agent.policy.stop_training)))
+def any_stops(agent, stops=False):
+    """Whether any rank stops, or a callback of it did, so that all ranks do."""
+    return any(agent.replicas.gather_data(bool(agent.policy.stop_training or stops)))
 
 
 def is_seed(variable):

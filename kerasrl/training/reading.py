@@ -1,5 +1,6 @@
 """What policies read and acting returns, which replay buffers have to keep."""
 
+import logging
 import warnings
 
 import numpy as np
@@ -8,6 +9,8 @@ import tensorflow as tf
 
 from kerasrl.losses import IMPOSSIBLE
 from kerasrl.training import acting
+
+_logger = logging.getLogger(__name__)
 
 # Steps that a return sums over at most, to guess how large it may be.
 _LONGEST = 1000
@@ -130,3 +133,19 @@ def _ancestors(tensors):
             seen.add(op)
             stack += [tensor.op for tensor in op.inputs]
     return seen
+
+
+def warn_of_no_learning(agent, steps):
+    """Says so if a `fit` ends before there is enough to learn from.
+
+    Args:
+        agent: An `OffPolicyAgent`.
+        steps: Integer, environment steps to come.
+    """
+    if agent.env_steps + steps <= agent.learning_starts:
+        _logger.warning(
+            "Nothing is learnt yet: this fit ends at %d environment steps, and "
+            "learning_starts=%d.",
+            agent.env_steps + steps,
+            agent.learning_starts,
+        )

@@ -18,6 +18,7 @@ from kerasrl.training import (
     optimizing,
     plans,
     ranks,
+    sources,
     updates,
 )
 from kerasrl.training.compiled import CompiledUpdate
@@ -29,7 +30,7 @@ _logger = logging.getLogger(__name__)
 class Trainer:
     """The side of `kerasrl.Agent` that trains, as `keras.Model` has one.
 
-    Algorithms define an iteration: `iteration_length` and `train_iteration`.
+    Algorithms define an iteration: `iteration_length` and `learn_from`.
     """
 
     @explained
@@ -58,7 +59,8 @@ class Trainer:
 
         Args:
             env: Id or registered name, `gymnasium.Env`, function that makes one, or
-                gymnasium `VectorEnv`.
+                gymnasium `VectorEnv`, in which the agent acts; or an iterable of
+                `kerasrl.rollouts.Rollout` that were made otherwise, each an iteration.
             steps: Integer, environment steps in total over all environments, rounded
                 up to whole iterations. Give this or `epochs`. Calls on which a
                 `NEXT_STEP` vector environment only resets count here, but not in
@@ -104,7 +106,13 @@ class Trainer:
         ```
         """
         lengths = (steps, epochs, steps_per_epoch)
-        making = (num_envs, env_config, num_workers, worker_mode, env_timeout)
+        making = {
+            "num_envs": num_envs,
+            "env_config": env_config,
+            "num_workers": num_workers,
+            "worker_mode": worker_mode,
+            "env_timeout": env_timeout,
+        }
         run = self._run(
             env, lengths, making, info_keys, callbacks, verbose, initial_epoch
         )
@@ -159,7 +167,13 @@ class Trainer:
         ```
         """
         lengths = (steps, epochs, steps_per_epoch)
-        making = (num_envs, env_config, num_workers, worker_mode, env_timeout)
+        making = {
+            "num_envs": num_envs,
+            "env_config": env_config,
+            "num_workers": num_workers,
+            "worker_mode": worker_mode,
+            "env_timeout": env_timeout,
+        }
         run = self._run(
             env, lengths, making, info_keys, callbacks, verbose, initial_epoch
         )
@@ -177,7 +191,7 @@ class Trainer:
 
     def _run(self, env, lengths, making, info_keys, callbacks, verbose, initial_epoch):
         """Yields what each iteration logged; see `fit` and `iterate`."""
-        if self.envs is not None:
+        if self.envs is not None or self.source is not None:
             raise RuntimeError(
                 "This agent is being trained already. Wait for that fit to end, or "
                 "close the generator that iterate returned."
@@ -186,23 +200,39 @@ class Trainer:
         checks.choice("verbose", verbose, ("auto", 0, 1, 2))
         initial_epoch = checks.natural("initial_epoch", initial_epoch)
         info_keys = checks.names("info_keys", info_keys)
-        envs = workers.make_environments(env, *making)
+        envs, source = None, None
+        if sources.are_rollouts(env):
+            sources.refuse_arguments(**making, info_keys=info_keys)
+            source = sources.RecordedSource(env)
+        else:
+            envs = workers.make_environments(env, **making)
         run, shown = None, contextlib.nullcontext()
         try:
-            self.build(envs.observation_space, envs.action_space)
-            iteration = self.iteration_length(envs.num_envs) * envs.num_envs
+            if envs is not None:
+                self.build(envs.observation_space, envs.action_space)
+                num_envs = envs.num_envs
+                iteration = self.iteration_length(num_envs) * num_envs
+                self.envs, self.env_name, self._fitted_env = envs, envs.name, env
+            else:
+                self._check_built()
+                num_envs = source.num_envs
+                iteration = source.iteration_length * num_envs
+                if lengths[:2] == (None, None):
+                    lengths = (source.steps, None, lengths[2])
             iteration *= self.replicas.num_ranks
             plan = plans.plan_epochs(iteration, *lengths)
             shown = callbacks = hooks.CallbackHooks(self, callbacks, plan, verbose)
-            self.envs, self.env_name, self._fitted_env = envs, envs.name, env
-            self.expect_steps(iteration * plan.total_iterations)
+            self.expect_steps(iteration * plan.total_iterations, num_envs)
             with self.replicas.scope(), self.replicas.errors():
-                ranks.check_plan(self, envs.num_envs, plan)
+                ranks.check_plan(self, plan)
                 ranks.separate(self)
-                seeds = self._start_collecting(
-                    envs, callbacks.episode_listener, info_keys
-                )
-            run = loop.run(self, plan, callbacks, initial_epoch, seeds)
+                self.start_learning(num_envs)
+                if envs is not None:
+                    source = sources.ActingSource(
+                        self, envs, info_keys, callbacks.episode_listener
+                    )
+            self.source = source
+            run = loop.run(self, source, plan, callbacks, initial_epoch)
             while True:
                 # Not around the `yield`: what runs there is not ours.
                 with self.replicas.scope(), self.replicas.errors():
@@ -216,8 +246,9 @@ class Trainer:
                     if run is not None:
                         run.close()
             finally:
-                self.envs = self.collector = self._fitted_env = None
-                envs.close()
+                self.envs = self.source = self._fitted_env = None
+                if envs is not None:
+                    envs.close()
 
     @explained
     def predict(
@@ -314,14 +345,22 @@ class Trainer:
         finally:
             envs.close()
 
-    def expect_steps(self, steps):
+    def _check_built(self):
+        if self.policy.observation_space is None:
+            raise ValueError(
+                "Received rollouts to learn from, but the agent has no weights yet, "
+                "and rollouts do not tell the spaces they are of. Call "
+                "build(observation_space, action_space) first."
+            )
+
+    def expect_steps(self, steps, num_envs):
         """Told by `fit` how many environment steps are to come, before the first."""
         _logger.info(
             "Training %s on %s: %d environment steps in %d environments.",
             type(self).__name__,
-            self.env_name,
+            "rollouts" if self.envs is None else self.env_name,
             steps,
-            self.envs.num_envs,
+            num_envs,
         )
 
     def iteration_length(self, num_envs):
@@ -330,39 +369,27 @@ class Trainer:
             f"{type(self).__name__} must define iteration_length."
         )
 
-    def train_iteration(self, on_rollout_end=None):
-        """Collects experience and updates the policy.
+    def start_learning(self, num_envs):
+        """Makes ready to learn from rollouts that do not continue what came before.
+
+        `fit` calls it once, before the first rollout. Extend it, with `super()`.
 
         Args:
-            on_rollout_end: `None`, or a function that is given the rollout and
-                returns the one to learn from.
+            num_envs: Integer `B`, the environments that rollouts will be of.
+        """
+        if self.reward_scaler is not None:
+            self.reward_scaler.start(num_envs)
+
+    def learn_from(self, rollout):
+        """Learns from a rollout as one iteration of `fit` does, however it was made.
+
+        Args:
+            rollout: A `kerasrl.rollouts.Rollout`, `[T, B, ...]`.
 
         Returns:
             Dict of floats: the loss and its terms, empty if there was no update.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define train_iteration.")
-
-    def collect(self):
-        """Acts for one iteration in every environment of `fit`.
-
-        Returns:
-            A `kerasrl.rollouts.Rollout`, `[T, B, ...]`.
-        """
-        self.prepare_collecting()
-        return self.finish_collecting()
-
-    def prepare_collecting(self):
-        """Makes the actor and its exploration those of the present weights."""
-        num_envs = self._running_envs().num_envs
-        # Always: anybody may have set a variable, and to read a few costs little.
-        self.actor().refresh()
-        self.collector.exploration = self.exploration_inputs(num_envs)
-
-    def finish_collecting(self):
-        """Acts as `prepare_collecting` left the actor; see `collect`."""
-        rollout = self.collector.collect()
-        self.tally.add(rollout, self.collector.drain_episodes())
-        return rollout
+        raise NotImplementedError(f"{type(self).__name__} must define learn_from.")
 
     def compiled_update(self, function):
         """Returns an update phase as one compiled call, the same one if it still holds.
@@ -399,22 +426,6 @@ class Trainer:
         return np.array(
             [plans.current(self, name) for name in self.scheduled], np.float32
         )
-
-    def _start_collecting(self, envs, listener, info_keys):
-        seeds = self.rng.integers(2**31, size=(2, envs.num_envs)).tolist()
-        generators = [np.random.default_rng(seed) for seed in seeds[0]]
-        actor = self.actor()
-        self.collector = workers.make_collector(
-            envs,
-            actor,
-            self.iteration_length(envs.num_envs),
-            generators,
-            info_keys=info_keys,
-            listener=listener,
-        )
-        if self.reward_scaler is not None:
-            self.reward_scaler.start(envs.num_envs)
-        return seeds[1]
 
     def foreach_env(self, function):
         """Calls a function on every environment of the running `fit` or `iterate`.

@@ -152,8 +152,8 @@ def test_schedules_reach_the_loss():
             names = ("clip_ratio", "entropy_coef", "kl_coef")
             return loss, {**metrics, **{f"set_{n}": settings[n] for n in names}}
 
-        def train_iteration(self, on_rollout_end=None):
-            logs = super().train_iteration(on_rollout_end)
+        def learn(self, rollout):
+            logs = super().learn(rollout)
             seen.append([logs[f"set_{name}"] for name in self.scheduled])
             return logs
 
@@ -633,24 +633,21 @@ def test_values_and_probabilities_rest_on_the_statistics_of_acting():
     seen = {}
 
     class Recording(kerasrl.PPO):
-        def train_iteration(self, on_rollout_end=None):
-            def keep(rollout):
-                seen["rollout"] = rollout
-                self.actor().refresh()
-                outputs = self.value_function()
-                outputs.refresh()
-                seen["values"] = outputs(
-                    {
-                        "observations": rollout.observations[0],
-                        "previous_actions": rollout.previous_actions[0],
-                        "previous_rewards": rollout.previous_rewards[0],
-                        "state": (),
-                    },
-                    [],
-                )["values"]
-                return rollout
-
-            return super().train_iteration(keep)
+        def learn(self, rollout):
+            seen["rollout"] = rollout
+            self.actor().refresh()
+            outputs = self.value_function()
+            outputs.refresh()
+            seen["values"] = outputs(
+                {
+                    "observations": rollout.observations[0],
+                    "previous_actions": rollout.previous_actions[0],
+                    "previous_rewards": rollout.previous_rewards[0],
+                    "state": (),
+                },
+                [],
+            )["values"]
+            return super().learn(rollout)
 
         def targets(self, rollout):
             targets = super().targets(rollout)
@@ -670,28 +667,27 @@ def test_weights_changed_by_anybody_are_acted_with():
             variable.assign(keras.ops.full(variable.shape, value))
 
     class Changing(kerasrl.A2C):
-        def train_iteration(self, on_rollout_end=None):
-            logs = super().train_iteration(on_rollout_end)
+        def learn(self, rollout):
+            logs = super().learn(rollout)
             set_all(self, 1.0)
             return logs
 
-    class Perturbed(kerasrl.A2C):
-        def collect(self):
-            set_all(self, 1.0)
-            rollout = super().collect()
-            assert all((w == 1.0).all() for w in self.actor().program.weights)
-            set_all(self, 2.0)
-            super().collect()
-            assert all((w == 2.0).all() for w in self.actor().program.weights)
-            return rollout
+    class Perturb(kerasrl.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            set_all(self.agent, float(batch))
+
+        def on_rollout_end(self, rollout):
+            weights = self.agent.actor().program.weights
+            assert all((w == float(self.agent.iterations)).all() for w in weights)
 
     agent = Changing(seed=0, policy={"hidden_units": (4,)})
     for _ in agent.iterate("CartPole-v1", steps=120, num_envs=2, verbose=0):
         if agent.iterations > 1:
             # What the last iteration, and so this one's acting, left behind.
             assert all((w == 1.0).all() for w in agent.actor().program.weights)
-    agent = Perturbed(seed=0, policy={"hidden_units": (4,)})
-    agent.fit("CartPole-v1", steps=30, num_envs=2, verbose=0)
+    agent = kerasrl.A2C(seed=0, policy={"hidden_units": (4,)})
+    agent.fit("CartPole-v1", steps=30, num_envs=2, callbacks=[Perturb()], verbose=0)
+    assert agent.iterations == 3
 
 
 def test_keyword_arguments_of_parents_are_saved(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import kerasrl
+from kerasrl.training import sources
 
 
 def make(overlap, **arguments):
@@ -48,7 +49,7 @@ def test_workers_that_collect_meanwhile_change_nothing():
     assert agents[0].updates > 0
 
 
-def test_no_update_goes_on_after_collecting_failed():
+def test_no_update_goes_on_after_collecting_failed(monkeypatch):
     """Else a thread writes weights while whoever caught the error reads them."""
     agent = make(True)
     agent.fit("CartPole-v1", steps=200, num_envs=4, verbose=0)
@@ -68,7 +69,7 @@ def test_no_update_goes_on_after_collecting_failed():
         began.wait(10.0)
         raise OSError("the environment is gone")
 
-    agent.finish_collecting = fail
+    monkeypatch.setattr(sources.ActingSource, "collect", lambda source: fail())
     before = agent.updates
     with pytest.raises(OSError, match="is gone"):
         agent.fit("CartPole-v1", steps=200, num_envs=4, verbose=0)

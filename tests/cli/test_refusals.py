@@ -248,8 +248,8 @@ def test_metrics_of_ones_own_may_stop(tmp_path, monkeypatch):
         "import keras, kerasrl\n"
         "@keras.saving.register_keras_serializable('own')\n"
         "class Own(kerasrl.A2C):\n"
-        "    def train_iteration(self, on_rollout_end=None):\n"
-        "        logs = super().train_iteration(on_rollout_end)\n"
+        "    def learn(self, rollout):\n"
+        "        logs = super().learn(rollout)\n"
         "        return {**logs, 'episode_los': 5.0}\n"
     )
     monkeypatch.syspath_prepend(tmp_path)

@@ -274,13 +274,11 @@ def reset(agent, first):
     seen = []
     with kerasrl.make_envs(functools.partial(Clock, start=first), num_envs=1) as envs:
         agent.build(envs.observation_space, envs.action_space)
-        agent.envs = envs
-        agent.collector = types.SimpleNamespace(
+        collector = types.SimpleNamespace(
             reset=lambda seeds: seen.append(envs.reset(seeds)),
             observations=np.array([[first]], np.float32),
         )
-        origins.reset(agent, [3])
-    agent.envs = agent.collector = None
+        origins.reset(agent, envs, collector, [3])
     origin = float(agent.policy.encoder.origins[0][0])
     assert abs(float(seen[-1][0, 0]) - (first - origin) - 5) <= 5
     return origin

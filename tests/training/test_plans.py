@@ -17,7 +17,7 @@ def agent_with(value, env_steps=0, progress=0.0):
         progress=progress,
         schedules={},
         check_hyperparameter=plans.schedulable,
-        envs=types.SimpleNamespace(num_envs=2),
+        source=types.SimpleNamespace(num_envs=2),
     )
 
 
@@ -65,7 +65,7 @@ def test_rates_are_one_for_all_environments_or_one_for_each():
     rates = plans.current_rates(agent_with([0.0, 0.25]), "rate", 2)
     assert rates.tolist() == [0.0, 0.25]
     agent = agent_with([0.0, 0.25])
-    agent.envs.num_envs = 3
+    agent.source.num_envs = 3
     with pytest.raises(ValueError, match="num_envs=2"):
         plans.current_rates(agent, "rate", 3)
 

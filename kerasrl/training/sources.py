@@ -1,0 +1,164 @@
+"""Where the rollouts of a training come from; who learns from them does not know.
+
+A source has `num_envs`, `start()`, `refresh()`, which settles by what its next rollout
+is acted, `collect()`, which returns that rollout or `None` when there are no more, and
+`drain_episodes()`, the records of the episodes that ended in it. `collects` says
+whether `collect` takes time that an update could use.
+"""
+
+import collections.abc
+import itertools
+
+import gymnasium
+import numpy as np
+
+from kerasrl import workers
+from kerasrl.rollouts import Rollout
+from kerasrl.rollouts.episodes import RunningEpisodes
+from kerasrl.training import origins
+
+#: Arguments of `fit` that are about environments.
+_OF_ENVIRONMENTS = (
+    *("num_envs", "env_config", "num_workers", "worker_mode", "env_timeout"),
+    "info_keys",
+)
+
+
+class ActingSource:
+    """Rollouts of an agent's policy, acting in environments.
+
+    Args:
+        agent: The `Agent`, built for them.
+        envs: `kerasrl.envs.Environments`.
+        info_keys: Names of entries of the environments' infos to record.
+        listener: As for `kerasrl.rollouts.Collector`.
+    """
+
+    collects = True
+
+    def __init__(self, agent, envs, info_keys=(), listener=None):
+        self.agent = agent
+        self.envs = envs
+        self.num_envs = envs.num_envs
+        seeds = agent.rng.integers(2**31, size=(2, self.num_envs)).tolist()
+        self._seeds = seeds[1]
+        self.collector = workers.make_collector(
+            envs,
+            agent.actor(),
+            agent.iteration_length(self.num_envs),
+            [np.random.default_rng(seed) for seed in seeds[0]],
+            info_keys=info_keys,
+            listener=listener,
+        )
+        self.collector.all_finals = agent.needs_all_finals
+
+    def start(self):
+        """Resets the environments."""
+        origins.reset(self.agent, self.envs, self.collector, self._seeds)
+
+    def refresh(self):
+        """Makes the actor and its exploration those of the present weights."""
+        # Always: anybody may have set a variable, and to read a few costs little.
+        self.agent.actor().refresh()
+        self.collector.exploration = self.agent.exploration_inputs(self.num_envs)
+
+    def collect(self):
+        """Acts for one iteration in every environment.
+
+        Returns:
+            A `kerasrl.rollouts.Rollout`, `[T, B, ...]`.
+        """
+        return self.collector.collect()
+
+    def drain_episodes(self):
+        """Returns the records of the episodes that ended, and forgets them."""
+        return self.collector.drain_episodes()
+
+
+class RecordedSource:
+    """Rollouts that somebody else made, one after the other.
+
+    Args:
+        rollouts: Iterable of `kerasrl.rollouts.Rollout`, all of as many environments.
+    """
+
+    collects = False
+
+    def __init__(self, rollouts):
+        self._total = _count(rollouts)
+        self._rollouts = iter(rollouts)
+        first = self._next()
+        if first is None:
+            raise ValueError(
+                "Received no rollout at all. Expected an iterable of "
+                "kerasrl.rollouts.Rollout."
+            )
+        self.iteration_length, self.num_envs = first.rewards.shape
+        self._rollouts = itertools.chain([first], self._rollouts)
+        self._statistics = RunningEpisodes(self.num_envs)
+        self._steps, self._records = 0, []
+
+    @property
+    def steps(self):
+        """Environment steps in all, or `None` if that is not known before the end."""
+        if self._total is None:
+            return None
+        return self._total * self.iteration_length * self.num_envs
+
+    def start(self):
+        """There is nothing to reset."""
+
+    def refresh(self):
+        """What it was acted by is settled."""
+
+    def collect(self):
+        """Returns the next rollout, or `None` after the last."""
+        rollout = self._next()
+        if rollout is None:
+            return None
+        if rollout.rewards.shape[1] != self.num_envs:
+            raise ValueError(
+                f"Received a rollout of {rollout.rewards.shape[1]} environments after "
+                f"one of {self.num_envs}. Expected the same number in all of them."
+            )
+        records = self._statistics.update(
+            *(rollout.rewards, rollout.terminated, rollout.truncated, rollout.valid),
+            self._steps,
+        )
+        self._steps += rollout.num_steps
+        self._records += [record for _, record in records]
+        return rollout
+
+    def drain_episodes(self):
+        """Returns the records of the episodes that ended, and forgets them."""
+        records, self._records = self._records, []
+        return records
+
+    def _next(self):
+        rollout = next(self._rollouts, None)
+        if rollout is not None and not isinstance(rollout, Rollout):
+            raise TypeError(
+                f"Received {rollout!r:.200} to learn from. Expected a "
+                "kerasrl.rollouts.Rollout."
+            )
+        return rollout
+
+
+def are_rollouts(env):
+    """Whether what `fit` received to learn from is rollouts and no environment."""
+    is_env = isinstance(env, (str, gymnasium.Env, gymnasium.vector.VectorEnv))
+    return isinstance(env, collections.abc.Iterable) and not is_env
+
+
+def refuse_arguments(**received):
+    """Raises a ValueError if arguments about environments come with rollouts."""
+    given = [name for name in _OF_ENVIRONMENTS if received[name]]
+    if given:
+        raise ValueError(
+            f"Received {', '.join(given)} with rollouts to learn from. They are about "
+            "environments, and nothing acts here: leave them out."
+        )
+
+
+def _count(rollouts):
+    return len(rollouts) if isinstance(rollouts, collections.abc.Sized) else None
