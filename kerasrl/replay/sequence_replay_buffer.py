@@ -177,7 +177,8 @@ class SequenceReplayBuffer(StreamBuffer):
               episode.
             - `episode_starts`: bool, where recurrent state is reset before the row.
             - `previous_actions`, `previous_rewards`: of the step before, zeros at
-              episode starts.
+              episode starts. They are those kept of that step, so rewards that were
+              changed after acting are not what the policy saw.
             - `extras`, `infos`: dicts of what acting and environments said in that
               step, empty if none are kept; zeros and NaN where not valid.
 
