@@ -15,7 +15,7 @@ from kerasrl.losses import (
     value_loss,
 )
 from kerasrl.optimizers import RMSprop
-from kerasrl.training import plans, updates
+from kerasrl.training import schedules, updates
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
@@ -53,7 +53,7 @@ class A2C(OnPolicyAgent):
     kinds = {
         "gae_lambda": Hyperparameter(checks.fraction),
         "value_coef": Hyperparameter(partial(checks.positive, zero=True)),
-        "entropy_coef": Hyperparameter(plans.schedulable, "now"),
+        "entropy_coef": Hyperparameter(schedules.schedulable, "now"),
         "normalize_advantages": Hyperparameter(checks.flag),
     }
 

@@ -5,6 +5,7 @@ import numpy as np
 
 from kerasrl import checks, distribute
 from kerasrl.models import ActorCritic, Policy
+from kerasrl.models.policy import make_policy
 from kerasrl.optimizers import Adam
 from kerasrl.rollouts import RewardScaler
 from kerasrl.spellings import explained
@@ -107,7 +108,7 @@ class Agent(Trainer, Configurable):
 
     def make_policy(self, policy):
         """Turns the constructor argument `policy` into a `kerasrl.models.Policy`."""
-        return acting.make_policy(
+        return make_policy(
             policy, self.policy_base, self.default_policy, self.policy_options()
         )
 

@@ -8,7 +8,7 @@ from kerasrl.agents import exploration
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import NoiseScope, QFunction, QNetwork
 from kerasrl.optimizers import Adam
-from kerasrl.training import plans, updates
+from kerasrl.training import schedules, updates
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
@@ -68,7 +68,7 @@ class DQN(OffPolicyAgent):
         "v_max": Hyperparameter(None, "never"),
         "num_quantiles": Hyperparameter(None, "never"),
         "noisy": Hyperparameter(checks.flag, "never"),
-        "exploration": Hyperparameter(plans.probabilities, "now"),
+        "exploration": Hyperparameter(schedules.probabilities, "now"),
         "huber_delta": Hyperparameter(checks.positive),
     }
 

@@ -8,14 +8,14 @@ from keras import ops
 
 from kerasrl import checks
 from kerasrl.models import NoiseScope
-from kerasrl.training import acting, plans
+from kerasrl.training import acting, schedules
 from kerasrl.training.hyperparameters import Hyperparameter
 
 NOISES = ("gaussian", "ornstein_uhlenbeck")
 #: The arguments of agents that `act_with_noise`.
 NOISE_KINDS = {
     "noise": Hyperparameter(partial(checks.choice, choices=NOISES), "act"),
-    "noise_scale": Hyperparameter(plans.rates, "now"),
+    "noise_scale": Hyperparameter(schedules.rates, "now"),
 }
 
 
@@ -78,7 +78,7 @@ def epsilon_inputs(agent, num_envs):
     if agent.exploration is None:
         epsilon = np.array(epsilon_ladder(num_envs), np.float32)
     else:
-        epsilon = plans.current_rates(agent, "exploration", num_envs)
+        epsilon = schedules.current_rates(agent, "exploration", num_envs)
     if agent.env_steps < agent.learning_starts:
         epsilon = np.ones_like(epsilon)
     return {"epsilon": epsilon}
@@ -156,7 +156,7 @@ def noise_inputs(agent, num_envs):
         num_envs: Integer `B`.
     """
     return {
-        "scale": plans.current_rates(agent, "noise_scale", num_envs),
+        "scale": schedules.current_rates(agent, "noise_scale", num_envs),
         "random": random_until_learning(agent, num_envs),
     }
 

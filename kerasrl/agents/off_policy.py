@@ -9,9 +9,9 @@ import tensorflow as tf
 from kerasrl import checks
 from kerasrl.agents.agent import Agent
 from kerasrl.replay import PrioritizedReplayBuffer, ReplayBuffer, global_weights
-from kerasrl.training import hyperparameters, plans, reading, updates
+from kerasrl.training import hyperparameters, reading, schedules, updates
 from kerasrl.training.hyperparameters import Hyperparameter
-from kerasrl.training.targets import TargetNetwork
+from kerasrl.training.target_network import TargetNetwork
 
 
 class OffPolicyAgent(Agent):
@@ -83,7 +83,7 @@ class OffPolicyAgent(Agent):
         "tau": Hyperparameter(partial(checks.fraction, zero=False)),
         "target_update_interval": Hyperparameter(checks.positive_integer, "now"),
         "prioritized": Hyperparameter(checks.flag, "replay"),
-        "importance_exponent": Hyperparameter(plans.share, "now"),
+        "importance_exponent": Hyperparameter(schedules.share, "now"),
         "replay": Hyperparameter(partial(checks.mapping, optional=True), "replay"),
         "overlap": Hyperparameter(checks.flag, "now"),
     }
@@ -329,7 +329,7 @@ class OffPolicyAgent(Agent):
         batches = self.sample(count)
         indices, probabilities = batches.pop("indices"), batches.pop("probabilities")
         if self.prioritized and self.replicas.num_ranks > 1:
-            exponent = plans.current(self, "importance_exponent")
+            exponent = schedules.current(self, "importance_exponent")
             batches["weights"] = global_weights(
                 probabilities, exponent, self.replicas.gather
             )
@@ -382,7 +382,7 @@ class OffPolicyAgent(Agent):
         """
         arguments = {}
         if self.prioritized:
-            exponent = plans.current(self, "importance_exponent")
+            exponent = schedules.current(self, "importance_exponent")
             arguments["importance_exponent"] = exponent
         if self.reward_scaler is not None:
             arguments["scale_rewards"] = self.reward_scaler.scale

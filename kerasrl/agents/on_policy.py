@@ -2,12 +2,14 @@
 
 import dataclasses
 
+import numpy as np
 import tensorflow as tf
 
 from kerasrl import checks
 from kerasrl.agents.agent import Agent
 from kerasrl.losses import discounted_returns
 from kerasrl.models.policy import merge_time
+from kerasrl.rollouts.rollout import POLICY_INPUTS, TIME_FIELDS
 from kerasrl.training import acting, updates
 from kerasrl.training.hyperparameters import Hyperparameter
 
@@ -79,7 +81,7 @@ class OnPolicyAgent(Agent):
             # Callbacks may have kept the rollout.
             scaled = self.reward_scaler(rollout)
             rollout = dataclasses.replace(rollout, rewards=scaled)
-        arrays = acting.rollout_arrays(self, rollout)
+        arrays = rollout_arrays(self, rollout)
         update = self.compiled_update(self._targets_and_update)
         inputs = arrays, self.scheduled_values(), self.minibatches(arrays)
         self.iterations += 1
@@ -173,3 +175,40 @@ class OnPolicyAgent(Agent):
         if "value" not in self._actors:
             self._actors["value"] = acting.build(self, "value")
         return self._actors["value"]
+
+
+def rollout_arrays(agent, rollout):
+    """Returns the part of a rollout that the compiled update takes.
+
+    Args:
+        agent: The `Agent`; its value function is used at truncations.
+        rollout: A `kerasrl.rollouts.Rollout`.
+
+    Returns:
+        Dict of NumPy arrays `[T, B, ...]`, among them `"truncation_values"`, float32:
+        the value of the final observation where an episode was truncated, else 0. A
+        step that was truncated without a final observation is not valid: what follows
+        it is not known.
+    """
+    names = (*TIME_FIELDS, "state", "next_inputs")
+    arrays = {name: getattr(rollout, name) for name in names}
+    arrays["infos"] = {
+        name: values.astype(np.float32)
+        for name, values in rollout.infos.items()
+        if values.dtype != object
+    }
+    truncation_values = np.zeros(rollout.rewards.shape, np.float32)
+    if agent.uses_values:
+        unknown = rollout.truncated & ~rollout.terminated
+        if rollout.final is not None:
+            unknown[rollout.final["time"], rollout.final["env"]] = False
+        arrays["valid"] = rollout.valid & ~unknown
+    if rollout.final is not None and agent.uses_values:
+        final = rollout.final
+        value = agent.value_function()
+        value.refresh()
+        inputs = {name: final[name] for name in POLICY_INPUTS}
+        outputs = value({**inputs, "state": final["state"]}, [])
+        truncation_values[final["time"], final["env"]] = outputs["values"]
+    arrays["truncation_values"] = truncation_values
+    return arrays

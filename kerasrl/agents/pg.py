@@ -15,7 +15,7 @@ from kerasrl.losses import (
     value_loss,
 )
 from kerasrl.optimizers import Adam
-from kerasrl.training import plans, updates
+from kerasrl.training import schedules, updates
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
@@ -54,7 +54,7 @@ class PG(OnPolicyAgent):
     kinds = {
         "baseline": Hyperparameter(checks.flag),
         "value_coef": Hyperparameter(partial(checks.positive, zero=True)),
-        "entropy_coef": Hyperparameter(plans.schedulable, "now"),
+        "entropy_coef": Hyperparameter(schedules.schedulable, "now"),
         "normalize_advantages": Hyperparameter(checks.flag),
     }
 

@@ -18,7 +18,7 @@ from kerasrl.losses import (
     value_loss,
 )
 from kerasrl.optimizers import Adam
-from kerasrl.training import plans, updates
+from kerasrl.training import schedules, updates
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
@@ -79,11 +79,11 @@ class PPO(OnPolicyAgent):
         "num_epochs": Hyperparameter(checks.positive_integer, "now"),
         "minibatch_size": Hyperparameter(checks.positive_integer, "now"),
         "gae_lambda": Hyperparameter(checks.fraction),
-        "clip_ratio": Hyperparameter(partial(plans.schedulable, zero=False), "now"),
+        "clip_ratio": Hyperparameter(partial(schedules.schedulable, zero=False), "now"),
         "value_clip": Hyperparameter(checks.positive),
         "value_coef": Hyperparameter(partial(checks.positive, zero=True)),
-        "entropy_coef": Hyperparameter(plans.schedulable, "now"),
-        "kl_coef": Hyperparameter(plans.schedulable, "now"),
+        "entropy_coef": Hyperparameter(schedules.schedulable, "now"),
+        "kl_coef": Hyperparameter(schedules.schedulable, "now"),
         "target_kl": Hyperparameter(checks.positive),
         "normalize_advantages": Hyperparameter(checks.flag),
     }

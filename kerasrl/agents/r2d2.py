@@ -12,7 +12,7 @@ from kerasrl.models import QFunction, QNetwork
 from kerasrl.optimizers import Adam
 from kerasrl.replay import SequenceReplayBuffer
 from kerasrl.rollouts.rollout import POLICY_INPUTS
-from kerasrl.training import plans, reading, updates
+from kerasrl.training import reading, schedules, updates
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
@@ -72,7 +72,7 @@ class R2D2(OffPolicyAgent):
         "rescaling": Hyperparameter(checks.positive),
         "priority_mixture": Hyperparameter(checks.fraction),
         "exploration": Hyperparameter(
-            partial(plans.probabilities, optional=True), "now"
+            partial(schedules.probabilities, optional=True), "now"
         ),
     }
 

@@ -14,7 +14,7 @@ from kerasrl.models import ActionValuePolicy, SoftActorCritic
 from kerasrl.optimizers import Adam
 from kerasrl.training import acting, critics, terms, updates
 from kerasrl.training.hyperparameters import Hyperparameter
-from kerasrl.training.targets import frozen
+from kerasrl.training.target_network import frozen
 
 
 def _check_entropy(name, value):

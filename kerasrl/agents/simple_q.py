@@ -13,7 +13,7 @@ from kerasrl.losses import (
 )
 from kerasrl.models import QFunction, QNetwork
 from kerasrl.optimizers import Adam
-from kerasrl.training import plans, updates
+from kerasrl.training import schedules, updates
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
@@ -43,7 +43,7 @@ class SimpleQ(OffPolicyAgent):
     policy_base: type = QFunction
     default_policy: type = QNetwork
 
-    kinds = {"exploration": Hyperparameter(plans.probabilities, "now")}
+    kinds = {"exploration": Hyperparameter(schedules.probabilities, "now")}
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from keras import ops
 
 from kerasrl import losses
 from kerasrl.training import terms, updates
-from kerasrl.training.targets import frozen
+from kerasrl.training.target_network import frozen
 
 
 def parts(policy):

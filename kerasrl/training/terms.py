@@ -9,7 +9,7 @@ pass gradients on.
 import contextlib
 import contextvars
 
-from kerasrl.training.targets import replaced
+from kerasrl.training.target_network import replaced
 
 _FOUND = contextvars.ContextVar("terms", default=None)
 

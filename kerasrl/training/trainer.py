@@ -11,17 +11,18 @@ from kerasrl import checks, workers
 from kerasrl.envs import make_envs
 from kerasrl.spellings import explained
 from kerasrl.training import (
-    acting,
     hooks,
     hyperparameters,
     loop,
     optimizing,
-    plans,
     ranks,
+    schedules,
     sources,
     updates,
 )
 from kerasrl.training.compiled import CompiledUpdate
+from kerasrl.training.epochs import plan_epochs
+from kerasrl.training.evaluation import evaluate
 from kerasrl.training.predicting import predict
 
 _logger = logging.getLogger(__name__)
@@ -220,7 +221,7 @@ class Trainer:
                 if lengths[:2] == (None, None):
                     lengths = (source.steps, None, lengths[2])
             iteration *= self.replicas.num_ranks
-            plan = plans.plan_epochs(iteration, *lengths)
+            plan = plan_epochs(iteration, *lengths)
             shown = callbacks = hooks.CallbackHooks(self, callbacks, plan, verbose)
             self.expect_steps(iteration * plan.total_iterations, num_envs)
             with self.replicas.scope(), self.replicas.errors():
@@ -341,7 +342,7 @@ class Trainer:
         envs = make_envs(env, num_envs, env_config)
         try:
             self.build(envs.observation_space, envs.action_space)
-            return acting.evaluate(self, envs, episodes, deterministic, seed, verbose)
+            return evaluate(self, envs, episodes, deterministic, seed, verbose)
         finally:
             envs.close()
 
@@ -424,7 +425,7 @@ class Trainer:
         The compiled call makes the dict `settings` of them that `loss` takes.
         """
         return np.array(
-            [plans.current(self, name) for name in self.scheduled], np.float32
+            [schedules.current(self, name) for name in self.scheduled], np.float32
         )
 
     def foreach_env(self, function):

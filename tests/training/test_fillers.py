@@ -10,8 +10,9 @@ from by_definition import DISCRETE, OBSERVATIONS
 from tiny import OFF_POLICY, ON_POLICY
 
 import kerasrl
+from kerasrl.agents import on_policy
 from kerasrl.rollouts import Rollout
-from kerasrl.training import acting, updates
+from kerasrl.training import updates
 
 STEPS, ENVS = 12, 4
 _BUILT = {}
@@ -105,7 +106,7 @@ def test_targets_stop_before_rows_without_a_step(name):
     for seed, chance in enumerate((0.1, 0.3, 0.6)):
         generator = np.random.default_rng(seed)
         rollout = make_rollout(generator, generator.random((STEPS, ENVS)) >= chance)
-        arrays = acting.rollout_arrays(agent, rollout)
+        arrays = on_policy.rollout_arrays(agent, rollout)
         found = agent.targets(tf.nest.map_structure(tf.constant, arrays))
         values = np.stack([values_of(agent, row) for row in rollout.observations])
         data = {
@@ -133,11 +134,11 @@ def test_nothing_is_learnt_from_a_step_of_which_is_not_known_where_it_led():
     rollout = make_rollout(generator, np.ones((STEPS, ENVS), bool), final=False)
     cut = rollout.truncated & ~rollout.terminated
     assert cut.any()
-    arrays = acting.rollout_arrays(agent, rollout)
+    arrays = on_policy.rollout_arrays(agent, rollout)
     np.testing.assert_array_equal(arrays["valid"], ~cut)
     # Nothing asks for values here: what is cut off is learnt from as far as it goes.
     without = kerasrl.PG(baseline=False)
-    assert acting.rollout_arrays(without, rollout)["valid"].all()
+    assert on_policy.rollout_arrays(without, rollout)["valid"].all()
 
 
 def state_of(agent):

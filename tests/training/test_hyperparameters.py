@@ -13,7 +13,7 @@ from tiny import AGENTS, env_of, make
 import kerasrl
 from kerasrl import checks
 from kerasrl.agents import Hyperparameter
-from kerasrl.training import plans
+from kerasrl.training.schedules import current
 
 _NAN, _INF = float("nan"), float("inf")
 _NUMBERS = (_NAN, _INF, -_INF, True, "x", 10**400)
@@ -283,9 +283,9 @@ def test_what_stays_the_same_is_not_compiled_again(ppo):
 
 def test_one_schedule_after_another(ppo):
     ppo.clip_ratio = schedules.PolynomialDecay(0.2, 100, 0.1)
-    assert plans.current(ppo, "clip_ratio") != pytest.approx(0.3)
+    assert current(ppo, "clip_ratio") != pytest.approx(0.3)
     ppo.clip_ratio = schedules.PolynomialDecay(0.3, 100, 0.3)
-    assert plans.current(ppo, "clip_ratio") == pytest.approx(0.3)
+    assert current(ppo, "clip_ratio") == pytest.approx(0.3)
     ppo.clip_ratio = 0.2
 
 
@@ -477,7 +477,7 @@ def test_schedules_that_give_no_number_are_refused_with_name_and_step(name, valu
     setattr(ppo, name, lambda progress: 0.1 if progress < 0.5 else value)
     with pytest.raises(ValueError, match=f"{name} gave .*env_steps={ppo.env_steps}"):
         ppo.progress = 0.5
-        plans.current(ppo, name)
+        current(ppo, name)
     with pytest.raises(ValueError, match=name):
         ppo.fit("CartPole-v1", steps=64, num_envs=2, verbose=0)
     setattr(ppo, name, 0.1)
@@ -485,11 +485,11 @@ def test_schedules_that_give_no_number_are_refused_with_name_and_step(name, valu
 
 def test_a_schedule_may_end_in_zero_but_probabilities_stay_below_one(ppo):
     ppo.clip_ratio = schedules.PolynomialDecay(0.2, 10, 0.0)
-    assert plans.current(ppo, "clip_ratio") == 0.0
+    assert current(ppo, "clip_ratio") == 0.0
     ppo.clip_ratio = 0.2
     agent = kerasrl.DQN(exploration=schedules.PolynomialDecay(1.5, 10, 1.5))
     with pytest.raises(ValueError, match="exploration gave 1.5"):
-        plans.current(agent, "exploration")
+        current(agent, "exploration")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras.optimizers import schedules
 
-from kerasrl.training import plans
+from kerasrl.training.schedules import current, current_rates, rates, schedulable
 
 
 def agent_with(value, env_steps=0, progress=0.0):
@@ -16,7 +16,7 @@ def agent_with(value, env_steps=0, progress=0.0):
         env_steps=env_steps,
         progress=progress,
         schedules={},
-        check_hyperparameter=plans.schedulable,
+        check_hyperparameter=schedulable,
         source=types.SimpleNamespace(num_envs=2),
     )
 
@@ -37,7 +37,7 @@ def test_schedules_have_the_values_that_keras_gives_them(schedule):
     for step in (0, 1, 99, 100, 101, 500, 999, 1500, 10**6):
         agent.env_steps = step
         expected = float(schedule(step))
-        assert plans.current(agent, "rate") == pytest.approx(expected, rel=1e-6)
+        assert current(agent, "rate") == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_schedule_of_single_numbers_only_works_too():
@@ -49,28 +49,28 @@ def test_a_schedule_of_single_numbers_only_works_too():
             return {}
 
     agent = agent_with(Steep())
-    assert plans.current(agent, "rate") == 1.0
+    assert current(agent, "rate") == 1.0
     agent.env_steps = 10
-    assert plans.current(agent, "rate") == 0.5
+    assert current(agent, "rate") == 0.5
 
 
 def test_numbers_and_functions_of_progress():
-    assert plans.current(agent_with(0.3), "rate") == 0.3
-    assert plans.current(agent_with(lambda p: 1 - p, progress=0.25), "rate") == 0.75
+    assert current(agent_with(0.3), "rate") == 0.3
+    assert current(agent_with(lambda p: 1 - p, progress=0.25), "rate") == 0.75
 
 
 def test_rates_are_one_for_all_environments_or_one_for_each():
-    rates = plans.current_rates(agent_with(0.5), "rate", 3)
-    assert rates.dtype == np.float32 and rates.tolist() == [0.5, 0.5, 0.5]
-    rates = plans.current_rates(agent_with([0.0, 0.25]), "rate", 2)
-    assert rates.tolist() == [0.0, 0.25]
+    found = current_rates(agent_with(0.5), "rate", 3)
+    assert found.dtype == np.float32 and found.tolist() == [0.5, 0.5, 0.5]
+    found = current_rates(agent_with([0.0, 0.25]), "rate", 2)
+    assert found.tolist() == [0.0, 0.25]
     agent = agent_with([0.0, 0.25])
     agent.source.num_envs = 3
     with pytest.raises(ValueError, match="num_envs=2"):
-        plans.current_rates(agent, "rate", 3)
+        current_rates(agent, "rate", 3)
 
 
 @pytest.mark.parametrize("value", [[], [-0.1], ["a"], "all", None, math.inf])
 def test_wrong_rates_are_refused(value):
     with pytest.raises(ValueError, match="rate"):
-        plans.rates("rate", value)
+        rates("rate", value)

@@ -10,7 +10,7 @@ from by_definition import BOX, DISCRETE, OBSERVATIONS, build, transitions, value
 
 import kerasrl
 from kerasrl import testing
-from kerasrl.training.targets import TargetNetwork, frozen
+from kerasrl.training.target_network import TargetNetwork, frozen
 
 SMALL = {"hidden_units": (8,)}
 X = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
