@@ -12,7 +12,7 @@ from tiny import OFF_POLICY, ON_POLICY
 import kerasrl
 from kerasrl.agents import on_policy
 from kerasrl.rollouts import Rollout
-from kerasrl.training import updates
+from kerasrl.training import sources, updates
 
 STEPS, ENVS = 12, 4
 _BUILT = {}
@@ -179,15 +179,15 @@ def test_a_rollout_without_a_step_teaches_nothing(name):
 
 
 @pytest.mark.parametrize("name", ["DQN", "R2D2", "SAC"])
-def test_replay_learns_nothing_new_where_there_was_no_step(name):
+def test_replay_learns_nothing_new_where_there_was_no_step(name, monkeypatch):
     # One update or more in each iteration.
     due = {"train_every": 8} if name == "R2D2" else {}
     agent = OFF_POLICY[name](seed=1, learning_starts=4, **due)
-    seen, collect = [], agent.collect
+    seen, collect = [], sources.ActingSource.collect
 
-    def lose():
+    def lose(source):
         seen.append(agent.get_weights())
-        rollout = collect()
+        rollout = collect(source)
         if len(seen) == 6:
             no = np.zeros_like(rollout.valid)
             rollout = dataclasses.replace(
@@ -195,7 +195,7 @@ def test_replay_learns_nothing_new_where_there_was_no_step(name):
             )
         return rollout
 
-    agent.collect = lose
+    monkeypatch.setattr(sources.ActingSource, "collect", lose)
     agent.compile(run_eagerly=True)
     iteration = 2 * agent.iteration_length(2)
     history = agent.fit(
