@@ -23,10 +23,13 @@ def previous_inputs_read(policy):
         policy: A `kerasrl.models.Policy` with weights.
 
     Returns:
-        List of some of `"previous_actions"` and `"previous_rewards"`.
+        List of some of `"previous_actions"` and `"previous_rewards"`; empty for
+        recurrent policies, which learn from sequences that have both.
     """
     if type(policy).__module__.startswith("kerasrl.models."):
         return []  # The built-in ones feed them to a cell only.
+    if policy.is_recurrent:
+        return []
     example = policy.example_inputs(2)
     specs = tf.nest.map_structure(
         lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), example

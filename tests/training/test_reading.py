@@ -58,6 +58,23 @@ def test_what_is_read_in_training_only():
     assert agent.previous_inputs == ["previous_rewards"]
 
 
+def test_recurrent_policies_are_not_called_without_their_state():
+    """Sequences have the previous inputs in any case."""
+
+    class Counting(Reading):
+        def get_initial_state(self, batch_size):
+            return keras.ops.zeros((batch_size, 1))
+
+        def call(self, inputs, state=None, training=False):
+            outputs = super().call(inputs)
+            return {"q_values": outputs["q_values"] + state, "state": state + 1.0}
+
+    agent = kerasrl.R2D2(Counting())
+    env = gymnasium.make("CartPole-v1")
+    agent.build(env.observation_space, env.action_space)
+    assert agent.previous_inputs == []
+
+
 def test_rewards_that_would_count_as_impossible_actions(tmp_path):
     def make(scale):
         env = gymnasium.make("CartPole-v1")
