@@ -28,8 +28,8 @@ from kerasrl.agents.sac import SAC  # noqa: E402
 from kerasrl.agents.simple_q import SimpleQ  # noqa: E402
 from kerasrl.agents.td3 import TD3  # noqa: E402
 from kerasrl.training.hyperparameters import Hyperparameter  # noqa: E402
+from kerasrl.training.passes import next_outputs  # noqa: E402
 from kerasrl.training.saving import load  # noqa: E402
-from kerasrl.training.updates import next_outputs  # noqa: E402
 
 __all__ = [
     "A2C",

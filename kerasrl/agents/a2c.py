@@ -15,7 +15,7 @@ from kerasrl.losses import (
     value_loss,
 )
 from kerasrl.optimizers import RMSprop
-from kerasrl.training import schedules, updates
+from kerasrl.training import gradients, passes, schedules
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
@@ -82,7 +82,7 @@ class A2C(OnPolicyAgent):
         return RMSprop(7e-4, rho=0.99, epsilon=1e-5)
 
     def targets(self, rollout):
-        outputs, next_values = updates.rollout_outputs(self.policy, rollout)
+        outputs, next_values = passes.rollout_outputs(self.policy, rollout)
         advantages = gae(
             rollout["rewards"],
             outputs["values"],
@@ -117,7 +117,7 @@ class A2C(OnPolicyAgent):
         return loss, {"policy_loss": policy_loss, "value_loss": critic_loss, **metrics}
 
     def update(self, batch, settings, minibatches):
-        metrics = updates.gradient_step(self, batch, settings)
+        metrics = gradients.gradient_step(self, batch, settings)
         metrics["explained_variance"] = explained_variance(
             batch["values"], batch["returns"], batch["mask"]
         )

@@ -8,7 +8,7 @@ from kerasrl.agents import exploration
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import NoiseScope, QFunction, QNetwork
 from kerasrl.optimizers import Adam
-from kerasrl.training import schedules, updates
+from kerasrl.training import passes, schedules
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
@@ -189,11 +189,11 @@ class DQN(OffPolicyAgent):
     def loss(self, batch, outputs, settings):
         # Each network has noise of its own, if it is noisy.
         with self.target.scope(), NoiseScope(stream=1):
-            next_outputs = updates.next_outputs(self.policy, batch)
+            next_outputs = passes.next_outputs(self.policy, batch)
         selector = None
         if self.double:
             with NoiseScope(stream=2):
-                selector = updates.next_outputs(self.policy, batch)["q_values"]
+                selector = passes.next_outputs(self.policy, batch)["q_values"]
         if "logits" in outputs:
             loss, metrics, errors = self._categorical(
                 batch, outputs, next_outputs, selector

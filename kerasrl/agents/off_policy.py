@@ -9,7 +9,8 @@ import tensorflow as tf
 from kerasrl import checks
 from kerasrl.agents.agent import Agent
 from kerasrl.replay import PrioritizedReplayBuffer, ReplayBuffer, global_weights
-from kerasrl.training import hyperparameters, reading, schedules, updates
+from kerasrl.training import hyperparameters, minibatches, passes, reading, schedules
+from kerasrl.training.gradients import gradient_step
 from kerasrl.training.hyperparameters import Hyperparameter
 from kerasrl.training.target_network import TargetNetwork
 
@@ -205,11 +206,7 @@ class OffPolicyAgent(Agent):
         return [] if self.target is None else self.target.variables
 
     def make_buffer(self, num_envs):
-        """Returns an empty replay buffer.
-
-        Args:
-            num_envs: Integer, environments that will fill it.
-        """
+        """Returns an empty replay buffer, to be filled from `num_envs` environments."""
         buffer_class = PrioritizedReplayBuffer if self.prioritized else ReplayBuffer
         given = {
             "capacity": self.buffer_size,
@@ -300,7 +297,7 @@ class OffPolicyAgent(Agent):
         reading.warn_of_rewards(self, rollout.rewards)
         self.buffer.add(rollout)
         if self._normalize is None:
-            self._normalize = updates.normalizer(self)
+            self._normalize = passes.normalizer(self)
         self._normalize(rollout)
 
     def learn(self, count):
@@ -333,15 +330,14 @@ class OffPolicyAgent(Agent):
             batches["weights"] = global_weights(
                 probabilities, exponent, self.replicas.gather
             )
-        numbers = np.arange(self.updates, self.updates + len(indices))
-        self.updates += len(indices)
-        values, due = self.scheduled_values(), self.due(numbers)
+        first, self.updates = self.updates, self.updates + len(indices)
+        values, due = self.scheduled_values(), self.due(np.arange(first, self.updates))
 
         def learn():
             logs = []
             for start in range(0, len(indices), num_updates):
                 rows = slice(start, start + num_updates)
-                now, now_due = updates.rows((batches, due), rows)
+                now, now_due = minibatches.rows((batches, due), rows)
                 logs.append(update(now, values, now_due))
                 # Where the loss is no number, that is what is reported.
                 if self.prioritized and math.isfinite(logs[-1]["loss"]):
@@ -402,7 +398,7 @@ class OffPolicyAgent(Agent):
             Dict of scalars to log, and `"td_errors"`, float32 `[N]`, which become
             priorities.
         """
-        return updates.gradient_step(self, batch, settings)
+        return gradient_step(self, batch, settings)
 
     def loss(self, batch, outputs, settings):
         """Computes the loss of the algorithm on a batch. Compiled.
@@ -444,7 +440,7 @@ class OffPolicyAgent(Agent):
             return metrics, tf.zeros_like(batch["weights"])
 
         shape = batches["weights"].shape
-        return updates.repeat(shape[0], step, keep_shape=shape[1:])
+        return minibatches.repeat(shape[0], step, keep_shape=shape[1:])
 
     def due(self, numbers):
         """Says what else happens in gradient steps.

@@ -10,7 +10,7 @@ from kerasrl.agents.agent import Agent
 from kerasrl.losses import discounted_returns
 from kerasrl.models.policy import merge_time
 from kerasrl.rollouts.rollout import POLICY_INPUTS, TIME_FIELDS
-from kerasrl.training import acting, updates
+from kerasrl.training import acting, gradients, passes
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
@@ -108,7 +108,7 @@ class OnPolicyAgent(Agent):
             pairs = [merge_time(batch[n])[:, None] for n in ("returns", "values")]
             mask = merge_time(batch["mask"])
             self.replicas.run(lambda: policy.compute_metrics(None, *pairs, mask))
-        batch = updates.to_samples(batch, policy.is_recurrent)
+        batch = passes.to_samples(batch, policy.is_recurrent)
         metrics = self.update(batch, settings, minibatches)
         # Last, so that acting, values and probabilities of one iteration all rest on
         # the same statistics; the next rollout is acted with the new ones.
@@ -168,7 +168,7 @@ class OnPolicyAgent(Agent):
         Returns:
             Dict of scalars: `"loss"` and what `loss` logs.
         """
-        return updates.gradient_step(self, batch, settings)
+        return gradients.gradient_step(self, batch, settings)
 
     def value_function(self):
         """Returns the compiled value function; see `actor`."""

@@ -15,7 +15,7 @@ from kerasrl.losses import (
     value_loss,
 )
 from kerasrl.optimizers import Adam
-from kerasrl.training import schedules, updates
+from kerasrl.training import passes, schedules
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
@@ -88,7 +88,7 @@ class PG(OnPolicyAgent):
 
     def targets(self, rollout):
         if self.baseline:
-            outputs, next_values = updates.rollout_outputs(self.policy, rollout)
+            outputs, next_values = passes.rollout_outputs(self.policy, rollout)
             values = outputs["values"]
         else:
             values = next_values = ops.zeros_like(rollout["rewards"])

@@ -18,8 +18,9 @@ from kerasrl.losses import (
     value_loss,
 )
 from kerasrl.optimizers import Adam
-from kerasrl.training import schedules, updates
+from kerasrl.training import passes, schedules
 from kerasrl.training.hyperparameters import Hyperparameter
+from kerasrl.training.minibatches import draw_minibatches, minibatch_steps
 
 
 @keras.saving.register_keras_serializable("kerasrl")
@@ -138,7 +139,7 @@ class PPO(OnPolicyAgent):
         return Adam(1e-3, epsilon=1e-5)
 
     def targets(self, rollout):
-        outputs, next_values = updates.rollout_outputs(self.policy, rollout)
+        outputs, next_values = passes.rollout_outputs(self.policy, rollout)
         advantages = gae(
             rollout["rewards"],
             outputs["values"],
@@ -202,9 +203,7 @@ class PPO(OnPolicyAgent):
             valid, size = valid.ravel(), self.minibatch_size
         if self.replicas.num_ranks > 1:
             valid = np.ones_like(valid)  # All ranks take the same number of steps.
-        return updates.draw_minibatches(
-            self.rng, valid, min(size, len(valid)), self.num_epochs
-        )
+        return draw_minibatches(self.rng, valid, min(size, len(valid)), self.num_epochs)
 
     def update(self, batch, settings, minibatches):
         stop = None
@@ -213,7 +212,7 @@ class PPO(OnPolicyAgent):
             def stop(metrics):
                 return metrics["approximate_kl"] > 1.5 * self.target_kl
 
-        metrics = updates.minibatch_steps(self, batch, settings, minibatches, stop)
+        metrics = minibatch_steps(self, batch, settings, minibatches, stop)
         metrics["explained_variance"] = explained_variance(
             batch["values"], batch["returns"], batch["mask"]
         )

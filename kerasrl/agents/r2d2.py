@@ -12,7 +12,7 @@ from kerasrl.models import QFunction, QNetwork
 from kerasrl.optimizers import Adam
 from kerasrl.replay import SequenceReplayBuffer
 from kerasrl.rollouts.rollout import POLICY_INPUTS
-from kerasrl.training import reading, schedules, updates
+from kerasrl.training import gradients, passes, reading, schedules
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
@@ -164,7 +164,7 @@ class R2D2(OffPolicyAgent):
 
     def update(self, batch, settings):
         with self.target.scope():
-            target_outputs = updates.forward(self.policy, batch)
+            target_outputs = passes.forward(self.policy, batch)
         batch = {**batch, "target_q_values": target_outputs["q_values"]}
         if self.burn_in:
             # Before the gradient is recorded: the burn-in is not learnt from.
@@ -174,7 +174,7 @@ class R2D2(OffPolicyAgent):
                 {name: value for name, value in batch.items() if name != "state"},
             )
             batch["state"] = state
-        return updates.gradient_step(self, batch, settings)
+        return gradients.gradient_step(self, batch, settings)
 
     def loss(self, batch, outputs, settings):
         rows = {
@@ -206,7 +206,7 @@ class R2D2(OffPolicyAgent):
 
     def _burn_in_state(self, batch):
         names = (*POLICY_INPUTS, "episode_starts")
-        rows = updates.swap({name: batch[name] for name in names})
+        rows = passes.swap({name: batch[name] for name in names})
         rows = keras.tree.map_structure(lambda x: x[: self.burn_in], rows)
         starts = rows.pop("episode_starts")
         state = self.policy.unroll(rows, batch["state"], starts)["state"]

@@ -12,7 +12,7 @@ from kerasrl.agents import exploration
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import ActionValuePolicy, SoftActorCritic
 from kerasrl.optimizers import Adam
-from kerasrl.training import acting, critics, terms, updates
+from kerasrl.training import acting, critics, passes, terms
 from kerasrl.training.hyperparameters import Hyperparameter
 from kerasrl.training.target_network import frozen
 
@@ -170,7 +170,7 @@ class SAC(OffPolicyAgent):
     def loss(self, batch, outputs, settings):
         policy = self.policy
         temperature = ops.exp(self.log_temperature.value)
-        next_distribution = policy.distribution(updates.next_outputs(policy, batch))
+        next_distribution = policy.distribution(passes.next_outputs(policy, batch))
         distribution = policy.distribution(outputs)
         parts = self._discrete if self.policy.is_discrete else self._continuous
         next_values, values, (policy_loss, metrics), entropies = parts(

@@ -13,7 +13,7 @@ from kerasrl.losses import (
 )
 from kerasrl.models import QFunction, QNetwork
 from kerasrl.optimizers import Adam
-from kerasrl.training import schedules, updates
+from kerasrl.training import passes, schedules
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
@@ -76,7 +76,7 @@ class SimpleQ(OffPolicyAgent):
 
     def loss(self, batch, outputs, settings):
         with self.target.scope():
-            next_outputs = updates.next_outputs(self.policy, batch)
+            next_outputs = passes.next_outputs(self.policy, batch)
         targets = q_learning_targets(
             batch["rewards"], batch["discounts"], next_outputs["q_values"]
         )

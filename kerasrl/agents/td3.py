@@ -11,7 +11,7 @@ from kerasrl.agents import exploration
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import ActionValuePolicy, DeterministicActorCritic
 from kerasrl.optimizers import Adam
-from kerasrl.training import critics, updates
+from kerasrl.training import critics, gradients
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
@@ -101,13 +101,13 @@ class TD3(OffPolicyAgent):
 
     def update(self, batch, settings):
         def both():
-            metrics = updates.gradient_step(self, batch, settings)
+            metrics = gradients.gradient_step(self, batch, settings)
             # What is logged is the mean over all steps, in some of which it is 0.
             metrics["policy_loss"] *= self.policy_delay
             return metrics
 
         def critics_only():
-            metrics = updates.gradient_step(
+            metrics = gradients.gradient_step(
                 self, batch, settings, self.critic_loss, ["critics"]
             )
             return {**metrics, "policy_loss": tf.constant(0.0)}

@@ -3,7 +3,7 @@
 from keras import ops
 
 from kerasrl import losses
-from kerasrl.training import terms, updates
+from kerasrl.training import passes, terms
 from kerasrl.training.target_network import frozen
 
 
@@ -52,7 +52,7 @@ def critic_loss(agent, batch, change_actions=None):
     """
     policy, next_observations = agent.policy, batch["next_observations"]
     with agent.target.scope():
-        next_actions = policy.mode(updates.next_outputs(policy, batch))
+        next_actions = policy.mode(passes.next_outputs(policy, batch))
         if change_actions is not None:
             next_actions = change_actions(next_actions)
         next_values = policy.q_values(next_observations, next_actions)

@@ -8,7 +8,7 @@ from concurrent import futures
 import keras
 import numpy as np
 
-from kerasrl.training import optimizing, ranks, statistics, updates
+from kerasrl.training import optimizing, ranks, statistics
 
 
 def run(agent, source, plan, callbacks, initial_epoch):
@@ -87,7 +87,7 @@ def _epochs(agent, source, plan, callbacks, initial_epoch, updating):
             {
                 # What is known by name but was not learnt in this epoch.
                 **dict.fromkeys(("loss", *agent.metric_names()), math.nan),
-                **updates.policy_metrics(agent.policy),
+                **statistics.policy_metrics(agent.policy),
                 **mean.result(),
             }
         )

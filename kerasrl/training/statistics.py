@@ -5,6 +5,7 @@ import itertools
 import math
 import types
 
+import keras
 import numpy as np
 
 _WINDOW = 100
@@ -171,6 +172,23 @@ def spread(total, parts):
     return list(
         itertools.chain([size + 1] * rest, itertools.repeat(size, parts - rest))
     )
+
+
+def build_metrics(policy):
+    """Creates the variables of metrics, which must not happen inside the graph."""
+    if any(not metric.variables for metric in policy.metrics):
+        zeros = keras.ops.zeros((1, 1))
+        policy.compute_metrics(None, zeros, zeros, keras.ops.zeros(1))
+        policy.reset_metrics()
+
+
+def policy_metrics(policy):
+    """Returns the results of the Keras metrics of a policy, as floats."""
+    if len(policy.metrics) <= 1:  # Only Keras's own tracker of the loss.
+        return {}
+    results = policy.get_metrics_result()
+    results.pop("loss", None)
+    return {name: float(value) for name, value in results.items()}
 
 
 def _mean(values):

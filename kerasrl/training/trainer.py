@@ -18,7 +18,7 @@ from kerasrl.training import (
     ranks,
     schedules,
     sources,
-    updates,
+    statistics,
 )
 from kerasrl.training.compiled import CompiledUpdate
 from kerasrl.training.epochs import plan_epochs
@@ -412,7 +412,7 @@ class Trainer:
         if not self.policy.compiled:
             self.compile()
         optimizing.build(self)
-        updates.build_metrics(self.policy)
+        statistics.build_metrics(self.policy)
 
     def metric_names(self):
         """Returns what an update logs, as far as it is known already."""

@@ -13,7 +13,7 @@ import tiny
 from by_definition import BOX, DISCRETE, build, transitions
 
 import kerasrl
-from kerasrl.training import compiled, updates
+from kerasrl.training import compiled, minibatches
 
 
 @keras.saving.register_keras_serializable("test_draws")
@@ -50,7 +50,7 @@ class Counter:
         self._ordered = {}
         next_seed = keras.random.SeedGenerator.next
         run, call = compiled.CompiledUpdate._run, compiled.CompiledUpdate.__call__
-        repeat = updates.repeat
+        repeat = minibatches.repeat
 
         def count_draw(generator, ordered=True):
             self.generators[id(generator)] = generator
@@ -91,7 +91,7 @@ class Counter:
         monkeypatch.setattr(keras.random.SeedGenerator, "next", count_draw)
         monkeypatch.setattr(compiled.CompiledUpdate, "_run", count_from_zero)
         monkeypatch.setattr(compiled.CompiledUpdate, "__call__", compare)
-        monkeypatch.setattr(updates, "repeat", in_steps)
+        monkeypatch.setattr(minibatches, "repeat", in_steps)
 
     def _states(self):
         return {key: int(g.state[1]) for key, g in self.generators.items()}

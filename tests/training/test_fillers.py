@@ -12,7 +12,7 @@ from tiny import OFF_POLICY, ON_POLICY
 import kerasrl
 from kerasrl.agents import on_policy
 from kerasrl.rollouts import Rollout
-from kerasrl.training import sources, updates
+from kerasrl.training import minibatches, sources
 
 STEPS, ENVS = 12, 4
 _BUILT = {}
@@ -213,7 +213,7 @@ def test_replay_learns_nothing_new_where_there_was_no_step(name, monkeypatch):
 def test_minibatches_without_a_step_are_left_out():
     valid = np.zeros(40, bool)
     valid[[3, 4, 17, 18, 19, 31]] = True
-    drawn = updates.draw_minibatches(np.random.default_rng(0), valid, 3, 2)
+    drawn = minibatches.draw_minibatches(np.random.default_rng(0), valid, 3, 2)
     used = drawn["indices"][: drawn["count"]]
     assert 4 <= len(used) < 2 * 14 and valid[used].any(axis=1).all()
     assert not valid[drawn["indices"][drawn["count"] :]].any()
@@ -222,7 +222,7 @@ def test_minibatches_without_a_step_are_left_out():
         np.sort(chosen[valid[chosen]]), np.repeat(np.flatnonzero(valid), 2)
     )
     # The same as before, where all are valid.
-    whole = updates.draw_minibatches(np.random.default_rng(0), valid | True, 3, 2)
+    whole = minibatches.draw_minibatches(np.random.default_rng(0), valid | True, 3, 2)
     assert whole["count"] == len(whole["indices"]) == 28
     order = np.random.default_rng(0).permutation(40)
     np.testing.assert_array_equal(whole["indices"][:13].ravel(), order[:39])

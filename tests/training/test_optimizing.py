@@ -9,7 +9,7 @@ import tiny
 from by_definition import BOX, OBSERVATIONS, build, take_step, transitions, values
 
 import kerasrl
-from kerasrl.training import optimizing, updates
+from kerasrl.training import gradients, optimizing
 
 SMALL = {"hidden_units": (8,)}
 AGENTS = {"DDPG": kerasrl.DDPG, "TD3": kerasrl.TD3, "SAC": kerasrl.SAC}
@@ -61,7 +61,7 @@ def test_gradients_change_nothing_until_they_are_applied(name):
     batch["mask"] = tf.ones_like(batch["weights"])
     agent, variables = agents[1], agents[1].trainable_variables
     before = values([*variables, *agent.policy.optimizer.variables])
-    found, computed = updates.gradients(agent, batch, settings)
+    found, computed = gradients.compute_gradients(agent, batch, settings)
     for old, now in zip(
         before, values([*variables, *agent.policy.optimizer.variables]), strict=True
     ):

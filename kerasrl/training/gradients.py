@@ -1,0 +1,125 @@
+"""One gradient step: loss, gradients, optimizer. Runs in the compiled call."""
+
+import keras
+import tensorflow as tf
+
+from kerasrl.logs import LOGGED
+from kerasrl.training import optimizing, passes, terms
+
+
+def gradient_step(agent, batch, settings, loss=None, parts=None):
+    """Takes one optimizer step on the loss of a batch.
+
+    The order is: gradients, their mean over replicas, clipping by the global norm of
+    each part, optimizer of each part.
+
+    Args:
+        agent, batch, settings, loss, parts: As for `compute_gradients`.
+
+    Returns:
+        Dict of scalars: `"loss"`, what `loss` logs, `"gradient_norm"` (before
+        clipping) and the policy's custom metrics.
+    """
+    parts = list(agent.parts()) if parts is None else parts
+    found, metrics = compute_gradients(agent, batch, settings, loss, parts)
+    # TensorFlow's optimizer of graphs drops the order of reads before writes: a target
+    # could be computed from weights that were already updated.
+    read = [x for x in (*found, *metrics.values()) if tf.is_tensor(x)]
+    with tf.control_dependencies(read):
+        norm = optimizing.apply(agent, found, parts)
+    return {**metrics, "gradient_norm": norm}
+
+
+def compute_gradients(agent, batch, settings, loss=None, parts=None):
+    """Computes the gradients of the loss of a batch, and applies them to nothing.
+
+    Args:
+        agent: The `Agent`.
+        batch: Dict of tensors with a leading sample axis.
+        settings: Dict of scalars, see `OnPolicyAgent.loss`.
+        loss: Function like `OnPolicyAgent.loss`; that of the agent if `None`.
+        parts: List of names of the parts to train, see `Agent.parts`; all of the
+            agent if `None`.
+
+    Returns:
+        Tuple of the list of gradients, means over replicas, one for each variable of
+        these parts in their order, and a dict of scalars, `"loss"` and what is logged.
+        `optimizing.apply` takes them. In mixed precision they are scaled by what the
+        optimizer divides them by, see `keras.optimizers.Optimizer.scale_loss`.
+
+    Example:
+
+    ```python
+    found, metrics = gradients.compute_gradients(agent, batch, settings)
+    found = [keras.ops.sign(gradient) for gradient in found]
+    optimizing.apply(agent, found)
+    ```
+    """
+    policy = agent.policy
+    trained = agent.parts()
+    parts = list(trained) if parts is None else parts
+    values = [variable.value for name in parts for variable in trained[name]]
+    # 1, but in mixed precision: the optimizer divides by it what was multiplied, so
+    # that small gradients are not rounded to zero.
+    loss_scale = policy.optimizer.scale_loss(1.0)
+
+    def compute(batch):
+        with tf.GradientTape() as tape:
+            # TensorFlow passes over what was frozen when it was made.
+            tape.watch(values)
+            total, metrics = compute_loss(agent, batch, settings, loss or agent.loss)
+            scaled = total * loss_scale
+        found = tape.gradient(
+            scaled, values, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        return found, {"loss": total, **metrics}
+
+    return agent.replicas.gradients(compute, batch)
+
+
+def compute_loss(agent, batch, settings, loss):
+    """Returns the loss to minimize on a batch, and scalars to log.
+
+    Adds regularizers and `add_loss` terms of the policy to the algorithm's loss, then
+    gives the policy's `custom_loss` the last word.
+
+    Args:
+        agent, batch, settings, loss: As for `compute_gradients`.
+
+    Returns:
+        Tuple of a scalar and a dict of scalars.
+    """
+    policy = agent.policy
+    with terms.collected() as added:
+        with terms.training_pass():
+            outputs = passes.forward(policy, batch, training=True)
+        found = loss(batch, outputs, settings)
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise TypeError(
+            f"The loss of {type(agent).__name__} returned {found!r}. Expected a tuple "
+            "of a scalar and a dict of scalars to log."
+        )
+    total, metrics = found
+    for term in (*added, *terms.weight_regularization(policy)):
+        total = total + keras.ops.sum(term)
+    batch = {**batch, "outputs": outputs}
+    total = policy.custom_loss(total, batch)
+    _check_scalar("custom_loss returned", total)
+    custom = policy.custom_metrics(batch)
+    if not isinstance(custom, dict):
+        raise TypeError(
+            f"custom_metrics returned {custom!r}. Expected a dict of scalars."
+        )
+    for name, value in custom.items():
+        _check_scalar(f"custom_metrics returned {name}=", value)
+        if name in metrics or name in LOGGED:
+            raise ValueError(
+                f"custom_metrics returned {name!r}, a name of the agents' own. Choose "
+                "another name."
+            )
+    return total, {**metrics, **custom}
+
+
+def _check_scalar(what, value):
+    if value is None or keras.ops.ndim(value) != 0:
+        raise ValueError(f"{what} {value!r}. Expected a scalar, such as a mean.")
