@@ -82,7 +82,7 @@ def repeat(count, step, stop=None, keep_shape=None):
     return metrics, () if keep_shape is None else kept.stack()
 
 
-def draw(rng, valid, size, num_epochs):
+def draw_minibatches(rng, valid, size, num_epochs):
     """Shuffles samples into minibatches of equal shape.
 
     Minibatches without a single valid sample come last and are not counted: a step of
