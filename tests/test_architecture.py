@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -174,3 +175,49 @@ def test_names_of_test_files_differ():
     # only where no earlier run has left compiled files.
     names = [path.name for path in pathlib.Path(__file__).parent.rglob("test_*.py")]
     assert sorted(names) == sorted(set(names))
+
+
+PAGE = (ROOT.parent / "docs" / "architecture.md").read_text()
+#: Cells of the rows of its tables, without the marks of code.
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in PAGE.splitlines()
+    if line.startswith("| `")
+]
+
+
+def test_the_page_for_contributors_has_these_rooms():
+    rooms = {
+        row[0].strip("`"): set(re.findall(r"`(\w+)`", row[2]))
+        for row in ROWS
+        if len(row) == 3 and re.fullmatch(r"`\w+`", row[0]) and "/" not in row[1]
+    }
+    rooms = {room: others for room, others in rooms.items() if room in MAY_IMPORT}
+    assert rooms == {
+        room: others for room, others in MAY_IMPORT.items() if room not in BASICS
+    }
+
+
+def test_what_the_page_for_contributors_mentions_exists():
+    for path in re.findall(r"`([\w/]+\.py)`", PAGE):
+        assert (ROOT / path).exists() or (ROOT.parent / path).exists(), path
+    hops = [row for row in ROWS if row[0].endswith(".py`")]
+    assert len(hops) > 20
+    for path, name, _ in hops:
+        tree = ast.parse((ROOT / path.strip("`")).read_text())
+        kinds = (ast.FunctionDef, ast.ClassDef)
+        names = {node.name for node in ast.walk(tree) if isinstance(node, kinds)}
+        assert name.strip("`") in names, f"{path} has no {name}"
+
+
+def test_what_may_be_overridden_exists():
+    owners = {
+        "every agent": [agents.OnPolicyAgent, agents.OffPolicyAgent],
+        "`OnPolicyAgent`": [agents.OnPolicyAgent],
+        "`OffPolicyAgent`": [agents.OffPolicyAgent],
+    }
+    methods = [row for row in ROWS if row[1] in owners]
+    assert len(methods) == 8
+    for method, of, _ in methods:
+        for owner in owners[of]:
+            assert callable(getattr(owner, method.strip("`")))
