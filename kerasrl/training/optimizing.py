@@ -169,6 +169,10 @@ def _name(variable):
 
 def global_norm(gradients):
     """Returns the Euclidean norm of all gradients together, a scalar."""
-    # Joined first: compiled, one long sum is much faster than many short ones.
-    flat = [tf.reshape(gradient, [-1]) for gradient in gradients]
-    return tf.norm(tf.concat(flat, axis=0))
+    squares = []
+    for gradient in gradients:
+        # As products of rows, never joined first: XLA fuses what makes a gradient into
+        # the joining, and takes up to thirty times as long for each number of it.
+        rows = tf.reshape(gradient, [-1, (1, *gradient.shape)[-1]])
+        squares.append(tf.reduce_sum(tf.einsum("ij,ij->i", rows, rows)))
+    return tf.sqrt(tf.add_n(squares))
