@@ -108,10 +108,9 @@ class Actor:
         if self.backend == "tensorflow":
             self._engine.refresh()
         else:
-            for array, (handle, dtype, _) in zip(
-                self.program.weights, self._handles, strict=True
-            ):
-                np.copyto(array, _read(handle, dtype).numpy())
+            values = _read(self._handles)
+            for array, value in zip(self.program.weights, values, strict=True):
+                np.copyto(array, value)
 
     def _check(self, inputs, noise):
         found = [(p, np.asarray(a)) for p, a in tree_paths(inputs)]
@@ -133,10 +132,12 @@ class Actor:
         self._checked = True
 
 
-def _read(handle, dtype):
+def _read(handles):
     import tensorflow as tf
 
-    return tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
+    # Looked up once: `tf` imports its modules when they are asked for.
+    read = tf.raw_ops.ReadVariableOp
+    return [read(resource=handle, dtype=dtype).numpy() for handle, dtype, _ in handles]
 
 
 def build_actor(
@@ -267,7 +268,7 @@ def _compiled(trace, examples):
     for node in trace.graph.nodes:
         if node.op == "Weight" and node.outputs[0].dtype is None:
             raise Unsupported(f"{node.name} has a dtype that NumPy does not have")
-    weights = [_read(handle, dtype).numpy() for handle, dtype, _ in trace.handles]
+    weights = _read(trace.handles)
     compiled = compile_program(
         trace.graph, trace.input_paths, trace.output_tree, examples, weights
     )
