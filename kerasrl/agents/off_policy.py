@@ -40,10 +40,13 @@ class OffPolicyAgent(Agent):
         train_every: Integer, environment steps (over all environments) between
             updates.
         gradient_steps: Integer, gradient steps per update.
-        updates_per_call: Integer, gradient steps that run in one compiled call. More
-            makes training faster and leaves the ratio of gradient to environment steps
-            as it is, but the policy that acts then is as many updates old. Rounded up
-            to what the number of environments allows.
+        updates_per_call: Integer, gradient steps that run in one compiled call. The
+            environment steps they are due for are taken first, so the ratio of gradient
+            to environment steps is the same, and the policy that acts is at most as
+            many updates old. More makes training faster; 1 updates after every step.
+            Rounded up to what the number of environments allows: with eight, which
+            `fit` has by default, a gradient step for each environment step comes to 8
+            in a call.
         tau: Float, share by which the target network moves at each of its updates.
         target_update_interval: Integer, environment steps between updates of the
             target network (it can follow once per gradient step at most).
@@ -104,7 +107,7 @@ class OffPolicyAgent(Agent):
         learning_starts=1_000,
         train_every=1,
         gradient_steps=1,
-        updates_per_call=1,
+        updates_per_call=8,
         tau=0.005,
         target_update_interval=1,
         prioritized=False,
@@ -429,18 +432,18 @@ class OffPolicyAgent(Agent):
             metrics = self.update(batch, {**settings, **now})
             # By nothing rather than not at all: a branch copies what it may change.
             self.target.follow(tf.where(now["update_target"], self.tau, 0.0))
-            if "td_errors" in metrics:
-                return metrics, metrics.pop("td_errors")
-            if self.prioritized:
+            errors = metrics.pop("td_errors", None)
+            if self.prioritized and errors is None:
                 raise ValueError(
                     f"Received prioritized=True, but {type(self).__name__}.loss "
                     'returns no "td_errors" to make priorities of. Return them, or '
                     "leave out prioritized."
                 )
-            return metrics, tf.zeros_like(batch["weights"])
+            return metrics, errors
 
-        shape = batches["weights"].shape
-        return minibatches.repeat(shape[0], step, keep_shape=shape[1:])
+        count, *shape = batches["weights"].shape
+        keep_shape = tuple(shape) if self.prioritized else None
+        return minibatches.repeat(count, step, keep_shape=keep_shape)
 
     def due(self, numbers):
         """Says what else happens in gradient steps.

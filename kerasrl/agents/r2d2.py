@@ -42,11 +42,12 @@ class R2D2(OffPolicyAgent):
             its priority; the mean error has the rest.
         exploration: Probability of a random action, as for `kerasrl.DQN`. Default: a
             different one for each environment, `kerasrl.agents.epsilon_ladder`.
-        n_step, batch_size, train_every, tau, target_update_interval, prioritized,
-            importance_exponent, **kwargs: As for `kerasrl.OffPolicyAgent`. The batch
-            size counts sequences. An iteration takes the gradient steps that are due
-            since the last one, in compiled calls of `updates_per_call` or, if that is
-            more, `period * num_envs * gradient_steps / train_every`, rounded down.
+        n_step, batch_size, train_every, updates_per_call, tau, target_update_interval,
+            prioritized, importance_exponent, **kwargs: As for
+            `kerasrl.OffPolicyAgent`. The batch size counts sequences. An iteration
+            takes the gradient steps that are due since the last one, in compiled calls
+            of `updates_per_call` or, if that is more,
+            `period * num_envs * gradient_steps / train_every`, rounded down.
 
     Raises:
         TypeError: The policy is not an action-value network.
@@ -89,6 +90,7 @@ class R2D2(OffPolicyAgent):
         n_step=5,
         batch_size=32,
         train_every=20,
+        updates_per_call=1,
         tau=1.0,
         target_update_interval=2_000,
         prioritized=True,
@@ -100,6 +102,7 @@ class R2D2(OffPolicyAgent):
             n_step=n_step,
             batch_size=batch_size,
             train_every=train_every,
+            updates_per_call=updates_per_call,
             tau=tau,
             target_update_interval=target_update_interval,
             prioritized=prioritized,

@@ -197,7 +197,13 @@ def test_td3_postpones_the_target_to_the_next_update_of_the_policy():
 def test_td3_policy_and_target_stand_still_between_their_updates():
     """In a run: of 12 gradient steps the policy takes 4, and the target follows 4."""
     agent = kerasrl.TD3(
-        policy=SMALL, policy_delay=3, tau=0.5, learning_starts=0, batch_size=4, seed=0
+        policy=SMALL,
+        policy_delay=3,
+        tau=0.5,
+        learning_starts=0,
+        batch_size=4,
+        updates_per_call=1,
+        seed=0,
     )
     agent.compile(keras.optimizers.SGD(1e-2), jit_compile=False)
     history = []

@@ -382,7 +382,7 @@ SHORT = {
 
 def test_dqn_without_improvements_is_simple_q():
     simple = train(kerasrl.SimpleQ(**SHORT))
-    plain = train(kerasrl.DQN(double=False, updates_per_call=1, n_step=1, **SHORT))
+    plain = train(kerasrl.DQN(double=False, n_step=1, **SHORT))
     assert_close(values(plain.policy.weights), values(simple.policy.weights), 0.0)
     assert_close(values(plain.target.variables), values(simple.target.variables), 0.0)
     batch = plain.sample(20)

@@ -112,7 +112,7 @@ def test_dropout_and_averaged_weights_resume_exactly(
 @pytest.mark.parametrize("name", tiny.AGENTS)
 def test_a_run_traces_once(name):
     agent = tiny.make(name, jit_compile="auto" if name in WITH_XLA else False)
-    steps = 2_000 if name in tiny.ON_POLICY else 300
+    steps = 2_000 if name in tiny.ON_POLICY else 400
     agent.fit(tiny.hostile_env(name), steps=steps, num_envs=4, verbose=0)
     assert agent.num_traces == 1
     assert agent.iterations > 10

@@ -36,6 +36,7 @@ def sac(seed=7):
         batch_size=8,
         learning_starts=64,
         train_every=8,
+        updates_per_call=1,
         prioritized=True,
         seed=seed,
     )
