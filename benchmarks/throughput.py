@@ -65,12 +65,7 @@ PRESETS = {
         "algorithm": "DQN",
         "env": "CartPole-v1",
         "num_envs": 1,
-        "kerasrl": {
-            "batch_size": 64,
-            "train_every": 4,
-            "updates_per_call": 32,
-            "learning_starts": 1000,
-        },
+        "kerasrl": {"batch_size": 64, "train_every": 4, "learning_starts": 1000},
         "stable_baselines3": {
             "batch_size": 64,
             "train_freq": 4,
@@ -85,12 +80,7 @@ PRESETS = {
         "algorithm": "DQN",
         "env": "CartPole-v1",
         "num_envs": 8,
-        "kerasrl": {
-            "batch_size": 64,
-            "train_every": 4,
-            "updates_per_call": 32,
-            "learning_starts": 1000,
-        },
+        "kerasrl": {"batch_size": 64, "train_every": 4, "learning_starts": 1000},
         "stable_baselines3": {
             "batch_size": 64,
             "train_freq": 1,
@@ -101,38 +91,33 @@ PRESETS = {
         "warm_up": 3000,
         "steps": 40_000,
     },
-    # One gradient step of 256 for each environment step.
-    "sac": {
-        "algorithm": "SAC",
+}
+
+# One gradient step of 256 for each environment step.
+for _algorithm in ("SAC", "TD3", "DDPG"):
+    PRESETS[_algorithm.lower()] = {
+        "algorithm": _algorithm,
         "env": "Pendulum-v1",
         "num_envs": 1,
-        "kerasrl": {
-            "batch_size": 256,
-            "updates_per_call": 32,
-            "learning_starts": 500,
-        },
-        "stable_baselines3": {"batch_size": 256, "learning_starts": 500},
-        "warm_up": 1000,
-        "steps": 5_000,
-    },
-    "td3": {
-        "algorithm": "TD3",
-        "env": "Pendulum-v1",
-        "num_envs": 1,
-        "kerasrl": {
-            "batch_size": 256,
-            "updates_per_call": 32,
-            "learning_starts": 500,
-        },
+        "kerasrl": {"batch_size": 256, "learning_starts": 500},
         "stable_baselines3": {
             "batch_size": 256,
             "learning_starts": 500,
+            "buffer_size": 100_000,
+            "learning_rate": 1e-3,
             "policy_kwargs": {"net_arch": [256, 256]},
         },
         "warm_up": 1000,
         "steps": 5_000,
-    },
-}
+    }
+
+# Those above have our defaults, but for what makes the two alike. These gather more.
+for _name in ("dqn", "dqn-8", "sac", "td3", "ddpg"):
+    _preset = PRESETS[_name]
+    PRESETS[f"{_name}-gathered"] = {
+        **_preset,
+        "kerasrl": {**_preset["kerasrl"], "updates_per_call": 32},
+    }
 
 
 def main():
