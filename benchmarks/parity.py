@@ -125,6 +125,8 @@ def collect(model, steps):
         "previous_rewards": zeros,
         "truncation_values": zeros,
         "state": (),
+        "extras": {"log_probs": buffer.log_probs.astype(np.float32)},
+        "infos": {},
         "next_inputs": {
             "observations": model._last_obs.astype(np.float32),
             "previous_actions": np.zeros(ENVS, np.int64),
