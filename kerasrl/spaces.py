@@ -371,6 +371,28 @@ def leaves(space: spaces.Space) -> list[spaces.Space]:
     return optree.tree_leaves(_space_tree(space))
 
 
+def num_choices(space: spaces.Space) -> Any:
+    """Returns how many choices there are in each entry of a leaf space.
+
+    Args:
+        space: A space without parts.
+
+    Returns:
+        Integer or array of them; `None` for a `Box`, whose entries are numbers.
+
+    Example:
+
+    ```python
+    num_choices(gymnasium.spaces.Discrete(3))  # 3
+    ```
+    """
+    if isinstance(space, spaces.Discrete):
+        return space.n
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.nvec
+    return 2 if isinstance(space, spaces.MultiBinary) else None
+
+
 def _space_tree(space):
     if isinstance(space, spaces.Dict):
         return {key: _space_tree(value) for key, value in space.items()}

@@ -270,7 +270,8 @@ class Agent(Trainer, Configurable):
             Dict of `"actions"`, tree `[N, ...]`, and `"state"`, tree `[N, ...]`, what
             is carried to the next step (see `acting_state`). Trees of anything else
             are recorded: losses find them in `batch["extras"]`. Here `"log_probs"`
-            `[N]`, those of the actions, if `keeps_log_probs`.
+            `[N]`, those of the actions, if `keeps_log_probs`; whoever changes the
+            actions changes or drops them.
         """
         outputs = acting.call_policy(self.policy, inputs)
         distribution = self.policy.distribution(outputs)

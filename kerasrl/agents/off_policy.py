@@ -281,7 +281,6 @@ class OffPolicyAgent(Agent):
 
     def learn_from(self, rollout):
         self.remember(rollout)
-        self.iterations += 1
         # Updates are due for steps: there are none if all workers were lost.
         if rollout.num_steps == 0 and self.replicas.num_ranks == 1:
             return {}

@@ -84,7 +84,6 @@ class OnPolicyAgent(Agent):
         arrays = rollout_arrays(self, rollout)
         update = self.compiled_update(self._targets_and_update)
         inputs = arrays, self.scheduled_values(), self.minibatches(arrays)
-        self.iterations += 1
         has_steps = bool(arrays["valid"].any())
         if has_steps or self.replicas.num_ranks > 1:
             logs = update(*inputs)

@@ -84,6 +84,7 @@ class RewardScaleWarning(Callback):
         valid = np.asarray(rollout.valid)
         if self._running is None:
             self._running = np.zeros(rewards.shape[1])
+        self._running[np.asarray(rollout.episode_starts[0])] = 0.0
         for reward, end, counts in zip(rewards, ended, valid, strict=True):
             self._running = gamma * self._running + reward
             self._squares += float(np.square(self._running[counts]).sum())

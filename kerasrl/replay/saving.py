@@ -1,7 +1,6 @@
 """State of a replay buffer as plain data and arrays."""
 
 import numpy as np
-from gymnasium import spaces
 
 from kerasrl.replay.streams import (
     EPISODE_START,
@@ -10,7 +9,7 @@ from kerasrl.replay.streams import (
     TRUNCATED,
     ZERO_PADDED,
 )
-from kerasrl.spaces import leaves
+from kerasrl.spaces import leaves, num_choices
 
 _SCHEMA = 1
 _MOST_ROWS = 2**53
@@ -220,18 +219,9 @@ def _check_starts(buffer, positions, kinds):
 
 
 def _check_choices(name, taken, space):
-    count = _choices(space)
+    count = num_choices(space)
     if count is not None and ((taken < 0) | (taken >= count)).any():
         _refuse_content(name, "other actions", f"those of {space}")
-
-
-def _choices(space):
-    """How many choices there are in each entry of an action, `None` for numbers."""
-    if isinstance(space, spaces.Discrete):
-        return space.n
-    if isinstance(space, spaces.MultiDiscrete):
-        return space.nvec
-    return 2 if isinstance(space, spaces.MultiBinary) else None
 
 
 def _refuse_content(name, received, expected):

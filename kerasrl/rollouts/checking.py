@@ -1,16 +1,19 @@
 """What is looked for in whole rollouts, where it costs next to nothing."""
 
+import types
 import warnings
 
 import numpy as np
 import optree
 
+from kerasrl import spaces
 from kerasrl.envs.protocol import EnvProtocolError, Observations, bound, shown
 
 #: The greatest size of an observation: squares of larger ones would soon be infinite.
 LARGEST = 1e15
 # Up to here float32 tells whole numbers apart.
 _COUNTS_EXACTLY = 2.0**24
+_WHOLE = {"b": "bool", "i": "integers", "u": "integers"}
 
 
 class RolloutCheck:
@@ -106,3 +109,78 @@ class RolloutCheck:
             f"step {time} of the rollout. Received: {shown(value)}. Fix the "
             "environment, or correct its observations in a wrapper."
         )
+
+
+class RecordedCheck:
+    """Refuses rollouts of others that are not of some spaces, or have bad numbers.
+
+    Args:
+        observation_space, action_space: `gymnasium.Space` of one environment.
+    """
+
+    def __init__(self, observation_space, action_space):
+        recorded = types.SimpleNamespace(
+            observation_space=observation_space, name="the rollouts", first_index=0
+        )
+        self._check_numbers = RolloutCheck(recorded)
+        action_space = spaces.emitted(action_space)
+        self._actions = spaces.leaves(action_space)
+        self._examples = {
+            "observations": spaces.zeros(observation_space, 1),
+            "actions": spaces.zeros(action_space, 1),
+        }
+
+    def __call__(self, rollout):
+        """Checks a rollout.
+
+        Args:
+            rollout: `kerasrl.rollouts.Rollout`.
+
+        Raises:
+            ValueError: It is a slice, or a structure, shape, dtype or choice is not of
+                these spaces.
+            FloatingPointError, EnvProtocolError: As from `RolloutCheck`.
+        """
+        following = rollout.next_inputs
+        if following is None:
+            raise ValueError(
+                "The rollout has no `next_inputs`: it is a slice of another one. Learn "
+                "from whole rollouts, as Collector.collect returns them."
+            )
+        lead = np.shape(rollout.rewards)
+        self._check_tree("observations", rollout.observations, lead)
+        self._check_tree("observations", following["observations"], lead[1:])
+        self._check_tree("actions", rollout.actions, lead)
+        leaves = optree.tree_leaves(rollout.actions)
+        for space, leaf in zip(self._actions, leaves, strict=True):
+            count = spaces.num_choices(space)
+            if count is not None and ((leaf < 0) | (leaf >= count)).any():
+                raise ValueError(
+                    f"The rollout's actions are not of {space}. Received: numbers from "
+                    f"{leaf.min()} to {leaf.max()}. Expected: choices counted from 0, "
+                    "whatever the space starts at."
+                )
+        observations = optree.tree_map(
+            lambda leaf, last: np.concatenate([leaf, last[None]]),
+            rollout.observations,
+            following["observations"],
+        )
+        self._check_numbers(rollout, observations)
+
+    def _check_tree(self, name, tree, lead):
+        example = self._examples[name]
+        received, expected = _describe(tree, 0), _describe(example, 1, lead)
+        same = optree.tree_structure(tree) == optree.tree_structure(example)
+        if not same or received != expected:
+            raise ValueError(
+                f"The rollout's {name} do not fit the spaces that the agent was built "
+                f"for. Received: {received}. Expected: {expected}."
+            )
+
+
+def _describe(tree, num_axes, lead=()):
+    """Shapes and dtypes of the leaves; whole numbers may be of any size."""
+    return [
+        ((*lead, *leaf.shape[num_axes:]), _WHOLE.get(leaf.dtype.kind, str(leaf.dtype)))
+        for leaf in map(np.asarray, optree.tree_leaves(tree))
+    ]

@@ -86,6 +86,15 @@ class RunningEpisodes:
         self.returns = np.zeros(num_envs)
         self.lengths = np.zeros(num_envs, np.int64)
 
+    def begin(self, envs):
+        """Forgets the episodes of environments that were reset, or are others now.
+
+        Args:
+            envs: bool `[B]`.
+        """
+        self.returns = np.where(envs, 0.0, self.returns)
+        self.lengths = np.where(envs, 0, self.lengths)
+
     def update(self, rewards, terminated, truncated, valid, env_steps):
         """Takes in a rollout.
 

@@ -53,6 +53,8 @@ class RewardScaler:
         """
         if self._returns is None:
             self.start(rollout.rewards.shape[1])
+        # Also where the rollout before was of other episodes.
+        self._returns[rollout.episode_starts[0]] = 0.0
         returns = np.empty(rollout.rewards.shape)
         for time, rewards in enumerate(rollout.rewards):
             self._returns = self.gamma * self._returns + rewards

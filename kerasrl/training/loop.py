@@ -44,7 +44,8 @@ def run(agent, source, plan, callbacks, initial_epoch):
         try:
             for batch_logs, epoch_logs in epochs:
                 logs = epoch_logs
-                yield batch_logs
+                if batch_logs is not None:
+                    yield batch_logs
         except GeneratorExit:  # Whoever iterates has had enough.
             pass
     optimizing.finish(agent)
@@ -52,8 +53,11 @@ def run(agent, source, plan, callbacks, initial_epoch):
 
 
 def _epochs(agent, source, plan, callbacks, initial_epoch, updating):
-    """Yields pairs of what an iteration and what the last whole epoch logged."""
-    batch_logs, logs, has_more = {}, {}, True
+    """Yields pairs of what an iteration and what the last whole epoch logged.
+
+    Where an epoch ends for want of rollouts, there is no iteration: `None`.
+    """
+    logs, has_more = {}, True
     for epoch in range(initial_epoch, plan.epochs):
         agent.policy.reset_metrics()
         agent.statistics.start_epoch()
@@ -64,12 +68,11 @@ def _epochs(agent, source, plan, callbacks, initial_epoch, updating):
         for iteration in range(num_iterations):
             agent.progress = plan.progress(epoch, iteration)
             callbacks.on_train_batch_begin(iteration)
-            learnt = _iterate(agent, source, callbacks.on_rollout_end, updating)
-            if learnt is None:
+            batch_logs = _iterate(agent, source, callbacks.on_rollout_end, updating)
+            if batch_logs is None:
                 _warn_of_the_end(iteration, epoch, plan)
                 has_more = False
                 break
-            batch_logs = learnt
             mean.add(batch_logs)
             callbacks.on_train_batch_end(iteration, batch_logs)
             if agent.policy.stop_training:
@@ -125,7 +128,9 @@ def _iterate(agent, source, on_rollout_end, updating):
         if rollout is None:
             return None
         agent.tally.add(rollout, source.drain_episodes())
-        return agent.learn_from(on_rollout_end(rollout))
+        logs = agent.learn_from(on_rollout_end(rollout)) or {}
+        agent.iterations += 1
+        return logs
     # What is learnt from, and by what is acted, is settled before either begins, so the
     # outcome does not depend on which is faster.
     pending = updating.submit(agent.prepare_learning(agent.updates_due()))

@@ -70,8 +70,8 @@ def extras_example(agent):
     Args:
         agent: An `OffPolicyAgent` with weights.
     """
-    if type(agent).act.__module__.startswith("kerasrl.agents."):
-        return {}  # The built-in ones return nothing else.
+    if not _acts_in_its_own_way(agent):
+        return {}
     actor, inputs = agent.actor(), acting.example_inputs(agent, "stochastic")
     noise = actor.draw([np.random.default_rng(0)], 1)
     outputs = actor(inputs, [array[0] for array in noise])
@@ -81,6 +81,11 @@ def extras_example(agent):
         if name not in ("actions", "state")
     }
     return optree.tree_map(lambda leaf: np.array(leaf[0]), extras)
+
+
+def _acts_in_its_own_way(agent):
+    # The built-in ones return nothing besides actions and state.
+    return not type(agent).act.__module__.startswith("kerasrl.agents.")
 
 
 def check_kept(agent, rollout):
@@ -93,7 +98,8 @@ def check_kept(agent, rollout):
     wanted = {name: "previous_inputs" for name in agent.previous_inputs}
     if agent.learns_sequences:
         wanted = {}  # These always have them.
-    if rollout.extras:
+    # Others than the agent may have said what it does not ask for.
+    if rollout.extras and _acts_in_its_own_way(agent):
         wanted["extras"] = "extras_example"
     for name, argument in wanted.items():
         if not agent.buffer.keeps(name):

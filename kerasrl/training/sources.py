@@ -14,6 +14,7 @@ import numpy as np
 
 from kerasrl import workers
 from kerasrl.rollouts import Rollout
+from kerasrl.rollouts.checking import RecordedCheck
 from kerasrl.rollouts.episodes import RunningEpisodes
 from kerasrl.training import origins
 
@@ -79,12 +80,18 @@ class RecordedSource:
     """Rollouts that somebody else made, one after the other.
 
     Args:
+        agent: The `Agent` that learns from them, built.
         rollouts: Iterable of `kerasrl.rollouts.Rollout`, all of as many environments.
+            One whose first steps are `episode_starts` need not go on where the one
+            before stopped.
     """
 
     collects = False
 
-    def __init__(self, rollouts):
+    def __init__(self, agent, rollouts):
+        policy = agent.policy
+        self._replicas = agent.replicas
+        self._check = RecordedCheck(policy.observation_space, policy.action_space)
         self._total = _count(rollouts)
         self._rollouts = iter(rollouts)
         first = self._next()
@@ -114,13 +121,23 @@ class RecordedSource:
     def collect(self):
         """Returns the next rollout, or `None` after the last."""
         rollout = self._next()
-        if rollout is None:
+        shape = None if rollout is None else list(rollout.rewards.shape)
+        # Ranks exchange as often as their rollouts are long, and end together.
+        shapes = self._replicas.gather_data(shape)
+        if None in shapes:
             return None
-        if rollout.rewards.shape[1] != self.num_envs:
+        if shape[1] != self.num_envs:
             raise ValueError(
-                f"Received a rollout of {rollout.rewards.shape[1]} environments after "
-                f"one of {self.num_envs}. Expected the same number in all of them."
+                f"Received a rollout of {shape[1]} environments after one of "
+                f"{self.num_envs}. Expected the same number in all of them."
             )
+        if any(other != shape for other in shapes):
+            raise ValueError(
+                f"Ranks received rollouts of different shapes [T, B]: {shapes}. Give "
+                "all of them rollouts of the same shapes, in the same order."
+            )
+        self._check(rollout)
+        self._statistics.begin(rollout.episode_starts[0])
         records = self._statistics.update(
             *(rollout.rewards, rollout.terminated, rollout.truncated, rollout.valid),
             self._steps,
@@ -139,13 +156,18 @@ class RecordedSource:
         if rollout is not None and not isinstance(rollout, Rollout):
             raise TypeError(
                 f"Received {rollout!r:.200} to learn from. Expected a "
-                "kerasrl.rollouts.Rollout."
+                "kerasrl.rollouts.Rollout, or, to act in, one environment and no list."
             )
         return rollout
 
 
 def are_rollouts(env):
     """Whether what `fit` received to learn from is rollouts and no environment."""
+    if isinstance(env, Rollout):
+        raise TypeError(
+            "Received one kerasrl.rollouts.Rollout. Expected a list of them, or "
+            "another iterable."
+        )
     is_env = isinstance(env, (str, gymnasium.Env, gymnasium.vector.VectorEnv))
     return isinstance(env, collections.abc.Iterable) and not is_env
 

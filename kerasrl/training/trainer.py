@@ -34,6 +34,16 @@ class Trainer:
     Algorithms define an iteration: `iteration_length` and `learn_from`.
     """
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "train_iteration" in vars(cls):
+            raise TypeError(
+                f"{cls.__name__} defines train_iteration, which nothing calls. "
+                "Rollouts are made elsewhere: define learn_from(rollout), or extend "
+                "learn(rollout) of OnPolicyAgent, or remember(rollout) and "
+                "learn(count) of OffPolicyAgent."
+            )
+
     @explained
     def fit(
         self,
@@ -63,9 +73,9 @@ class Trainer:
                 gymnasium `VectorEnv`, in which the agent acts; or an iterable of
                 `kerasrl.rollouts.Rollout` that were made otherwise, each an iteration.
             steps: Integer, environment steps in total over all environments, rounded
-                up to whole iterations. Give this or `epochs`. Calls on which a
-                `NEXT_STEP` vector environment only resets count here, but not in
-                `env_steps`.
+                up to whole iterations; rollouts are taken to be as long as the first.
+                Give this or `epochs`. Calls on which a `NEXT_STEP` vector environment
+                only resets count here, but not in `env_steps`.
             epochs: Integer, index of the last epoch, as in Keras.
             steps_per_epoch: Integer, environment steps per epoch, rounded up to whole
                 iterations. Default: 1000, at least one iteration.
@@ -204,7 +214,8 @@ class Trainer:
         envs, source = None, None
         if sources.are_rollouts(env):
             sources.refuse_arguments(**making, info_keys=info_keys)
-            source = sources.RecordedSource(env)
+            self._check_built()
+            source = sources.RecordedSource(self, env)
         else:
             envs = workers.make_environments(env, **making)
         run, shown = None, contextlib.nullcontext()
@@ -215,7 +226,6 @@ class Trainer:
                 iteration = self.iteration_length(num_envs) * num_envs
                 self.envs, self.env_name, self._fitted_env = envs, envs.name, env
             else:
-                self._check_built()
                 num_envs = source.num_envs
                 iteration = source.iteration_length * num_envs
                 if lengths[:2] == (None, None):
@@ -383,6 +393,8 @@ class Trainer:
 
     def learn_from(self, rollout):
         """Learns from a rollout as one iteration of `fit` does, however it was made.
+
+        `env_steps` and `iterations` are counted by `fit`, not here.
 
         Args:
             rollout: A `kerasrl.rollouts.Rollout`, `[T, B, ...]`.

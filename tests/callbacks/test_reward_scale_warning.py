@@ -16,6 +16,7 @@ def rollout(rewards, ended=None, valid=None):
         terminated=nothing if ended is None else np.asarray(ended),
         truncated=nothing,
         valid=~nothing if valid is None else np.asarray(valid),
+        episode_starts=nothing,
     )
 
 

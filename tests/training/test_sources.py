@@ -1,6 +1,7 @@
 """An agent learns from rollouts, and does not know who made them."""
 
 import copy
+import dataclasses
 
 import gymnasium
 import keras
@@ -10,8 +11,10 @@ from gymnasium import spaces
 from tiny import make
 
 import kerasrl
-from kerasrl import testing
-from kerasrl.rollouts import Rollout
+from kerasrl import callbacks, testing
+from kerasrl.distribute.replicas import Replicas
+from kerasrl.envs.protocol import EnvProtocolError
+from kerasrl.rollouts import RewardScaler, Rollout
 from kerasrl.training import sources
 
 NUM_ENVS = 2
@@ -125,12 +128,18 @@ def uniform_rollouts(rng, count, action_space, log_prob):
         )
 
 
-def test_ratios_are_to_the_policy_that_acted():
-    """And not to what it has become since."""
-    action_space = spaces.Discrete(4)
+def chooser():
+    """An agent that such rollouts fit."""
     agent = kerasrl.PPO(policy={"hidden_units": (8,)}, num_epochs=1, seed=0)
     agent.compile(keras.optimizers.SGD(0.0), jit_compile=False)
-    agent.build(spaces.Box(-9.0, 9.0, (3,), np.float32), action_space)
+    agent.build(spaces.Box(-9.0, 9.0, (3,), np.float32), spaces.Discrete(4))
+    return agent
+
+
+def test_ratios_are_to_the_policy_that_acted():
+    """And not to what it has become since."""
+    agent = chooser()
+    action_space = agent.policy.action_space
     rng = np.random.default_rng(0)
     for variable in agent.policy.trainable_variables:
         variable.assign(rng.normal(size=variable.shape))
@@ -228,7 +237,7 @@ def test_what_cannot_be_learnt_from_is_refused():
         agent.fit(iter(rollouts), verbose=0)
     narrow = rollouts[1][:, :1]
     with pytest.raises(ValueError, match="1 environments after one of 2"):
-        source = sources.RecordedSource([rollouts[0], narrow])
+        source = sources.RecordedSource(chooser(), [rollouts[0], narrow])
         source.collect(), source.collect()
     assert agent.source is None and agent.env_steps == 0
 
@@ -244,3 +253,130 @@ def test_training_ends_where_rollouts_do():
     assert history.history["env_steps"] == [40]
     agent.fit(keep.rollouts, verbose=0)  # Without a warning, which would be an error.
     assert agent.iterations == 2 * taken
+
+
+def test_results_of_iterate_are_iterations_also_where_rollouts_end_early():
+    rollouts = list(
+        uniform_rollouts(np.random.default_rng(0), 3, spaces.Discrete(4), -1.0)
+    )
+    for steps_per_epoch in (16, 1000):
+        agent = chooser()
+        with pytest.warns(UserWarning, match="no more rollouts after 3 iterations"):
+            results = list(
+                agent.iterate(
+                    iter(rollouts), 10_000, steps_per_epoch=steps_per_epoch, verbose=0
+                )
+            )
+        assert [result["iterations"] for result in results] == [1, 2, 3]
+
+
+def test_rollouts_of_other_episodes_do_not_go_on_with_those_before():
+    (rollout,) = uniform_rollouts(np.random.default_rng(0), 1, spaces.Discrete(4), -1.0)
+    shape = rollout.rewards.shape
+    nothing, ones = np.zeros(shape, bool), np.ones(shape, np.float32)
+    ends = nothing.copy()
+    ends[-1] = True
+    first = dataclasses.replace(
+        rollout, rewards=ones, terminated=nothing, episode_starts=ends[::-1]
+    )
+    second = dataclasses.replace(first, terminated=ends)
+    agent, warning = chooser(), callbacks.RewardScaleWarning()
+    agent.gamma = 1.0
+    agent.fit([first, second], callbacks=[warning], verbose=0)
+    assert list(agent.statistics.returns) == [8.0, 8.0]
+    assert list(agent.statistics.lengths) == [8, 8]
+    sums = np.arange(1, 9)
+    np.testing.assert_allclose(warning.scale, np.sqrt(np.mean(sums**2)))
+    scaler = RewardScaler(gamma=1.0)
+    scaler(first), scaler(second)
+    assert scaler.mean == np.mean(sums)
+
+
+def test_off_policy_agents_learn_from_what_others_said_more_about():
+    rollouts = list(
+        uniform_rollouts(np.random.default_rng(0), 2, spaces.Discrete(4), -1.0)
+    )
+    for rollout in rollouts:
+        time, env = np.nonzero(rollout.terminated)
+        rollout.final = {
+            "time": time,
+            "env": env,
+            "observations": np.zeros((len(time), 3), np.float32),
+            "previous_actions": rollout.actions[time, env],
+            "previous_rewards": rollout.rewards[time, env],
+            "state": (),
+        }
+    agent = kerasrl.DQN({"hidden_units": (4,)}, learning_starts=16, seed=0)
+    agent.compile(jit_compile=False)
+    agent.build(spaces.Box(-9.0, 9.0, (3,), np.float32), spaces.Discrete(4))
+    agent.fit(rollouts, verbose=0)
+    assert len(agent.buffer) == 32 and not agent.buffer.keeps("extras")
+
+
+def _with(rollout, name, change):
+    return dataclasses.replace(rollout, **{name: change(getattr(rollout, name))})
+
+
+DAMAGED = {
+    "slice": (lambda r: r[:4], "slice of another"),
+    "choices": (
+        lambda r: _with(r, "actions", lambda x: x + 1),
+        "choices counted from 0",
+    ),
+    "dtype": (
+        lambda r: _with(r, "observations", lambda x: x.astype(np.float64)),
+        "float64.*Expected.*float32",
+    ),
+    "shape": (
+        lambda r: _with(r, "observations", lambda x: x[..., :2]),
+        r"\(8, 2, 2\).*Expected.*\(8, 2, 3\)",
+    ),
+    "NaN": (lambda r: _with(r, "rewards", lambda x: x * np.nan), "reward with NaN"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_rollouts_that_do_not_fit_are_refused_before_weights_move(name):
+    change, message = DAMAGED[name]
+    (rollout,) = uniform_rollouts(np.random.default_rng(0), 1, spaces.Discrete(4), -1.0)
+    agent = chooser()
+    with pytest.raises((ValueError, EnvProtocolError), match=message):
+        agent.fit([change(rollout)], verbose=0)
+    assert agent.iterations == agent.env_steps == 0 and agent.source is None
+    with pytest.raises(TypeError, match="one kerasrl.rollouts.Rollout"):
+        agent.fit(rollout, verbose=0)
+
+
+class Ranks(Replicas):
+    """Two ranks, of which the other says what it is told to."""
+
+    num_ranks = 2
+
+    def __init__(self, others):
+        self.others = others
+
+    def gather_data(self, data):
+        return [data, self.others.pop(0)]
+
+
+def test_ranks_take_as_many_rollouts_of_the_same_shapes():
+    """Else one waits for what the other never sends."""
+    agent = chooser()
+    rollouts = list(
+        uniform_rollouts(np.random.default_rng(0), 2, spaces.Discrete(4), -1.0)
+    )
+    agent.replicas = Ranks([[8, 2], None])
+    source = sources.RecordedSource(agent, rollouts)
+    assert source.collect() is rollouts[0] and source.collect() is None
+    agent.replicas = Ranks([[9, 2]])
+    source = sources.RecordedSource(agent, rollouts)
+    with pytest.raises(ValueError, match="different shapes"):
+        source.collect()
+
+
+def test_methods_that_nothing_calls_any_more_are_refused():
+    with pytest.raises(TypeError, match="Old defines train_iteration"):
+
+        class Old(kerasrl.DQN):
+            def train_iteration(self, collector):
+                """As it once was."""
