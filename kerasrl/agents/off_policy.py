@@ -263,7 +263,7 @@ class OffPolicyAgent(Agent):
         return steps * self.gradient_steps // self.train_every
 
     def updates_due(self, num_steps=None):
-        """Returns how many gradient steps, whole calls, are due for a rollout.
+        """Counts steps, and returns how many gradient steps, whole calls, are due.
 
         Args:
             num_steps: Integer, its environment steps; those of an iteration of `fit` if

@@ -152,7 +152,8 @@ class PPO(OnPolicyAgent):
         )
         log_probs = rollout["extras"].get("log_probs")
         if log_probs is None:
-            # An `act` of one's own keeps none, but this is the policy that acted.
+            # An `act` of one's own, or whoever recorded this, kept none: then the
+            # present policy is taken to have acted.
             distribution = self.policy.distribution(outputs)
             log_probs = distribution.log_prob(rollout["actions"])
         return {
