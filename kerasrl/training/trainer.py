@@ -215,6 +215,8 @@ class Trainer:
         if sources.are_rollouts(env):
             sources.refuse_arguments(**making, info_keys=info_keys)
             self._check_built()
+            if not hasattr(env, "__len__"):
+                plan_epochs(1, *lengths)  # Refuses before one is taken.
             source = sources.RecordedSource(self, env)
         else:
             envs = workers.make_environments(env, **making)

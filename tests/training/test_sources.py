@@ -233,8 +233,10 @@ def test_what_cannot_be_learnt_from_is_refused():
         agent.fit([], verbose=0)
     with pytest.raises(TypeError, match="Expected a kerasrl.rollouts.Rollout"):
         agent.fit([1, 2], verbose=0)
+    untouched = iter(rollouts)
     with pytest.raises(ValueError, match="neither steps nor epochs"):
-        agent.fit(iter(rollouts), verbose=0)
+        agent.fit(untouched, verbose=0)
+    assert len(list(untouched)) == 2
     narrow = rollouts[1][:, :1]
     with pytest.raises(ValueError, match="1 environments after one of 2"):
         source = sources.RecordedSource(chooser(), [rollouts[0], narrow])
