@@ -129,10 +129,12 @@ def test_every_draw_moves_its_generator(name, monkeypatch):
     assert sum(count > 0 for count in counter.calls[-1][0].values()) >= 3
 
 
+SMALL = {"hidden_units": (8,)}
+#: All keep the errors of every step.
 LEARNING = {
-    "TD3": lambda: kerasrl.TD3(policy={"hidden_units": (8,)}, seed=1),
-    "SAC": lambda: kerasrl.SAC(policy={"hidden_units": (8,)}, seed=1),
-    "Rainbow": lambda: kerasrl.DQN.rainbow(policy={"hidden_units": (8,)}, seed=1),
+    "TD3": lambda: kerasrl.TD3(SMALL, prioritized=True, seed=1),
+    "SAC": lambda: kerasrl.SAC(SMALL, prioritized=True, seed=1),
+    "Rainbow": lambda: kerasrl.DQN.rainbow(policy=SMALL, seed=1),
 }
 
 
