@@ -71,6 +71,8 @@ def rollout(rng):
         "previous_actions": np.zeros(shape, np.int64),
         "previous_rewards": np.zeros(shape, np.float32),
         "truncation_values": np.where(truncated, values, np.float32(0.0)),
+        "extras": {"log_probs": rng.normal(-0.7, 0.1, shape).astype(np.float32)},
+        "infos": {},
     }
 
 
