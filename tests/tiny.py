@@ -12,28 +12,28 @@ _SMALL = {"hidden_units": (8,)}
 _REPLAY = {"learning_starts": 60, "batch_size": 8, "buffer_size": 500}
 
 
+def _making(agent_class, made, defaults):
+    """A function that makes an agent with a small network, whatever else is asked."""
+
+    def make(policy=None, **kw):
+        small = {} if "trunk" in (policy or {}) else _SMALL
+        policy = {**made, **small, **(policy or {})}
+        return agent_class(policy=policy, **{**defaults, **kw})
+
+    return make
+
+
 def _on_policy(agent_class, **defaults):
-    return lambda policy=None, **kw: agent_class(
-        policy={"normalize_observations": True, **(policy or {})}, **{**defaults, **kw}
-    )
+    return _making(agent_class, {"normalize_observations": True}, defaults)
 
 
 def _recurrent(agent_class, **defaults):
     made = {"cell": "lstm", "cell_units": 8, "previous_inputs": True}
-    return lambda policy=None, **kw: agent_class(
-        policy={**made, **(policy or {})}, **{**defaults, **kw}
-    )
+    return _making(agent_class, made, defaults)
 
 
 def _replay(agent_class, policy=None, **defaults):
-    made = {**_SMALL, **(policy or {})}
-
-    def make(policy=None, **kw):
-        return agent_class(
-            policy={**made, **(policy or {})}, **{**_REPLAY, **defaults, **kw}
-        )
-
-    return make
+    return _making(agent_class, policy or {}, {**_REPLAY, **defaults})
 
 
 _PPO = {"rollout_length": 16, "num_epochs": 2, "minibatch_size": 32}

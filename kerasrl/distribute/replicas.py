@@ -78,7 +78,18 @@ class Replicas:
 
     def apply(self, optimizer, gradients, variables):
         """Updates variables by gradients that replicas have in common. Compiled."""
-        optimizer.apply(gradients, variables)
+        import keras
+        import tensorflow as tf
+
+        def apply(strategy=None):
+            optimizer.apply(gradients, variables)
+
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            apply()  # It refuses to be anywhere else.
+        else:
+            # Where Keras sees no replica it sums over none. That sum, even over one, is
+            # a custom gradient, and TensorFlow keeps every graph that has one.
+            tf.distribute.get_replica_context().merge_call(apply)
 
     def summing(self):
         """Returns a context in which the library's sums go over all replicas."""

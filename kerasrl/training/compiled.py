@@ -11,6 +11,13 @@ from kerasrl.training.packing import Packer
 _logger = logging.getLogger(__name__)
 
 
+def gains_from_xla(agent):
+    """Whether `jit_compile="auto"` means XLA for an agent."""
+    # XLA takes long to compile loops over time, and then gains nothing. Nor can it
+    # compile what replicas exchange.
+    return agent.replicas.compiles and not agent.policy.is_recurrent
+
+
 class CompiledUpdate:
     """One whole update phase of an agent as one compiled call.
 
@@ -33,10 +40,7 @@ class CompiledUpdate:
                 'what they exchange: leave it at "auto", or pass False.'
             )
         if self.jit_compile == "auto":
-            # XLA takes long to compile loops over time, and then gains nothing.
-            # Nor can it compile what replicas exchange.
-            recurrent = agent.policy.is_recurrent
-            self.jit_compile = agent.replicas.compiles and not recurrent
+            self.jit_compile = gains_from_xla(agent)
         #: What the policy was compiled with, and what it trained, when this was made.
         self._made_for = self._compilation()
         self._trained = [id(variable) for variable in agent.trainable_variables]

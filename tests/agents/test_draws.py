@@ -35,9 +35,6 @@ def trunk():
     return keras.Sequential([layers.Dense(4), layers.Dropout(0.5), Draws()])
 
 
-Q_NETWORKS = ("SimpleQ", "DQN", "Rainbow", "R2D2")
-
-
 class Counter:
     """Counts in every compiled call the draws, and how far each generator moved."""
 
@@ -118,8 +115,6 @@ def test_every_draw_moves_its_generator(name, monkeypatch):
     policy = {"trunk": trunk(), **arguments.pop("policy", {})}
     if name in tiny.OFF_POLICY:
         arguments.update(updates_per_call=3, learning_starts=16)
-        if name in Q_NETWORKS:
-            policy["hidden_units"] = None  # What `tiny` gives, where there is a trunk.
     agent = tiny.make(name, policy=policy, **arguments)
     agent.fit(tiny.env_of(name), steps=160, num_envs=2, verbose=0)
     assert len(counter.calls) > 1

@@ -610,6 +610,7 @@ def test_predict_takes_lists():
     np.testing.assert_array_equal(agent.predict(rows), agent.predict(np.array(rows)))
 
 
+@pytest.mark.xla
 def test_auto_goes_on_without_xla_where_it_must():
     import tensorflow as tf
 

@@ -58,13 +58,11 @@ def test_a_step_is_that_of_single_precision(
 
 @pytest.mark.parametrize("name", ["PPO", "PPO_recurrent", "R2D2", "SAC"])
 def test_saved_and_loaded_in_between(name, mixed_float16, tmp_path):
-    straight, resumed = tiny.make(name), tiny.make(name)
+    straight = tiny.make(name)
     env = tiny.env_of(name)
-    for agent in (straight, resumed):
-        agent.compile(jit_compile=False)
-        agent.fit(env, steps=320, num_envs=2, verbose=0)
-        assert isinstance(agent.policy.optimizer, keras.optimizers.LossScaleOptimizer)
-    resumed = kerasrl.load(resumed.save(tmp_path / "agent.kerasrl"))
+    straight.fit(env, steps=320, num_envs=2, verbose=0)
+    assert isinstance(straight.policy.optimizer, keras.optimizers.LossScaleOptimizer)
+    resumed = kerasrl.load(straight.save(tmp_path / "agent.kerasrl"))
     for agent in (straight, resumed):
         agent.fit(env, steps=320, num_envs=2, verbose=0)
     for a, b in zip(straight.get_weights(), resumed.get_weights(), strict=True):
