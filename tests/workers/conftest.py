@@ -7,6 +7,7 @@ import time
 import uuid
 
 import pytest
+from leftovers import left_since, processes_with, shared_memory
 
 _SECONDS = 60
 
@@ -16,7 +17,7 @@ def nothing_is_left(monkeypatch):
     """No test hangs, nor leaves processes, shared memory or file descriptors."""
     tag = f"KERASRL_TEST={uuid.uuid4()}"
     monkeypatch.setenv(*tag.split("="))
-    shared = set(os.listdir("/dev/shm"))
+    shared = shared_memory()
 
     def give_up(*_):
         pytest.fail(f"It took longer than {_SECONDS} seconds.")
@@ -30,21 +31,10 @@ def nothing_is_left(monkeypatch):
     while (left := processes_with(tag)) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not left
-    assert set(os.listdir("/dev/shm")) <= shared
+    while (segments := left_since(shared)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not segments
     gc.collect()
     names = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
     targets = [os.readlink(name) for name in names if os.path.islink(name)]
     assert not [name for name in targets if "memfd:kerasrl (" in name]
-
-
-def processes_with(tag):
-    """The ids of all processes that were started with an environment variable."""
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{name}/environ", "rb") as file:
-                if tag.encode() in file.read().split(b"\0"):
-                    found.append(int(name))
-        except OSError:
-            continue
-    return found

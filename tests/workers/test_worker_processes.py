@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 import optree
 import pytest
+from leftovers import left_since, shared_memory
 from walks import (
     LENGTHS,
     Actor,
@@ -511,7 +512,7 @@ envs.step(np.zeros(2, int))
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_no_process_and_no_memory_outlives_the_learner(sent):
-    before = set(os.listdir("/dev/shm"))
+    before = shared_memory()
     learner = subprocess.Popen(
         [sys.executable, "-"],
         stdin=subprocess.PIPE,
@@ -528,13 +529,13 @@ def test_no_process_and_no_memory_outlives_the_learner(sent):
     learner.stdout.close()
     assert len(pids) == 2
     time.sleep(0.1)
-    assert set(os.listdir("/dev/shm")) <= before
+    assert not left_since(before, owners=[learner.pid, *pids])
     # The workers sleep in `step`: they read nothing.
     learner.send_signal(sent)
     learner.wait(timeout=10)
     for pid in pids:
         assert wait_for_end(pid), pid
-    assert set(os.listdir("/dev/shm")) <= before
+    assert not left_since(before)
 
 
 def test_closing_ends_the_processes():
