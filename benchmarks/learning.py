@@ -446,7 +446,8 @@ def train_sb3(experiment, steps, seed):
         options = {"norm_obs": observations, "norm_reward": rewards, "gamma": gamma}
         envs = VecNormalize(envs, **options)
         test = VecNormalize(test, training=False, **{**options, "norm_reward": False})
-        test.obs_rms = envs.obs_rms
+        if observations:
+            test.obs_rms = envs.obs_rms
     model = getattr(stable_baselines3, experiment.algorithm)(
         "MlpPolicy", envs, seed=seed, device="cpu", **settings
     )
