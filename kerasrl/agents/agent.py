@@ -46,9 +46,9 @@ class Agent(Trainer, Configurable):
     #: Whether the algorithm needs the values that the policy's `call` returns.
     uses_values = False
 
-    #: Whether rollouts keep the log-probabilities of actions under the policy that
-    #: acted, for algorithms that compare it with what it has become.
-    keeps_log_probs = False
+    #: Whether rollouts keep the parameters of the distributions that actions were drawn
+    #: from, for algorithms that compare the policy that acted with what it has become.
+    keeps_distribution = False
 
     #: Whether rollouts must have the last observation of every episode, and not only
     #: of those that were cut off.
@@ -269,9 +269,8 @@ class Agent(Trainer, Configurable):
         Returns:
             Dict of `"actions"`, tree `[N, ...]`, and `"state"`, tree `[N, ...]`, what
             is carried to the next step (see `acting_state`). Trees of anything else
-            are recorded: losses find them in `batch["extras"]`. Here `"log_probs"`
-            `[N]`, those of the actions, if `keeps_log_probs`; whoever changes the
-            actions changes or drops them.
+            are recorded: losses find them in `batch["extras"]`. Here
+            `"distribution"` `[N, P]`, its parameters, if `keeps_distribution`.
         """
         outputs = acting.call_policy(self.policy, inputs)
         distribution = self.policy.distribution(outputs)
@@ -279,8 +278,10 @@ class Agent(Trainer, Configurable):
         if deterministic:
             return {**acted, "actions": distribution.mode()}
         acted["actions"] = distribution.sample()
-        if self.keeps_log_probs:
-            acted["log_probs"] = distribution.log_prob(acted["actions"])
+        if self.keeps_distribution:
+            # Log-probabilities follow from it at once for a whole rollout, which is
+            # faster than step by step.
+            acted["distribution"] = outputs["distribution"]
         return acted
 
     def acting_state(self):

@@ -73,7 +73,7 @@ class PPO(OnPolicyAgent):
     """
 
     uses_values = True
-    keeps_log_probs = True
+    keeps_distribution = True
     scheduled = ("clip_ratio", "entropy_coef", "kl_coef")
 
     kinds = {
@@ -150,18 +150,20 @@ class PPO(OnPolicyAgent):
             self.gae_lambda,
             rollout["valid"],
         )
-        log_probs = rollout["extras"].get("log_probs")
+        # What an `act` of one's own, or whoever recorded this, did not keep is taken to
+        # be of the present policy.
+        extras = rollout["extras"]
+        acting = extras.get("distribution", outputs["distribution"])
+        log_probs = extras.get("log_probs")
         if log_probs is None:
-            # An `act` of one's own, or whoever recorded this, kept none: then the
-            # present policy is taken to have acted.
-            distribution = self.policy.distribution(outputs)
+            distribution = self.policy.distribution({**outputs, "distribution": acting})
             log_probs = distribution.log_prob(rollout["actions"])
         return {
             "advantages": advantages,
             "returns": advantages + outputs["values"],
             "values": outputs["values"],
             "log_probs": log_probs,
-            "distribution": outputs["distribution"],
+            "distribution": acting,
         }
 
     def loss(self, batch, outputs, settings):

@@ -136,14 +136,19 @@ def chooser():
     return agent
 
 
-def test_ratios_are_to_the_policy_that_acted():
-    """And not to what it has become since."""
+@pytest.mark.parametrize("kept", ["log_probs", "distribution"])
+def test_ratios_are_to_the_policy_that_acted(kept):
+    """And not to what it has become since. So is the penalty on the divergence."""
     agent = chooser()
+    if kept == "distribution":
+        agent.kl_coef = 0.5
     action_space = agent.policy.action_space
     rng = np.random.default_rng(0)
     for variable in agent.policy.trainable_variables:
         variable.assign(rng.normal(size=variable.shape))
     (rollout,) = uniform_rollouts(rng, 1, action_space, log_prob=np.log(1 / 4))
+    if kept == "distribution":
+        rollout.extras = {"distribution": np.full((8, NUM_ENVS, 4), 7.0, np.float32)}
     agent.start_learning(NUM_ENVS)
     logs = agent.learn(rollout)
     observations = rollout.observations.reshape(-1, 3)
@@ -163,6 +168,9 @@ def test_ratios_are_to_the_policy_that_acted():
     np.testing.assert_allclose(
         logs["clip_fraction"], np.mean(np.abs(ratios - 1) > 0.2), rtol=1e-4
     )
+    if kept == "distribution":
+        divergence = np.mean(np.log(1 / 4) - log_probs)  # Of the uniform one from it.
+        np.testing.assert_allclose(logs["kl"], divergence, rtol=1e-4)
 
 
 SPACES = {
@@ -174,7 +182,7 @@ SPACES = {
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_the_log_probabilities_of_acting_are_kept(name):
+def test_the_distributions_of_acting_are_kept(name):
     """In a NumPy program, and equal to what the policy computes."""
     keep = Keep()
     agent = kerasrl.PPO(policy={"hidden_units": (8,)}, rollout_length=8, seed=0)
@@ -198,8 +206,10 @@ def test_the_log_probabilities_of_acting_are_kept(name):
             "previous_rewards": flat.previous_rewards,
         }
     )
-    log_probs = agent.policy.distribution(outputs).log_prob(flat.actions)
-    np.testing.assert_allclose(flat.extras["log_probs"], log_probs, rtol=1e-4)
+    parameters = keras.ops.convert_to_numpy(outputs["distribution"])
+    np.testing.assert_allclose(
+        flat.extras["distribution"], parameters, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_an_act_of_ones_own_need_not_keep_them():
