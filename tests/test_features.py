@@ -18,6 +18,12 @@ ACTIONS = {
     "MultiDiscrete": spaces.MultiDiscrete([2, 3]),
     "MultiBinary": spaces.MultiBinary(3),
     "Box": spaces.Box(np.array([-2.0, 0.0]), np.array([1.0, 5.0]), dtype=np.float32),
+    "Dict": spaces.Dict(
+        {
+            "move": spaces.Box(-1.0, 1.0, (2,)),
+            "rest": spaces.Tuple([spaces.Discrete(3, start=2), spaces.MultiBinary(2)]),
+        }
+    ),
 }
 OBSERVATIONS = {
     "Box": spaces.Box(-1.0, 1.0, (3,), np.float32),
@@ -72,6 +78,7 @@ ACTION_ROWS = {
     "MultiDiscrete": "`MultiDiscrete` and `MultiBinary` actions",
     "MultiBinary": "`MultiDiscrete` and `MultiBinary` actions",
     "Box": "`Box` actions",
+    "Dict": "Dict and Tuple actions, nested, of several kinds",
 }
 RECURRENT = "Recurrent policies (LSTM, GRU)"
 

@@ -10,6 +10,7 @@ from kerasrl.distributions.categorical import Categorical
 from kerasrl.distributions.diagonal_gaussian import DiagonalGaussian
 from kerasrl.distributions.distribution import Distribution
 from kerasrl.distributions.distribution_for import DistributionType, distribution_for
+from kerasrl.distributions.joint import Joint
 from kerasrl.distributions.multi_categorical import MultiCategorical
 from kerasrl.distributions.tanh_gaussian import TanhGaussian
 
@@ -19,6 +20,7 @@ __all__ = [
     "DiagonalGaussian",
     "Distribution",
     "DistributionType",
+    "Joint",
     "MultiCategorical",
     "TanhGaussian",
     "distribution_for",

@@ -1,11 +1,13 @@
 """Which distribution suits which action space."""
 
+import optree
 from gymnasium import spaces
 
 from kerasrl.distributions.bernoulli import Bernoulli
 from kerasrl.distributions.categorical import Categorical
 from kerasrl.distributions.diagonal_gaussian import DiagonalGaussian
 from kerasrl.distributions.distribution import check_last_axis
+from kerasrl.distributions.joint import Joint
 from kerasrl.distributions.multi_categorical import MultiCategorical
 
 
@@ -17,8 +19,9 @@ class DistributionType:
     Args:
         distribution_class: Subclass of `Distribution`.
         parameters_size: Int, number of parameters of one action.
-        action_shape: Tuple of ints, shape of one action.
-        action_dtype: Str, `"int32"` or `"float32"`.
+        action_shape: Tuple of ints, shape of one action; a tree of them for actions
+            of several parts.
+        action_dtype: Str, `"int32"` or `"float32"`, or such a tree.
         **options: Arguments of the class beyond the parameters.
 
     Example:
@@ -35,9 +38,16 @@ class DistributionType:
     ):
         self.distribution_class = distribution_class
         self.parameters_size = parameters_size
-        self.action_shape = tuple(action_shape)
+        self.action_shape = action_shape
         self.action_dtype = action_dtype
         self.options = options
+
+    @property
+    def parts(self):
+        """List of the `DistributionType` of each part of an action, itself if whole."""
+        if self.distribution_class is Joint:
+            return optree.tree_leaves(self.options["types"])
+        return [self]
 
     def __call__(self, parameters):
         """Makes the distribution of parameters `[..., parameters_size]`.
@@ -76,6 +86,7 @@ def distribution_for(action_space):
     | `MultiDiscrete(nvec)` | `MultiCategorical` | sum(nvec) logits |
     | `MultiBinary(shape)` | `Bernoulli` | one logit an entry |
     | `Box(shape)` | `DiagonalGaussian` | a mean and a log-std an entry |
+    | `Tuple`, `Dict` of them, nested | `Joint` | those of all parts |
 
     Args:
         action_space: A Gymnasium space out of the table.
@@ -95,6 +106,8 @@ def distribution_for(action_space):
     distribution_for(gymnasium.spaces.Box(-1, 1, (3,))).parameters_size  # 6
     ```
     """
+    if isinstance(action_space, (spaces.Dict, spaces.Tuple)):
+        return _joint(action_space)
     if isinstance(action_space, spaces.Discrete):
         distribution_class, dtype, options = Categorical, "int32", {}
     elif isinstance(action_space, spaces.MultiDiscrete):
@@ -109,9 +122,9 @@ def distribution_for(action_space):
     else:
         raise TypeError(
             "There is no action distribution for this space; Discrete, MultiDiscrete, "
-            f"MultiBinary and Box have one. Received: {action_space!r}. Wrap the "
-            "environment so that its action space is one of those (for Dict and Tuple "
-            "spaces: one that flattens them)."
+            "MultiBinary and Box have one, and Dict and Tuple spaces of them. "
+            f"Received: {action_space!r}. Wrap the environment so that its action "
+            "space is one of those."
         )
     size = distribution_class.parameters_size(action_space)
     if not size:
@@ -121,3 +134,27 @@ def distribution_for(action_space):
     return DistributionType(
         distribution_class, size, action_space.shape, dtype, **options
     )
+
+
+def _joint(action_space):
+    types = _types(action_space)
+    leaves, structure = optree.tree_flatten(types)
+    if not leaves:
+        raise ValueError(
+            f"Actions of this space have no entries. Received: {action_space!r}."
+        )
+    return DistributionType(
+        Joint,
+        sum(leaf.parameters_size for leaf in leaves),
+        structure.unflatten([leaf.action_shape for leaf in leaves]),
+        structure.unflatten([leaf.action_dtype for leaf in leaves]),
+        types=types,
+    )
+
+
+def _types(space):
+    if isinstance(space, spaces.Dict):
+        return {key: _types(part) for key, part in space.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(_types(part) for part in space)
+    return distribution_for(space)

@@ -1,10 +1,10 @@
 """The built-in policy: trunk, optional recurrent cell, action and value heads."""
 
 import keras
-from gymnasium import spaces as gym_spaces
 from keras import ops
 
 from kerasrl import checks
+from kerasrl.distributions import DiagonalGaussian
 from kerasrl.models import torso
 from kerasrl.models.action_encoder import ActionEncoder
 from kerasrl.models.configured import Configured
@@ -131,9 +131,14 @@ class ActorCritic(Configured, Policy):
                 )
         if self.previous_inputs:
             self.action_encoder = ActionEncoder(action_space)
-        is_gaussian = isinstance(action_space, gym_spaces.Box)
-        self.independent_log_std = is_gaussian and self.log_std == "independent"
-        units = self.num_parameters // (2 if self.independent_log_std else 1)
+        # Of each part of an action: how many parameters, and whether it is Gaussian.
+        self.part_sizes = [
+            (part.parameters_size, part.distribution_class is DiagonalGaussian)
+            for part in self.distribution_type.parts
+        ]
+        num_means = sum(size // 2 for size, gaussian in self.part_sizes if gaussian)
+        self.independent_log_std = num_means > 0 and self.log_std == "independent"
+        units = self.num_parameters - num_means * self.independent_log_std
         # A nearly uniform first policy explores best; the value starts near zero.
         self.action_head = keras.layers.Dense(
             units, kernel_initializer=self._initializer(0.01, 0), dtype="float32"
@@ -143,7 +148,7 @@ class ActorCritic(Configured, Policy):
         )
         if self.independent_log_std:
             self.log_std_weight = self.add_weight(
-                shape=(units,),
+                shape=(num_means,),
                 initializer=keras.initializers.Constant(self.initial_log_std),
                 name="log_std",
             )
@@ -198,16 +203,32 @@ class ActorCritic(Configured, Policy):
         }
 
     def _heads(self, features):
-        parameters = self.action_head(features[self.branch_names[0]])
-        if self.independent_log_std:
-            log_std = ops.broadcast_to(self.log_std_weight, ops.shape(parameters))
-            parameters = ops.concatenate([parameters, log_std], axis=-1)
-        elif isinstance(self.action_space, gym_spaces.Box):
-            mean, log_std = ops.split(parameters, 2, axis=-1)
-            log_std = log_std + self.initial_log_std
-            parameters = ops.concatenate([mean, log_std], axis=-1)
+        parameters = self._with_log_std(
+            self.action_head(features[self.branch_names[0]])
+        )
         values = self.value_head(features[self.branch_names[-1]])
         return {"distribution": parameters, "values": ops.squeeze(values, -1)}
+
+    def _with_log_std(self, emitted):
+        """The parameters of all parts, from what the action head emits."""
+        if not any(gaussian for _, gaussian in self.part_sizes):
+            return emitted
+        pieces, start, num_means = [], 0, 0
+        for size, gaussian in self.part_sizes:
+            independent = gaussian and self.independent_log_std
+            width = size // 2 if independent else size
+            piece = emitted[..., start : start + width]
+            start += width
+            if independent:
+                log_std = self.log_std_weight[num_means : num_means + width]
+                num_means += width
+                pieces += [piece, ops.broadcast_to(log_std, ops.shape(piece))]
+            elif gaussian:
+                mean, log_std = ops.split(piece, 2, axis=-1)
+                pieces += [mean, log_std + self.initial_log_std]
+            else:
+                pieces.append(piece)
+        return ops.concatenate(pieces, axis=-1)
 
     def _make_trunk(self, offset):
         if self.trunk is not None:

@@ -1,0 +1,90 @@
+"""Actions of several parts, each of its own kind."""
+
+import numpy as np
+import optree
+from keras import ops
+
+from kerasrl.distributions.distribution import Distribution, check_last_axis
+
+
+class Joint(Distribution):
+    """Independent parts of one action, for `Tuple` and `Dict` action spaces.
+
+    The parameters of all parts stand side by side on the last axis, in the order of the
+    leaves of `types`, dicts by their sorted keys. The log-probability, entropy and
+    divergence of the whole action are the sums over its parts.
+
+    Args:
+        parameters: Float `[..., P]`, P the sum of the parts' sizes.
+        types: Tree (dicts and tuples, nested) of `DistributionType`, one for each part.
+
+    Raises:
+        ValueError: The last axis has another size, or there is no part at all.
+
+    Example:
+
+    ```python
+    space = gymnasium.spaces.Dict(
+        key=gymnasium.spaces.Discrete(3), force=gymnasium.spaces.Box(-1, 1, (2,))
+    )
+    distribution = distribution_for(space)(np.zeros((8, 7)))
+    distribution.sample()  # {"force": [8, 2], "key": [8]}
+    ```
+    """
+
+    def __init__(self, parameters, types):
+        super().__init__(parameters)
+        leaves, self._structure = optree.tree_flatten(types)
+        if not leaves:
+            raise ValueError(f"A joint distribution needs parts. Received: {types!r}.")
+        sizes = [leaf.parameters_size for leaf in leaves]
+        check_last_axis("Joint", self.parameters, sum(sizes), f"parts of {sizes}")
+        ends = np.cumsum(sizes).tolist()
+        self.parts = [
+            leaf(self.parameters[..., end - size : end])
+            for leaf, size, end in zip(leaves, sizes, ends, strict=True)
+        ]
+
+    def sample(self, seed=None):
+        """Draws actions, a tree of `[..., *shape]`. See `Distribution.sample`."""
+        seeds = [seed] * len(self.parts)
+        if isinstance(seed, (int, np.integer)):
+            # With the same number all parts would draw alike.
+            states = np.random.SeedSequence(int(seed)).generate_state(len(self.parts))
+            seeds = [int(state) for state in states >> 1]
+        pairs = zip(self.parts, seeds, strict=True)
+        return self._structure.unflatten([part.sample(seed) for part, seed in pairs])
+
+    def mode(self):
+        """Most probable actions, a tree of `[..., *shape]`."""
+        return self._structure.unflatten([part.mode() for part in self.parts])
+
+    def log_prob(self, actions):
+        """Log-probability of actions, a tree of `[..., *shape]`.
+
+        See `Distribution.log_prob`.
+        """
+        try:
+            leaves = self._structure.flatten_up_to(actions)
+        except ValueError as error:
+            raise ValueError(
+                "Joint.log_prob needs a tree of actions like the action space. "
+                f"Received: {optree.tree_structure(actions)}. Expected: "
+                f"{self._structure}."
+            ) from error
+        pairs = zip(self.parts, leaves, strict=True)
+        return _total([part.log_prob(leaf) for part, leaf in pairs])
+
+    def entropy(self):
+        """Entropy, float32 `[...]`, in nats."""
+        return _total([part.entropy() for part in self.parts])
+
+    def kl(self, other):
+        """KL(self || other), float32 `[...]`. See `Distribution.kl`."""
+        self._check_kl(other)
+        pairs = zip(self.parts, other.parts, strict=True)
+        return _total([part.kl(other_part) for part, other_part in pairs])
+
+
+def _total(parts):
+    return ops.sum(ops.stack(parts), axis=0)
