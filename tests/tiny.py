@@ -2,6 +2,7 @@
 
 import pathlib
 
+import pytest
 from by_definition import BOX
 
 import kerasrl
@@ -10,6 +11,12 @@ from kerasrl import testing
 ROOT = pathlib.Path(__file__).parents[1]
 _SMALL = {"hidden_units": (8,)}
 _REPLAY = {"learning_starts": 60, "batch_size": 8, "buffer_size": 500}
+
+
+def among(names, daily):
+    """Names as parameters: those that are not for every day are marked `slow`."""
+    slow = pytest.mark.slow
+    return [n if n in daily else pytest.param(n, marks=slow) for n in names]
 
 
 def _making(agent_class, made, defaults):
