@@ -4,6 +4,7 @@ import gymnasium
 import keras
 import numpy as np
 import pytest
+from envs.for_workers import Reporting
 from gymnasium import spaces
 from keras import ops
 
@@ -11,43 +12,6 @@ import kerasrl
 from kerasrl import models
 from kerasrl.checkpoint import CheckpointError
 from kerasrl.replay import ReplayBuffer
-
-
-class Reporting(gymnasium.Env):
-    """Observations say what was done: `[count, action, reward]`, zeros at first.
-
-    The count goes on over episodes, which end in both ways. Infos say the count after
-    the step, and at times whether it is even.
-    """
-
-    observation_space = spaces.Box(-np.inf, np.inf, (3,))
-
-    def __init__(self, action_space=None):
-        self.action_space = action_space or spaces.Discrete(3, start=4)
-        self.count = 0
-
-    def reset(self, seed=None, options=None):
-        super().reset(seed=seed)
-        self.count += 1
-        return np.array([self.count, 0, 0], np.float32), {"count": -1}
-
-    def step(self, action):
-        reward = float(self.np_random.normal())
-        self.count += 1
-        counted = action - 4 if isinstance(self.action_space, spaces.Discrete) else 0
-        if isinstance(self.action_space, spaces.Box):
-            counted = action[0]
-        observation = np.array([self.count, counted, reward], np.float32)
-        info = {
-            "count": self.count,
-            "pair": np.array([self.count, 1.0]),
-            "name": "reporting",
-        }
-        if self.count % 3 == 0:
-            info["even"] = self.count % 2 == 0
-        ended = self.np_random.random() < 0.3
-        terminated = bool(ended and self.np_random.random() < 0.5)
-        return observation, reward, terminated, bool(ended and not terminated), info
 
 
 def continuous():

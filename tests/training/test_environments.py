@@ -1,9 +1,9 @@
 """Agents in environments that are bad, or that take unusual actions."""
 
-import gymnasium
 import numpy as np
 import pytest
 from envs import bad_environments as bad
+from envs.for_workers import Echo, MakeEcho
 from gymnasium import spaces
 
 import kerasrl
@@ -25,35 +25,6 @@ CASES = {
     "R2D2": (kerasrl.R2D2, spaces.Discrete(4, start=-9)),
 }
 NUM_ENVS, LENGTH = 4, 9
-
-
-class Echo(gymnasium.Env):
-    """Says in its infos which action it got."""
-
-    def __init__(self, action_space):
-        self.observation_space = spaces.Box(0, 9, (2,), np.float32)
-        self.action_space = action_space
-        self.steps = 0
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        return np.zeros(2, np.float32), {}
-
-    def step(self, action):
-        assert self.action_space.contains(action)
-        self.steps += 1
-        observation = np.full(2, self.steps % 9, np.float32)
-        return observation, 1.0, False, self.steps % 5 == 0, {"got": action}
-
-
-class MakeEcho:
-    """A factory that workers can be sent."""
-
-    def __init__(self, action_space):
-        self.action_space = action_space
-
-    def __call__(self):
-        return Echo(self.action_space)
 
 
 def rollouts(agent, action_space, num_workers=0, mode=None):

@@ -12,49 +12,12 @@ import keras
 import numpy as np
 import pytest
 import tiny
+from envs.for_workers import NOW, Clock
 from gymnasium import spaces
 
 import kerasrl
 from kerasrl import workers
 from kerasrl.training import origins
-
-NOW = 1.7e9
-UNBOUNDED = {"low": -np.inf, "high": np.inf, "dtype": np.float64}
-
-
-class Clock(gymnasium.Env):
-    """The action must say whether it is late, which only the time tells.
-
-    That is between `NOW` and `NOW + 10`, in a Dict with unsorted keys if `nested`.
-    """
-
-    action_space = spaces.Discrete(2)
-
-    def __init__(self, nested=False, start=NOW):
-        self._nested, self._start = nested, start
-        time = spaces.Box(shape=(1,), **UNBOUNDED)
-        self.observation_space = time
-        if nested:
-            self.observation_space = spaces.Dict(
-                [("time", time), ("beside", spaces.Box(0, 1, (2,), np.float64))]
-            )
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self._steps = 0
-        return self._observe(), {}
-
-    def step(self, action):
-        reward = float(action == (self._second > 5))
-        self._steps += 1
-        return self._observe(), reward, False, self._steps == 8, {}
-
-    def _observe(self):
-        self._second = self.np_random.uniform(0, 10)
-        time = np.array([self._start + self._second])
-        if not self._nested:
-            return time
-        return {"beside": np.array([0.25, 0.5]), "time": time}
 
 
 class Kept(gymnasium.Wrapper):

@@ -5,10 +5,10 @@ import logging
 import os
 import time
 
-import gymnasium
 import keras
 import numpy as np
 import pytest
+from envs.for_workers import Long
 from tiny import make
 
 import kerasrl
@@ -31,36 +31,11 @@ class Noting(keras.callbacks.Callback):
         self.seen.append("end")
 
 
-class Long(gymnasium.Env):
-    """Episodes of 50 steps, with infos."""
-
-    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (4,))
-    action_space = gymnasium.spaces.Discrete(2)
-
-    def __init__(self):
-        self.closed = False
-
-    def reset(self, seed=None, options=None):
-        super().reset(seed=seed)
-        self.time = 0
-        return self.observation_space.sample() * 0, {"name": "long"}
-
-    def step(self, action):
-        self.time += 1
-        info = {"time": self.time, "name": "long", "pair": np.array([1.0, 2.0])}
-        observation = np.full(4, self.time / 50, np.float32)
-        return observation, 1.0, False, self.time == 50, info
-
-    def close(self):
-        self.closed = True
-
-
 def weights(agent):
     return [keras.ops.convert_to_numpy(x) for x in agent.policy.variables]
 
 
-@pytest.mark.parametrize("name", ["A2C", "DQN"])
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("name, num_workers", [("A2C", 2), ("DQN", 0)])
 def test_iterating_is_fitting(name, num_workers):
     arguments = {
         "steps": 160,
