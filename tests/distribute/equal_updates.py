@@ -1,7 +1,8 @@
 """One process of `test_equal_updates.py`: updates on its part of fixed batches.
 
-`python equal_updates.py MODE FOLDER`: with one replica on whole batches, with several
-on parts. Writes what came of it to `FOLDER/<rank>.npz`.
+`python equal_updates.py MODE FOLDER ALGORITHM...`: with several replicas on parts, and
+in mode `"mirrored:2"`, which is one process, with one replica on whole batches before.
+Writes what came of it to `FOLDER/<rank>.npz` and to `FOLDER/whole.npz`.
 """
 
 import sys
@@ -200,12 +201,12 @@ def r2d2(mine, seed):
 ALGORITHMS = {"PPO": ppo, "DQN": dqn, "SAC": sac, "R2D2": r2d2}
 
 
-def run(folder):
+def run(names, file):
     replicas = distribute.current()
     mine, results = Ranks(replicas), {}
-    for name, make in ALGORITHMS.items():
+    for name in names:
         # Another seed in each rank: only the weights of rank 0 may count.
-        agent, update, inputs = make(mine, seed=10 + replicas.rank)
+        agent, update, inputs = ALGORITHMS[name](mine, seed=10 + replicas.rank)
         with replicas.scope():
             metrics = update(*inputs)
         for index, weights in enumerate(agent.get_weights()):
@@ -218,13 +219,13 @@ def run(folder):
             results[f"{name}/metrics/{key}"] = value
         if not isinstance(update.outputs, tuple):
             results[f"{name}/td_errors"] = update.outputs.numpy()
-    np.savez(f"{folder}/{replicas.rank}.npz", **results)
+    np.savez(file, **results)
 
 
 if __name__ == "__main__":
-    mode, folder = sys.argv[1:]
-    if mode == "single":
-        run(folder)
-    else:
-        with distribute.open_scope(mode):
-            run(folder)
+    mode, folder, *names = sys.argv[1:]
+    with distribute.open_scope(mode):
+        run(names, f"{folder}/{distribute.current().rank}.npz")
+    if mode.startswith("mirrored"):
+        assert distribute.current().num_local == 1
+        run(names, f"{folder}/whole.npz")

@@ -18,7 +18,7 @@ def run(mode, script, *arguments):
     """Runs a script of this folder under an engine; fails with what it printed.
 
     Args:
-        mode: `"single"`, `"mirrored:2"`, `"multiworker"`, `"horovod"` or `"elastic"`.
+        mode: `"mirrored:2"`, `"multiworker"`, `"horovod"` or `"elastic"`.
         script: Name of a file of this folder; gets the mode and the arguments.
     """
     processes = launch(mode, script, *arguments)

@@ -1,8 +1,9 @@
-"""Trainings of two ranks repeat, resume, and are logged once."""
+"""Trainings of two ranks repeat, with workers too, resume, and are logged once."""
 
 import json
 
 import launching
+import numpy as np
 import pytest
 
 
@@ -14,14 +15,19 @@ import pytest
 def test_two_ranks(mode, tmp_path):
     launching.run(mode, "whole_runs.py", tmp_path)
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
-    for name in ("ppo", "sac"):
+    for name in ("ppo", "overlapping_sac", "sac"):
         check_ranks_agree(*(rank[name] for rank in ranks))
+    for name in ("ppo", "overlapping_sac"):
         for rank in ranks:
             check_same_seed_repeats(rank[name])
             check_checkpoint_goes_on(rank[name])
-    check_steps_and_episodes(*(rank["ppo"] for rank in ranks))
+        check_a_killed_worker(*(rank[name]["killed"] for rank in ranks))
     for rank in ranks:
+        assert rank["other"]["common"] != rank["ppo"]["common"]
         check_stopped_together_and_wrote_once(rank["callbacks"])
+    check_steps_and_episodes(*(rank["ppo"] for rank in ranks))
+    check_updates(*(rank["overlapping_sac"] for rank in ranks))
+    check_importance_weights(*(rank["weights"] for rank in ranks))
 
 
 def same(first, second):
@@ -39,11 +45,10 @@ def check_ranks_agree(first, second):
 def check_same_seed_repeats(rank):
     assert rank["again"] == rank["own"]
     assert same(rank["again_logs"], rank["logs"])
-    assert rank["other"] != rank["common"]
 
 
 def check_checkpoint_goes_on(rank):
-    assert rank["loaded"] == rank["more"]
+    assert rank["loaded"] == rank["more"] != rank["own"]
     assert same(rank["loaded_logs"], rank["more_logs"])
 
 
@@ -61,3 +66,31 @@ def check_stopped_together_and_wrote_once(callbacks):
     files = [f for f in callbacks["files"] if f.startswith("checkpoint-")]
     numbered = [f for f in files if f[11].isdigit()]
     assert numbered == [numbered[0], f"{numbered[0]}.rank1"]
+
+
+def check_updates(first, second):
+    assert first["updates"] == second["updates"] != 0
+
+
+def check_a_killed_worker(first, second):
+    assert (first["warnings"], second["warnings"]) == (0, 1)
+    assert first["common"] == second["common"]
+    # The worker has one environment.
+    assert first["env_steps"] == second["env_steps"] == 256 - second["lost"]
+
+
+def check_importance_weights(first, second):
+    """By definition: either rank is chosen with equal probability."""
+    assert len(first["used"]) == len(first["drawn"]) == len(second["used"]) > 5
+    differ = False
+    for phase in range(len(first["used"])):
+        drawn = [rank["drawn"][phase] for rank in (first, second)]
+        used = np.array([rank["used"][phase] for rank in (first, second)])
+        total = sum(each["size"] for each in drawn)
+        joint = np.array([each["probabilities"] for each in drawn]) / len(drawn)
+        weights = (total * joint) ** -0.7
+        weights /= weights.max(axis=(0, 2), keepdims=True)
+        np.testing.assert_allclose(used, weights, rtol=1e-5)
+        differ |= bool((used.max(axis=2) < 0.9).any())
+    # Else weights of each rank by itself would do.
+    assert differ

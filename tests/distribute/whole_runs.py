@@ -1,12 +1,17 @@
 """One process of `test_whole_runs.py`: trainings under an engine, and what they log.
 
+With worker processes and without, with rollouts and with parts of a replay buffer.
+
 `python whole_runs.py MODE FOLDER` writes `FOLDER/<rank>.json`.
 """
 
 import hashlib
 import json
+import os
 import pathlib
+import signal
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -14,8 +19,10 @@ import numpy as np
 import kerasrl
 from kerasrl import checkpoint, distribute
 from kerasrl.callbacks import AgentCheckpoint, RunLogger
+from kerasrl.training.compiled import CompiledUpdate
 
 SMALL = {"hidden_units": (8,), "normalize_observations": True}
+WORKERS = {"steps": 256, "num_workers": 2}
 
 
 def ppo(seed=7):
@@ -43,6 +50,12 @@ def sac(seed=7):
     return agent, "Pendulum-v1"
 
 
+def overlapping_sac(seed=7):
+    agent, env = sac(seed)
+    agent.overlap = True
+    return agent, env
+
+
 def fit(agent, env, **arguments):
     arguments = arguments or {"steps": 256}
     history = agent.fit(env, num_envs=2, verbose=0, **arguments)
@@ -65,37 +78,69 @@ def digest(agent, everything=False):
 
 
 def run(folder):
-    results = {}
-    for make in (ppo, sac):
-        name = make.__name__
-        straight, env = make()
-        logs = fit(straight, env)
-        own = digest(straight, everything=True)
-        # Again with the same seed, then through a file.
-        again, _ = make()
-        again_logs = fit(again, env)
-        path = folder / f"{name}.kerasrl"
-        again.save(path)
-        loaded = kerasrl.load(path)
-        more, loaded_more = fit(straight, env), fit(loaded, env)
-        other, _ = make(seed=8)
-        fit(other, env)
-        results[name] = {
-            "logs": logs,
-            "again_logs": again_logs,
-            "own": own,
-            "again": digest(again, everything=True),
-            "more_logs": more,
-            "loaded_logs": loaded_more,
-            "more": digest(straight, everything=True),
-            "loaded": digest(loaded, everything=True),
-            "common": digest(straight),
-            "other": digest(other),
-            "env_steps": straight.env_steps,
-            "episodes": straight.episodes,
-        }
+    results = {
+        make.__name__: repeat_and_resume(make, folder)
+        for make in (ppo, overlapping_sac)
+    }
+    results["sac"] = once(sac)
+    results["other"] = once(ppo, seed=8)
     results["callbacks"] = with_callbacks(folder)
+    results["weights"] = importance_weights()
     return results
+
+
+def once(make, **arguments):
+    """What a training has come to, and what it logged."""
+    agent, env = make(**arguments)
+    logs = fit(agent, env)
+    return {"logs": logs, **digests(agent)}
+
+
+def digests(agent):
+    return {"own": digest(agent, everything=True), "common": digest(agent)}
+
+
+def repeat_and_resume(make, folder):
+    """Trains again with workers, on from a file, and through a kill."""
+    straight, env = make()
+    results = {"logs": fit(straight, env), **digests(straight)}
+    # Again with the same seed, then through a file.
+    again, _ = make()
+    results["again_logs"] = fit(again, env, **WORKERS)
+    results["again"] = digest(again, everything=True)
+    path = folder / f"{make.__name__}.kerasrl"
+    again.save(path)
+    loaded = kerasrl.load(path)
+    results["more_logs"] = fit(straight, env)
+    results["loaded_logs"] = fit(loaded, env, **WORKERS)
+    results["more"] = digest(straight, everything=True)
+    results["loaded"] = digest(loaded, everything=True)
+    results["env_steps"] = straight.env_steps
+    results["episodes"] = straight.episodes
+    results["updates"] = getattr(straight, "updates", None)
+    results["killed"] = with_a_killed_worker(straight, env)
+    return results
+
+
+def with_a_killed_worker(agent, env):
+    """Kills one worker of the last rank once."""
+    replicas = distribute.current()
+
+    class Killer(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 1 and replicas.rank == replicas.num_ranks - 1:
+                os.kill(agent.workers.pids[0], signal.SIGKILL)
+
+    before = agent.env_steps
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(agent, env, callbacks=[Killer()], **WORKERS)
+    return {
+        "common": digest(agent),
+        "env_steps": agent.env_steps - before,
+        "lost": agent.iteration_length(2),
+        "warnings": len([w for w in caught if "SIGKILL" in str(w.message)]),
+    }
 
 
 def with_callbacks(folder):
@@ -130,6 +175,47 @@ def with_callbacks(folder):
         "files": sorted(path.name for path in directory.iterdir()),
         "rows": len((directory / "result.json").read_text().splitlines()),
     }
+
+
+class WatchedDQN(kerasrl.DQN):
+    """Writes down with which probability it draws what it draws."""
+
+    def sample(self, num_batches):
+        batches = super().sample(num_batches)
+        # One environment, and nothing overwritten: indices count transitions.
+        priorities = self.buffer.get_arrays()["priorities"].ravel()
+        chosen = priorities[batches["indices"]] / priorities.sum()
+        drawn.append({"size": len(self.buffer), "probabilities": chosen.tolist()})
+        return batches
+
+
+drawn = []
+
+
+def importance_weights():
+    """What is drawn, and with which weights it is learnt from."""
+    used, call = [], CompiledUpdate.__call__
+
+    def watched(self, batches, *others):
+        used.append(batches["weights"].tolist())
+        return call(self, batches, *others)
+
+    CompiledUpdate.__call__ = watched
+    try:
+        agent = WatchedDQN(
+            {"hidden_units": (8,)},
+            batch_size=4,
+            learning_starts=64,
+            updates_per_call=4,
+            prioritized=True,
+            importance_exponent=0.7,
+            seed=3,
+        )
+        agent.fit("CartPole-v1", steps=320, num_envs=1, verbose=0)
+    finally:
+        CompiledUpdate.__call__ = call
+    # The first are only an example, for compiling.
+    return {"drawn": drawn[1:], "used": used}
 
 
 if __name__ == "__main__":
