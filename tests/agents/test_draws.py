@@ -108,7 +108,11 @@ DRAWING = {
 }
 
 
-@pytest.mark.parametrize("name", DRAWING)
+#: The others draw in the same functions as these.
+DAILY = set(DRAWING) - {"PG", "PG_recurrent", "A2C_recurrent", "SimpleQ"}
+
+
+@pytest.mark.parametrize("name", tiny.among(DRAWING, DAILY))
 def test_every_draw_moves_its_generator(name, monkeypatch):
     counter = Counter(monkeypatch)
     arguments = dict(DRAWING[name])

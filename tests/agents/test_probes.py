@@ -75,7 +75,8 @@ def test_without_bootstrap_the_value_is_wrong():
 def test_recurrent_policy_remembers():
     """Only memory of the first observation tells which action pays at the end."""
     returns = {}
-    for cell in (None, "gru"):
+    # Without memory no number of steps would do.
+    for cell, steps in ((None, 5_000), ("gru", 15_000)):
         agent = kerasrl.PPO(
             policy={"cell": cell, "cell_units": 16} if cell else None,
             rollout_length=32,
@@ -83,7 +84,7 @@ def test_recurrent_policy_remembers():
             entropy_coef=0.01,
             seed=0,
         )
-        returns[cell] = train(agent, testing.MemoryEnv, 25_000, 5e-3)
+        returns[cell] = train(agent, testing.MemoryEnv, steps, 5e-3)
     assert returns["gru"] > 0.9 > 0.7 > returns[None]
 
 
@@ -96,8 +97,7 @@ def test_continuous_actions(name):
     assert np.isfinite(before) and after > before
 
 
-@pytest.mark.parametrize("name", AGENTS)
-@pytest.mark.parametrize("cell", [None, "lstm"])
+@pytest.mark.parametrize("name, cell", [("PG", None), ("A2C", "lstm"), ("PPO", "lstm")])
 def test_nested_observations_and_hostile_ends(name, cell):
     policy = {"cell": cell, "cell_units": 8} if cell else None
     agent = AGENTS[name](policy=policy, seed=0)

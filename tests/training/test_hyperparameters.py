@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from keras.optimizers import schedules
-from tiny import AGENTS, env_of, make
+from tiny import AGENTS, among, env_of, make
 
 import kerasrl
 from kerasrl import checks
@@ -174,7 +174,13 @@ def _plain(agent):
     }
 
 
-@pytest.mark.parametrize("algorithm", [x for x in AGENTS if "recurrent" not in x])
+#: What the arguments of the others are, some agent here has too.
+DAILY = ["PG", "A2C", "PPO", "DQN", "Rainbow", "R2D2", "TD3", "SAC", "SAC_discrete"]
+
+
+@pytest.mark.parametrize(
+    "algorithm", among([x for x in AGENTS if "recurrent" not in x], DAILY)
+)
 def test_what_is_changed_takes_effect_or_is_refused(algorithm, fitted):
     agent, inputs = fitted(algorithm)
     function = agent._compiled_update.function
@@ -237,8 +243,16 @@ def changed_config(path, **values):
         ),
         ("Rainbow", {"gamma": 0.5, "n_step": 1, "batch_size": 4, "train_every": 2}),
         ("SAC", {"target_entropy": -3.0, "max_grad_norm": 0.1}),
-        ("DDPG", {"noise": "gaussian", "noise_scale": 0.4, "tau": 0.5}),
-        ("R2D2", {"exploration": 0.5, "n_step": 1, "double": False}),
+        pytest.param(
+            "DDPG",
+            {"noise": "gaussian", "noise_scale": 0.4, "tau": 0.5},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "R2D2",
+            {"exploration": 0.5, "n_step": 1, "double": False},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_next_fit_is_that_of_an_agent_made_with_the_new_values(

@@ -456,11 +456,16 @@ def test_an_optimizer_without_a_learning_rate_serves_several_parts():
     assert rates == [0.25] * 3
 
 
-@pytest.mark.parametrize("agent_class", [kerasrl.A2C, kerasrl.DQN])
 @pytest.mark.parametrize(
     # Without compiling again, optimizers refuse variables they were not made for.
-    ("freezes", "recompiles"),
-    [(True, True), (True, False), (False, True)],
+    ("agent_class", "freezes", "recompiles"),
+    [
+        (kerasrl.A2C, True, False),
+        (kerasrl.A2C, False, True),
+        (kerasrl.DQN, True, True),
+        (kerasrl.DQN, True, False),
+        (kerasrl.DQN, False, True),
+    ],
 )
 def test_layers_frozen_in_between_are_saved_and_resume_exactly(
     tmp_path, agent_class, recompiles, freezes
