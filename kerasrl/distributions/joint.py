@@ -24,11 +24,10 @@ class Joint(Distribution):
     Example:
 
     ```python
-    space = gymnasium.spaces.Dict(
-        key=gymnasium.spaces.Discrete(3), force=gymnasium.spaces.Box(-1, 1, (2,))
-    )
+    choice, number = gymnasium.spaces.Discrete(3), gymnasium.spaces.Box(-1, 1, (2,))
+    space = gymnasium.spaces.Dict({"choice": choice, "number": number})
     distribution = distribution_for(space)(np.zeros((8, 7)))
-    distribution.sample()  # {"force": [8, 2], "key": [8]}
+    distribution.sample()  # {"choice": [8], "number": [8, 2]}
     ```
     """
 
