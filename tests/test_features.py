@@ -138,7 +138,7 @@ SPACES_AND_RECURRENCE = [
             ("PG", (("Dict", None), ("Box", "gru"))),
             ("A2C", (("Box", "gru"), ("Dict", None))),
         )
-        for action, (observation, cell) in zip(ACTIONS, 2 * kinds, strict=True)
+        for action, (observation, cell) in zip(ACTIONS, itertools.cycle(kinds))
     ),
 ]
 # The other combinations of what each is tried with above.
