@@ -15,8 +15,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 # XLA compiles in half the time when LLVM need not make the most of what it is given.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-# So does TensorFlow prepare a program, without rewriting it for oneDNN.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 #: Megabytes that tests may leave behind before they are collected.
 _GARBAGE = 100

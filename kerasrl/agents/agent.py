@@ -270,7 +270,9 @@ class Agent(Trainer, Configurable):
             Dict of `"actions"`, tree `[N, ...]`, and `"state"`, tree `[N, ...]`, what
             is carried to the next step (see `acting_state`). Trees of anything else
             are recorded: losses find them in `batch["extras"]`. Here
-            `"distribution"` `[N, P]`, its parameters, if `keeps_distribution`.
+            `"distribution"` `[N, P]`, its parameters, if `keeps_distribution`, and
+            `"log_probs"` `[N]` for a policy with a `distribution` of its own. Whoever
+            draws actions otherwise returns their log-probabilities, or drops both.
         """
         outputs = acting.call_policy(self.policy, inputs)
         distribution = self.policy.distribution(outputs)
@@ -282,6 +284,9 @@ class Agent(Trainer, Configurable):
             # Log-probabilities follow from it at once for a whole rollout, which is
             # faster than step by step.
             acted["distribution"] = outputs["distribution"]
+            if type(self.policy).distribution is not Policy.distribution:
+                # It may take more than the parameters, and that may change.
+                acted["log_probs"] = distribution.log_prob(acted["actions"])
         return acted
 
     def acting_state(self):

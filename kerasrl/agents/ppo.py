@@ -17,6 +17,7 @@ from kerasrl.losses import (
     standardize,
     value_loss,
 )
+from kerasrl.losses.shapes import check_same_shape
 from kerasrl.optimizers import Adam
 from kerasrl.training import passes, schedules
 from kerasrl.training.hyperparameters import Hyperparameter
@@ -154,6 +155,9 @@ class PPO(OnPolicyAgent):
         # be of the present policy.
         extras = rollout["extras"]
         acting = extras.get("distribution", outputs["distribution"])
+        check_same_shape(
+            distribution_in_extras=acting, of_the_policy=outputs["distribution"]
+        )
         log_probs = extras.get("log_probs")
         if log_probs is None:
             distribution = self.policy.distribution({**outputs, "distribution": acting})

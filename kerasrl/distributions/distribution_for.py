@@ -139,10 +139,6 @@ def distribution_for(action_space):
 def _joint(action_space):
     types = _types(action_space)
     leaves, structure = optree.tree_flatten(types)
-    if not leaves:
-        raise ValueError(
-            f"Actions of this space have no entries. Received: {action_space!r}."
-        )
     return DistributionType(
         Joint,
         sum(leaf.parameters_size for leaf in leaves),
@@ -153,8 +149,15 @@ def _joint(action_space):
 
 
 def _types(space):
-    if isinstance(space, spaces.Dict):
-        return {key: _types(part) for key, part in space.items()}
+    if not isinstance(space, (spaces.Dict, spaces.Tuple)):
+        return distribution_for(space)
+    if not space.spaces:
+        raise ValueError(f"Actions of this space have no entries. Received: {space!r}.")
     if isinstance(space, spaces.Tuple):
         return tuple(_types(part) for part in space)
-    return distribution_for(space)
+    if len({type(key) for key in space.spaces}) > 1:
+        raise TypeError(
+            "Keys of an action space must sort together: be all strings, for example. "
+            f"Received: {list(space.spaces)}."
+        )
+    return {key: _types(part) for key, part in space.items()}

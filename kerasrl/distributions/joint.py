@@ -12,7 +12,8 @@ class Joint(Distribution):
 
     The parameters of all parts stand side by side on the last axis, in the order of the
     leaves of `types`, dicts by their sorted keys. The log-probability, entropy and
-    divergence of the whole action are the sums over its parts.
+    divergence of the whole action are the sums over its parts. `distribution_for` makes
+    the types, and knows how many parameters a space needs.
 
     Args:
         parameters: Float `[..., P]`, P the sum of the parts' sizes.
@@ -81,6 +82,11 @@ class Joint(Distribution):
     def kl(self, other):
         """KL(self || other), float32 `[...]`. See `Distribution.kl`."""
         self._check_kl(other)
+        if self._structure != other._structure:
+            raise ValueError(
+                "KL divergence is defined between joint distributions of the same "
+                f"parts. Received: {other._structure}. Expected: {self._structure}."
+            )
         pairs = zip(self.parts, other.parts, strict=True)
         return _total([part.kl(other_part) for part, other_part in pairs])
 

@@ -41,7 +41,7 @@ class ActorCritic(Configured, Policy):
             statistics are weights of the policy, frozen outside training. What a
             float64 space has far from zero is first shifted, before it is rounded.
         log_std: `"independent"` of the state, or `"predicted"` by the action head.
-            Used with continuous actions only.
+            Used with continuous actions, or parts of them, only.
         initial_log_std: Float, its first value.
         kernel_initializer: `"orthogonal"`, `"normc"` or a Keras initializer.
         seed: Integer or `None`, seed of the initializers. Agents fill it in if they
@@ -138,7 +138,9 @@ class ActorCritic(Configured, Policy):
         ]
         num_means = sum(size // 2 for size, gaussian in self.part_sizes if gaussian)
         self.independent_log_std = num_means > 0 and self.log_std == "independent"
-        units = self.num_parameters - num_means * self.independent_log_std
+        units = self.num_parameters
+        if self.independent_log_std:
+            units -= num_means
         # A nearly uniform first policy explores best; the value starts near zero.
         self.action_head = keras.layers.Dense(
             units, kernel_initializer=self._initializer(0.01, 0), dtype="float32"
@@ -213,15 +215,15 @@ class ActorCritic(Configured, Policy):
         """The parameters of all parts, from what the action head emits."""
         if not any(gaussian for _, gaussian in self.part_sizes):
             return emitted
-        pieces, start, num_means = [], 0, 0
+        pieces, start, first_mean = [], 0, 0
         for size, gaussian in self.part_sizes:
             independent = gaussian and self.independent_log_std
             width = size // 2 if independent else size
             piece = emitted[..., start : start + width]
             start += width
             if independent:
-                log_std = self.log_std_weight[num_means : num_means + width]
-                num_means += width
+                log_std = self.log_std_weight[first_mean : first_mean + width]
+                first_mean += width
                 pieces += [piece, ops.broadcast_to(log_std, ops.shape(piece))]
             elif gaussian:
                 mean, log_std = ops.split(piece, 2, axis=-1)

@@ -170,8 +170,10 @@ class RecordedCheck:
     def _check_tree(self, name, tree, lead):
         example = self._examples[name]
         received, expected = _describe(tree, 0), _describe(example, 1, lead)
-        same = optree.tree_structure(tree) == optree.tree_structure(example)
-        if not same or received != expected:
+        structures = optree.tree_structure(tree), optree.tree_structure(example)
+        if structures[0] != structures[1]:
+            received, expected = structures
+        if received != expected:
             raise ValueError(
                 f"The rollout's {name} do not fit the spaces that the agent was built "
                 f"for. Received: {received}. Expected: {expected}."

@@ -14,8 +14,9 @@ class Identity(gymnasium.Env):
     """Pays half for the choice and half for the number that is seen."""
 
     observation_space = spaces.Dict({"choice": spaces.Discrete(4), "number": _NUMBERS})
+    # Pairs keep this order, in which the environment is told, and trees are not.
     action_space = spaces.Dict(
-        {"number": _NUMBERS, "choice": spaces.Discrete(4, start=3)}
+        [("number", _NUMBERS), ("choice", spaces.Discrete(4, start=3))]
     )
 
     def reset(self, *, seed=None, options=None):

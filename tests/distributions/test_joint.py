@@ -16,13 +16,17 @@ from kerasrl.distributions import (
     distribution_for,
 )
 
-# Keys out of order, a start, shapes, and a tuple in a dict.
+# Keys out of order, which pairs keep and a plain dict does not, a start, shapes, and a
+# tuple in a dict.
 SPACE = spaces.Dict(
-    {
-        "move": spaces.Box(-1, 1, (2,)),
-        "key": spaces.Discrete(3, start=5),
-        "rest": spaces.Tuple([spaces.MultiDiscrete([2, 4]), spaces.MultiBinary(3)]),
-    }
+    [
+        ("move", spaces.Box(-1, 1, (2,))),
+        ("key", spaces.Discrete(3, start=5)),
+        (
+            "rest",
+            spaces.Tuple([spaces.MultiDiscrete([2, 4]), spaces.MultiBinary(3)]),
+        ),
+    ]
 )
 SIZES = {"key": 3, "move": 4, "choices": 6, "switches": 3}
 
@@ -142,8 +146,19 @@ def test_what_does_not_fit_is_refused():
         distribution_type(parameters[:, 1:])
     with pytest.raises(TypeError, match="Received: Bernoulli"):
         distribution.kl(Bernoulli(parameters))
-    with pytest.raises(ValueError, match="no entries"):
-        distribution_for(spaces.Tuple([]))
+    for empty in (
+        spaces.Tuple([]),
+        spaces.Dict({"a": spaces.Discrete(2), "b": spaces.Dict()}),
+    ):
+        with pytest.raises(ValueError, match="no entries"):
+            distribution_for(empty)
+    with pytest.raises(TypeError, match="sort together.*'a', 1"):
+        distribution_for(
+            spaces.Dict([("a", spaces.Discrete(2)), (1, spaces.Discrete(2))])
+        )
+    pairs = [distribution_for(spaces.Dict({n: spaces.Discrete(2)})) for n in "ab"]
+    with pytest.raises(ValueError, match="same parts"):
+        pairs[0](parameters[:, :2]).kl(pairs[1](parameters[:, :2]))
     with pytest.raises(ValueError, match="needs parts"):
         Joint(parameters, {})
     assert isinstance(distribution_type, DistributionType)

@@ -392,3 +392,30 @@ def test_methods_that_nothing_calls_any_more_are_refused():
         class Old(kerasrl.DQN):
             def train_iteration(self, collector):
                 """As it once was."""
+
+
+def test_ratios_of_a_distribution_of_ones_own_are_to_what_it_was():
+    """It may take more than the parameters, here a weight that moves on."""
+
+    class Tempered(kerasrl.models.ActorCritic):
+        def setup(self, observation_space, action_space):
+            super().setup(observation_space, action_space)
+            self.temperature = self.add_weight(shape=(), initializer="zeros")
+
+        def distribution(self, outputs):
+            scaled = outputs["distribution"] * keras.ops.exp(self.temperature)
+            return self.distribution_type(scaled)
+
+    keep = Keep()
+    agent = kerasrl.PPO(policy=Tempered(), rollout_length=8, num_epochs=1, seed=0)
+    agent.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    agent.fit("CartPole-v1", steps=16, num_envs=2, callbacks=[keep], verbose=0)
+    agent.policy.temperature.assign(4.0)
+    (rollout,) = keep.rollouts
+    before = rollout.extras["log_probs"]
+    np.testing.assert_allclose(before, np.log(0.5), atol=0.1)
+    logs = agent.learn(rollout)
+    assert logs["approximate_kl"] > 1e-3
+    rollout.extras = {"distribution": np.zeros((8, 2, 3), np.float32)}
+    with pytest.raises(ValueError, match="distribution_in_extras"):
+        agent.learn(rollout)
