@@ -1,0 +1,28 @@
+"""Probe environments with known answers, to test agents, policies and wrappers.
+
+Each isolates one thing that can go wrong, and says in its docstring what a correct
+agent finds. Small enough that seconds of training decide.
+
+Imports no TensorFlow.
+"""
+
+from kerasrl.testing.memory import MemoryEnv, StatelessCartPole
+from kerasrl.testing.probes import (
+    ConstantRewardEnv,
+    ContinuousIdentityEnv,
+    IdentityEnv,
+    TwoRoundEnv,
+)
+from kerasrl.testing.rules import CountingEnv, NestedEnv, RandomEndsEnv
+
+__all__ = [
+    "ConstantRewardEnv",
+    "ContinuousIdentityEnv",
+    "CountingEnv",
+    "IdentityEnv",
+    "MemoryEnv",
+    "NestedEnv",
+    "RandomEndsEnv",
+    "StatelessCartPole",
+    "TwoRoundEnv",
+]
