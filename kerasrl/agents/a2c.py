@@ -49,6 +49,7 @@ class A2C(OnPolicyAgent):
 
     uses_values = True
     scheduled = ("entropy_coef",)
+    distribution_needs = ("sample", "mode", "log_prob", "entropy")
 
     kinds = {
         "gae_lambda": Hyperparameter(checks.fraction),

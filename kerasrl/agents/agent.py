@@ -50,6 +50,9 @@ class Agent(Trainer, Configurable):
     #: from, for algorithms that compare the policy that acted with what it has become.
     keeps_distribution = False
 
+    #: Methods that the policy's distribution must have.
+    distribution_needs: tuple[str, ...] = ()
+
     #: Whether rollouts must have the last observation of every episode, and not only
     #: of those that were cut off.
     needs_all_finals = False
@@ -251,6 +254,7 @@ class Agent(Trainer, Configurable):
         self.policy.build_for(observation_space, action_space)
         self.policy.observers.add(self)
         self.check_hyperparameters()
+        self.policy.check_distribution(self.distribution_needs, type(self).__name__)
         self.prepare_optimizer()
         update = self._compiled_update
         if update is not None and not update.trains(self.trainable_variables):
@@ -271,8 +275,9 @@ class Agent(Trainer, Configurable):
             is carried to the next step (see `acting_state`). Trees of anything else
             are recorded: losses find them in `batch["extras"]`. Here
             `"distribution"` `[N, P]`, its parameters, if `keeps_distribution`, and
-            `"log_probs"` `[N]` for a policy with a `distribution` of its own. Whoever
-            draws actions otherwise returns their log-probabilities, or drops both.
+            or `"log_probs"` `[N]` where those do not tell all (see
+            `Policy.is_told_by_parameters`). Whoever draws actions otherwise returns
+            their log-probabilities, or drops both.
         """
         outputs = acting.call_policy(self.policy, inputs)
         distribution = self.policy.distribution(outputs)
@@ -280,13 +285,13 @@ class Agent(Trainer, Configurable):
         if deterministic:
             return {**acted, "actions": distribution.mode()}
         acted["actions"] = distribution.sample()
-        if self.keeps_distribution:
+        if self.keeps_distribution and self.policy.is_told_by_parameters:
             # Log-probabilities follow from it at once for a whole rollout, which is
             # faster than step by step.
             acted["distribution"] = outputs["distribution"]
-            if type(self.policy).distribution is not Policy.distribution:
-                # It may take more than the parameters, and that may change.
-                acted["log_probs"] = distribution.log_prob(acted["actions"])
+        elif self.keeps_distribution:
+            # It takes more than the parameters, and that may change.
+            acted["log_probs"] = distribution.log_prob(acted["actions"])
         return acted
 
     def acting_state(self):

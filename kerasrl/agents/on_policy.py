@@ -47,6 +47,8 @@ class OnPolicyAgent(Agent):
     ```
     """
 
+    distribution_needs: tuple[str, ...] = ("sample", "mode")
+
     kinds = {"rollout_length": Hyperparameter(checks.positive_integer, "fit")}
 
     def __init__(

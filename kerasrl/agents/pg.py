@@ -50,6 +50,7 @@ class PG(OnPolicyAgent):
     """
 
     scheduled = ("entropy_coef",)
+    distribution_needs = ("sample", "mode", "log_prob", "entropy")
 
     kinds = {
         "baseline": Hyperparameter(checks.flag),

@@ -11,6 +11,7 @@ from kerasrl.losses import (
     adapt_kl_coefficient,
     clipped_surrogate,
     entropy_bonus,
+    estimated_kl,
     explained_variance,
     gae,
     kl_penalty,
@@ -175,8 +176,9 @@ class PPO(OnPolicyAgent):
         if self.normalize_advantages:
             advantages = standardize(advantages, mask)
         distribution = self.policy.distribution(outputs)
+        log_probs = distribution.log_prob(batch["actions"])
         policy_loss, metrics = clipped_surrogate(
-            distribution.log_prob(batch["actions"]),
+            log_probs,
             batch["log_probs"],
             advantages,
             settings["clip_ratio"],
@@ -192,7 +194,11 @@ class PPO(OnPolicyAgent):
             + settings["entropy_coef"] * entropy_loss
         )
         if self.uses_kl_penalty:
-            divergence = self.policy.distribution(batch).kl(distribution)
+            if self.policy.is_told_by_parameters:
+                divergence = self.policy.distribution(batch).kl(distribution)
+            else:
+                # What acted is gone, but for how probable its actions were.
+                divergence = estimated_kl(log_probs, batch["log_probs"])
             penalty, kl_metrics = kl_penalty(divergence, settings["kl_coef"], mask)
             loss, metrics = loss + penalty, {**metrics, **kl_metrics}
         return loss, {
@@ -234,6 +240,11 @@ class PPO(OnPolicyAgent):
                 adapt_kl_coefficient(self.kl_coef, logs["kl"], self.target_kl)
             )
         return logs
+
+    @property
+    def distribution_needs(self):
+        needs = ("sample", "mode", "log_prob", "entropy")
+        return (*needs, "kl") if self.uses_kl_penalty else needs
 
     @property
     def uses_kl_penalty(self):

@@ -7,21 +7,26 @@ use shape checks of the losses, and know no policy.
 
 from kerasrl.distributions.bernoulli import Bernoulli
 from kerasrl.distributions.categorical import Categorical
+from kerasrl.distributions.deterministic import Deterministic
 from kerasrl.distributions.diagonal_gaussian import DiagonalGaussian
 from kerasrl.distributions.distribution import Distribution
 from kerasrl.distributions.distribution_for import DistributionType, distribution_for
 from kerasrl.distributions.joint import Joint
 from kerasrl.distributions.multi_categorical import MultiCategorical
+from kerasrl.distributions.named import distribution_class, distribution_name
 from kerasrl.distributions.tanh_gaussian import TanhGaussian
 
 __all__ = [
     "Bernoulli",
     "Categorical",
+    "Deterministic",
     "DiagonalGaussian",
     "Distribution",
     "DistributionType",
     "Joint",
     "MultiCategorical",
     "TanhGaussian",
+    "distribution_class",
     "distribution_for",
+    "distribution_name",
 ]

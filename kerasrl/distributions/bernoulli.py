@@ -46,6 +46,11 @@ class Bernoulli(Distribution):
             raise space_error("Bernoulli", action_space, "MultiBinary")
         return int(np.prod(action_space.shape))
 
+    @staticmethod
+    def options_for(action_space):
+        """The shape of an action."""
+        return {"shape": action_space.shape}
+
     def sample(self, seed=None):
         """Draws actions, int32 `[..., *shape]`. See `Distribution.sample`."""
         uniform = keras.random.uniform(ops.shape(self.parameters), seed=seed)

@@ -66,6 +66,11 @@ class DiagonalGaussian(Distribution):
             raise space_error("DiagonalGaussian", action_space, "Box")
         return 2 * int(np.prod(action_space.shape))
 
+    @staticmethod
+    def options_for(action_space):
+        """The shape of an action."""
+        return {"shape": action_space.shape}
+
     def sample(self, seed=None):
         """Draws actions, float32 `[..., *shape]`. See `Distribution.sample`."""
         normal = keras.random.normal(ops.shape(self.mean), seed=seed)

@@ -18,6 +18,11 @@ class Distribution:
     Subclasses implement `parameters_size`, `sample`, `mode`, `log_prob`, `entropy` and
     `kl` with `keras.ops` and `keras.random`, so that they work on arrays, in compiled
     functions and in acting programs without TensorFlow. They compute in float32.
+    `options_for` says what else their constructor is given. `PPO` needs `kl` only where
+    it has a penalty on it.
+
+    One that is registered with `keras.saving.register_keras_serializable` is given to
+    policies, `ActorCritic(distribution=...)`, by its class or its registered name.
 
     Args:
         parameters: Float `[..., P]`.
@@ -25,7 +30,8 @@ class Distribution:
     Example:
 
     ```python
-    class Deterministic(kerasrl.distributions.Distribution):
+    @keras.saving.register_keras_serializable("mine")
+    class Logistic(kerasrl.distributions.Distribution):
         @staticmethod
         def parameters_size(action_space):
             return action_space.shape[0]
@@ -33,11 +39,16 @@ class Distribution:
         def mode(self):
             return self.parameters
         ...
+
+    agent = kerasrl.PPO(policy={"distribution": Logistic})
     ```
     """
 
     # Shape of one action where it is not flat; set by subclasses.
     shape = None
+
+    #: Whether it takes weights besides the parameters to say what a distribution is.
+    has_weights = False
 
     def __init__(self, parameters):
         given = static_shape(parameters)
@@ -59,6 +70,18 @@ class Distribution:
             Int.
         """
         raise NotImplementedError("Distributions must define parameters_size.")
+
+    @staticmethod
+    def options_for(action_space):
+        """Arguments of the constructor, beyond the parameters, for an action space.
+
+        Args:
+            action_space: A Gymnasium space.
+
+        Returns:
+            Dict of keyword arguments. Here none.
+        """
+        return {}
 
     def sample(self, seed=None):
         """Draws one action from each distribution.
@@ -115,6 +138,13 @@ class Distribution:
             ValueError: The shapes differ.
         """
         raise self._missing("kl")
+
+    def get_config(self):
+        """Nothing: policies keep the name of the class.
+
+        Keras registers no class without this method.
+        """
+        return {}
 
     def _missing(self, method):
         return NotImplementedError(f"{type(self).__name__} must define {method}.")

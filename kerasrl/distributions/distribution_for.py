@@ -1,14 +1,25 @@
 """Which distribution suits which action space."""
 
+import keras
 import optree
 from gymnasium import spaces
 
 from kerasrl.distributions.bernoulli import Bernoulli
 from kerasrl.distributions.categorical import Categorical
+from kerasrl.distributions.deterministic import Deterministic
 from kerasrl.distributions.diagonal_gaussian import DiagonalGaussian
 from kerasrl.distributions.distribution import check_last_axis
 from kerasrl.distributions.joint import Joint
 from kerasrl.distributions.multi_categorical import MultiCategorical
+from kerasrl.distributions.named import distribution_class
+from kerasrl.distributions.tanh_gaussian import TanhGaussian
+
+# So that settings and checkpoints can name them.
+for _built_in in (
+    *(Bernoulli, Categorical, Deterministic, DiagonalGaussian, MultiCategorical),
+    TanhGaussian,
+):
+    keras.saving.register_keras_serializable("kerasrl")(_built_in)
 
 
 class DistributionType:
@@ -77,7 +88,7 @@ class DistributionType:
         )
 
 
-def distribution_for(action_space):
+def distribution_for(action_space, distribution=None):
     """Chooses the distribution for an action space.
 
     | Space | Distribution | Parameters |
@@ -89,7 +100,11 @@ def distribution_for(action_space):
     | `Tuple`, `Dict` of them, nested | `Joint` | those of all parts |
 
     Args:
-        action_space: A Gymnasium space out of the table.
+        action_space: A Gymnasium space.
+        distribution: `None` for that of the table; a subclass of `Distribution` or its
+            registered name (see `kerasrl.distributions.distribution_class`); for the
+            parts of `Dict` and `Tuple` spaces a dict, or list or tuple, of them, in
+            which parts of a `Dict` may be left out.
 
     Returns:
         `DistributionType`: call it with parameters `[..., parameters_size]`; its
@@ -98,7 +113,8 @@ def distribution_for(action_space):
 
     Raises:
         TypeError: There is no distribution for such a space.
-        ValueError: Actions of that space have no entries.
+        ValueError: Actions of that space have no entries, or the parts are others than
+            those of the space.
 
     Example:
 
@@ -106,38 +122,63 @@ def distribution_for(action_space):
     distribution_for(gymnasium.spaces.Box(-1, 1, (3,))).parameters_size  # 6
     ```
     """
-    if isinstance(action_space, (spaces.Dict, spaces.Tuple)):
-        return _joint(action_space)
-    if isinstance(action_space, spaces.Discrete):
-        distribution_class, dtype, options = Categorical, "int32", {}
-    elif isinstance(action_space, spaces.MultiDiscrete):
-        distribution_class, dtype = MultiCategorical, "int32"
-        options = {"nvec": action_space.nvec}
-    elif isinstance(action_space, spaces.MultiBinary):
-        distribution_class, dtype = Bernoulli, "int32"
-        options = {"shape": action_space.shape}
-    elif isinstance(action_space, spaces.Box):
-        distribution_class, dtype = DiagonalGaussian, "float32"
-        options = {"shape": action_space.shape}
-    else:
-        raise TypeError(
-            "There is no action distribution for this space; Discrete, MultiDiscrete, "
-            "MultiBinary and Box have one, and Dict and Tuple spaces of them. "
-            f"Received: {action_space!r}. Wrap the environment so that its action "
-            "space is one of those."
-        )
-    size = distribution_class.parameters_size(action_space)
+    nested = isinstance(action_space, (spaces.Dict, spaces.Tuple))
+    if isinstance(distribution, (dict, list, tuple)) or (nested and not distribution):
+        return _joint(action_space, distribution)
+    if distribution is None:
+        return _leaf(action_space, _class_for(action_space))
+    found = distribution_class(distribution)
+    if not nested:
+        return _leaf(action_space, found)
+    # A class of one's own may be of all parts at once.
+    like = _joint(action_space, None)
+    return DistributionType(
+        found,
+        _size(action_space, found),
+        like.action_shape,
+        like.action_dtype,
+        **found.options_for(action_space),
+    )
+
+
+def _class_for(action_space):
+    for space_class, distribution in (
+        (spaces.Discrete, Categorical),
+        (spaces.MultiDiscrete, MultiCategorical),
+        (spaces.MultiBinary, Bernoulli),
+        (spaces.Box, DiagonalGaussian),
+    ):
+        if isinstance(action_space, space_class):
+            return distribution
+    raise TypeError(
+        "There is no action distribution for this space; Discrete, MultiDiscrete, "
+        "MultiBinary and Box have one, and Dict and Tuple spaces of them. "
+        f"Received: {action_space!r}. Wrap the environment so that its action "
+        "space is one of those."
+    )
+
+
+def _leaf(action_space, distribution):
+    return DistributionType(
+        distribution,
+        _size(action_space, distribution),
+        action_space.shape,
+        "float32" if isinstance(action_space, spaces.Box) else "int32",
+        **distribution.options_for(action_space),
+    )
+
+
+def _size(action_space, distribution):
+    size = distribution.parameters_size(action_space)
     if not size:
         raise ValueError(
             f"Actions of this space have no entries. Received: {action_space!r}."
         )
-    return DistributionType(
-        distribution_class, size, action_space.shape, dtype, **options
-    )
+    return size
 
 
-def _joint(action_space):
-    types = _types(action_space)
+def _joint(action_space, chosen):
+    types = _types(action_space, chosen)
     leaves, structure = optree.tree_flatten(types)
     return DistributionType(
         Joint,
@@ -148,16 +189,32 @@ def _joint(action_space):
     )
 
 
-def _types(space):
+def _types(space, chosen):
     if not isinstance(space, (spaces.Dict, spaces.Tuple)):
-        return distribution_for(space)
+        if isinstance(chosen, (dict, list, tuple)):
+            raise _misfit(space, chosen)
+        return distribution_for(space, chosen)
     if not space.spaces:
         raise ValueError(f"Actions of this space have no entries. Received: {space!r}.")
     if isinstance(space, spaces.Tuple):
-        return tuple(_types(part) for part in space)
+        chosen = (None,) * len(space) if chosen is None else chosen
+        if not isinstance(chosen, (list, tuple)) or len(chosen) != len(space):
+            raise _misfit(space, chosen)
+        return tuple(map(_types, space, chosen))
     if len({type(key) for key in space.spaces}) > 1:
         raise TypeError(
             "Keys of an action space must sort together: be all strings, for example. "
             f"Received: {list(space.spaces)}."
         )
-    return {key: _types(part) for key, part in space.items()}
+    chosen = {} if chosen is None else chosen
+    if not isinstance(chosen, dict) or not set(chosen) <= set(space.spaces):
+        raise _misfit(space, chosen)
+    return {key: _types(part, chosen.get(key)) for key, part in space.items()}
+
+
+def _misfit(space, chosen):
+    return ValueError(
+        f"Received distribution={chosen!r} for the action space {space}. Expected one "
+        "class or name for a space without parts; a dict with some of its keys for a "
+        "Dict, and one for each part for a Tuple."
+    )

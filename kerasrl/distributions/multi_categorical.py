@@ -56,6 +56,11 @@ class MultiCategorical(Distribution):
             raise space_error("MultiCategorical", action_space, "MultiDiscrete")
         return int(np.sum(action_space.nvec))
 
+    @staticmethod
+    def options_for(action_space):
+        """The numbers of options."""
+        return {"nvec": action_space.nvec}
+
     def sample(self, seed=None):
         """Draws actions, int32 `[..., *shape]`. See `Distribution.sample`."""
         return self._unflatten(self._choices.sample(seed))

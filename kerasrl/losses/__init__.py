@@ -29,6 +29,7 @@ from kerasrl.losses.policy_gradient import (
     adapt_kl_coefficient,
     clipped_surrogate,
     entropy_bonus,
+    estimated_kl,
     kl_penalty,
     policy_gradient,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "discrete_soft_policy_loss",
     "discrete_soft_values",
     "entropy_bonus",
+    "estimated_kl",
     "explained_variance",
     "gae",
     "greedy_values",

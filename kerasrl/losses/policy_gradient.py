@@ -136,6 +136,43 @@ def entropy_bonus(entropy, mask=None):
     return -mean, {"entropy": ops.stop_gradient(mean)}
 
 
+def estimated_kl(log_probs, old_log_probs):
+    """Divergence of a policy from the one that acted, from the actions it took.
+
+    ```
+    r - 1 - log r,   r = pi_new(a) / pi_old(a),   a ~ pi_old
+    ```
+
+    Its mean is KL(old || new), as its gradient's mean is that of KL(old || new): the
+    mean of r is 1, whatever the new policy. It is never negative.
+    http://joschu.net/blog/kl-approx.html
+
+    Args:
+        log_probs: Float `[...]`, log-probability of each action under the policy that
+            is being trained.
+        old_log_probs: Float `[...]`, the same under the policy that acted. No gradient
+            flows through it.
+
+    Returns:
+        Float `[...]`, in nats.
+
+    Raises:
+        ValueError: The shapes differ.
+
+    Example:
+
+    ```python
+    estimated_kl([-1.0], [-1.0])  # [0.0]
+    ```
+    """
+    check_same_shape(log_probs=log_probs, old_log_probs=old_log_probs)
+    log_probs, old_log_probs = as_floats(log_probs, old_log_probs)
+    log_ratio = ops.clip(
+        log_probs - ops.stop_gradient(old_log_probs), -MAX_LOG_RATIO, MAX_LOG_RATIO
+    )
+    return ops.expm1(log_ratio) - log_ratio
+
+
 def kl_penalty(kl, coefficient, mask=None):
     """Loss that holds the policy near another one, usually the one that acted.
 

@@ -4,7 +4,11 @@ import keras
 from keras import ops
 
 from kerasrl import checks
-from kerasrl.distributions import DiagonalGaussian
+from kerasrl.distributions import (
+    DiagonalGaussian,
+    distribution_for,
+    distribution_name,
+)
 from kerasrl.models import torso
 from kerasrl.models.action_encoder import ActionEncoder
 from kerasrl.models.configured import Configured
@@ -43,6 +47,10 @@ class ActorCritic(Configured, Policy):
         log_std: `"independent"` of the state, or `"predicted"` by the action head.
             Used with continuous actions, or parts of them, only.
         initial_log_std: Float, its first value.
+        distribution: `None` for that of the action space; a subclass of
+            `kerasrl.distributions.Distribution` that is registered, or its name; for
+            the parts of a `Dict` or `Tuple` action space, a dict or tuple of them. The
+            action head emits all parameters of one that is not the default.
         kernel_initializer: `"orthogonal"`, `"normc"` or a Keras initializer.
         seed: Integer or `None`, seed of the initializers. Agents fill it in if they
             have a seed.
@@ -58,6 +66,9 @@ class ActorCritic(Configured, Policy):
     ```
     """
 
+    # `distribution` is a method of policies.
+    kept_as = {"distribution": "distribution_name"}
+
     def __init__(
         self,
         trunk=None,
@@ -71,6 +82,7 @@ class ActorCritic(Configured, Policy):
         normalize_observations=False,
         log_std="independent",
         initial_log_std=0.0,
+        distribution=None,
         kernel_initializer="orthogonal",
         seed=None,
         **kwargs,
@@ -102,8 +114,12 @@ class ActorCritic(Configured, Policy):
         )
         self.log_std = log_std
         self.initial_log_std = initial_log_std
+        self.distribution_name = distribution_name(distribution)
         self.kernel_initializer = kernel_initializer
         self.seed = checks.seed(seed)
+
+    def choose_distribution(self, action_space):
+        return distribution_for(action_space, self.distribution_name)
 
     def setup(self, observation_space, action_space):
         super().setup(observation_space, action_space)

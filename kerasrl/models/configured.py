@@ -31,12 +31,16 @@ class Configured:
     #: Agents set the `seed` of policies that were given none.
     seed = None
 
+    #: In which attributes arguments are kept whose names are those of methods.
+    kept_as: dict = {}
+
     def get_config(self):
         config = super().get_config()
         for name in self._arguments():
+            kept = self.kept_as.get(name, name)
             # Keras speaks for its own, such as the dtype.
-            if name not in config and hasattr(self, name):
-                config[name] = _serialize(getattr(self, name))
+            if name not in config and hasattr(self, kept):
+                config[name] = _serialize(getattr(self, kept))
         return config
 
     @classmethod

@@ -9,6 +9,7 @@ from keras import ops
 
 from kerasrl import spaces, spellings
 from kerasrl.distributions import distribution_for
+from kerasrl.distributions.checking import check_methods, is_complete
 from kerasrl.models import encoder, torso
 from kerasrl.models.scan import scan_states
 
@@ -105,8 +106,20 @@ class Policy(keras.Model):
         """
         self.observation_space = observation_space
         self.action_space = action_space
-        self.distribution_type = distribution_for(action_space)
+        self.distribution_type = self.choose_distribution(action_space)
         self.num_parameters = self.distribution_type.parameters_size
+
+    def choose_distribution(self, action_space):
+        """Returns which distribution actions are drawn from. Override it for others.
+
+        Args:
+            action_space: `gymnasium.spaces.Space` of one environment.
+
+        Returns:
+            A `kerasrl.distributions.DistributionType`. Here the default for the space;
+            `distribution_for(action_space, Logistic)` is one of a class of your own.
+        """
+        return distribution_for(action_space)
 
     def build_for(self, observation_space, action_space):
         """Creates all weights, once. Agents call this; `setup` is what to extend.
@@ -209,6 +222,31 @@ class Policy(keras.Model):
             A `kerasrl.distributions.Distribution`.
         """
         return self.distribution_type(outputs["distribution"])
+
+    @property
+    def is_told_by_parameters(self):
+        """Whether `"distribution"` alone says how actions were drawn, then as now.
+
+        Not if `distribution` is overridden, or reads weights: those change.
+        """
+        own = type(self).distribution is not Policy.distribution
+        return not own and not self.distribution_type.distribution_class.has_weights
+
+    def check_distribution(self, methods, who):
+        """Raises unless a distribution of one's own has the methods that are needed.
+
+        Args:
+            methods: Names of methods of `kerasrl.distributions.Distribution`.
+            who: Str, who needs them, for the message.
+
+        Raises:
+            ValueError: One is missing, or returns another shape.
+        """
+        if not self.is_told_by_parameters or is_complete(self.distribution_type):
+            return
+        parameters = np.zeros((1, self.num_parameters), np.float32)
+        distribution = self.distribution_type(parameters)
+        check_methods(distribution, self.distribution_type, methods, who)
 
     def custom_loss(self, loss, batch):
         """Changes the loss. The default returns it as it is.

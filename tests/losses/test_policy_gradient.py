@@ -12,6 +12,7 @@ from kerasrl.losses import (
     adapt_kl_coefficient,
     clipped_surrogate,
     entropy_bonus,
+    estimated_kl,
     kl_penalty,
     policy_gradient,
 )
@@ -292,3 +293,27 @@ def test_shapes_that_differ_are_refused(call):
 def test_arguments_out_of_range_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_estimated_kl_is_right_on_average():
+    """Its mean over all actions, weighted as the old policy takes them."""
+    old, new = np.array([0.5, -1.0, 0.2], F), np.array([0.1, 0.3, -0.4], F)
+    actions = np.arange(3)
+    old_log_probs = np.asarray(Categorical(np.tile(old, (3, 1))).log_prob(actions))
+    weights = np.exp(old_log_probs)
+
+    def mean(logits):
+        repeated = ops.tile(logits[None], (3, 1))
+        log_probs = Categorical(repeated).log_prob(actions)
+        return ops.sum(weights * estimated_kl(log_probs, old_log_probs))
+
+    def exact(logits):
+        return Categorical(old).kl(Categorical(logits))
+
+    np.testing.assert_allclose(mean(new), exact(new), rtol=1e-5)
+    np.testing.assert_allclose(
+        *(gradient(function, new) for function in (mean, exact)), rtol=1e-4, atol=1e-6
+    )
+    everywhere(estimated_kl, np.array([-1.0, -2.0], F), np.array([-1.5, -2.0], F))
+    with pytest.raises(ValueError, match="shape"):
+        estimated_kl(np.zeros(2), np.zeros((2, 1)))

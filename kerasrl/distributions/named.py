@@ -1,0 +1,85 @@
+"""Distribution classes and their names, which is what checkpoints and settings hold."""
+
+import keras
+
+from kerasrl.distributions.distribution import Distribution
+
+
+def distribution_class(distribution):
+    """Returns the class that a class or its name stands for.
+
+    Args:
+        distribution: Subclass of `Distribution`, or its name: that under which
+            `keras.saving.register_keras_serializable` knows it, or of a built-in one
+            the name of the class.
+
+    Returns:
+        Subclass of `Distribution`.
+
+    Raises:
+        TypeError: It is, or names, something else.
+        ValueError: No class is registered under that name.
+
+    Example:
+
+    ```python
+    distribution_class("TanhGaussian")  # <class TanhGaussian>
+    ```
+    """
+    found = distribution
+    if isinstance(distribution, str):
+        found = keras.saving.get_registered_object(
+            distribution
+        ) or keras.saving.get_registered_object(f"kerasrl>{distribution}")
+        if found is None:
+            raise ValueError(
+                f"No distribution is registered as {distribution!r}. Decorate its "
+                "class with @keras.saving.register_keras_serializable('package'), "
+                f"import its module, and name it 'package>{distribution}'."
+            )
+    if not isinstance(found, type) or not issubclass(found, Distribution):
+        raise TypeError(
+            f"Received distribution={distribution!r}. Expected a subclass of "
+            "kerasrl.distributions.Distribution or its registered name; for the parts "
+            "of a Dict or Tuple action space, a dict or tuple of them."
+        )
+    return found
+
+
+def distribution_name(distribution):
+    """Returns the name that brings a distribution class back.
+
+    Args:
+        distribution: `None`, a class or name as for `distribution_class`, or a dict,
+            list or tuple of them.
+
+    Returns:
+        The same with strings in place of classes.
+
+    Raises:
+        TypeError: A class is not registered, or is no distribution.
+        ValueError: No class is registered under a name.
+
+    Example:
+
+    ```python
+    distribution_name(kerasrl.distributions.Bernoulli)  # "kerasrl>Bernoulli"
+    ```
+    """
+    if distribution is None:
+        return None
+    if isinstance(distribution, dict):
+        return {key: distribution_name(part) for key, part in distribution.items()}
+    if isinstance(distribution, (list, tuple)):
+        return [distribution_name(part) for part in distribution]
+    found = distribution_class(distribution)
+    if isinstance(distribution, str):
+        return distribution
+    name = keras.saving.get_registered_name(found)
+    if keras.saving.get_registered_object(name) is not found:
+        raise TypeError(
+            f"Received distribution={found.__name__}, which checkpoints could not "
+            "name. Decorate the class with "
+            "@keras.saving.register_keras_serializable('package')."
+        )
+    return name
