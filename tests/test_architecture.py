@@ -17,7 +17,16 @@ MODULES = sorted(ROOT.rglob("*.py"))
 #: What each room may import from the others, besides itself and `BASICS`. A room is a
 #: folder, or a file beside them. No two may reach each other.
 BASICS = {
-    *("checks", "display", "logs", "optimizers", "signatures", "spaces", "spellings")
+    *(
+        "action_masks",
+        "checks",
+        "display",
+        "logs",
+        "optimizers",
+        "signatures",
+        "spaces",
+        "spellings",
+    )
 }
 MAY_IMPORT = {
     "actors": set(),
@@ -40,6 +49,7 @@ MAY_IMPORT = {
     },
     "workers": {"actors", "envs", "rollouts"},
     # These are below all rooms.
+    "action_masks": set(),
     "checks": set(),
     "display": set(),
     "logs": set(),

@@ -11,6 +11,7 @@ import pytest
 from gymnasium import spaces
 
 import kerasrl
+from kerasrl import testing
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 ACTIONS = {
@@ -79,6 +80,10 @@ ACTION_ROWS = {
     "MultiBinary": "`MultiDiscrete` and `MultiBinary` actions",
     "Box": "`Box` actions",
     "Dict": "Dict and Tuple actions, nested, of several kinds",
+}
+MASKS = {
+    "Discrete": "Action masks, of a single choice",
+    "MultiDiscrete": "Action masks, of `MultiDiscrete`",
 }
 RECURRENT = "Recurrent policies (LSTM, GRU)"
 
@@ -188,6 +193,40 @@ def test_recurrent_policies_are_refused(name):
 
 def action_of(name):
     return "Discrete" if MATRIX[ACTION_ROWS["Discrete"]][name] else "Box"
+
+
+def forbids(action):
+    """An environment where one option of each choice is illegal, and an error."""
+    options = [3, 4] if action == "MultiDiscrete" else 3
+    return lambda: testing.IllegalActionsEnv(options, 1, episode_length=5)
+
+
+#: Those that tests/agents/test_masks.py does not try every day, the rest slow.
+_DAILY_MASKS = [("PG", "MultiDiscrete"), ("A2C", "Discrete"), ("DQN", "Discrete")]
+_DAILY_MASKS += [("PPO", "MultiDiscrete"), ("SimpleQ", "Discrete")]
+
+
+@pytest.mark.parametrize(
+    ("name", "action"),
+    [
+        pytest.param(
+            *each,
+            marks=()
+            if each in _DAILY_MASKS or not MATRIX[MASKS[each[1]]][each[0]]
+            else pytest.mark.slow,
+        )
+        for each in itertools.product(AGENTS, MASKS)
+    ],
+)
+def test_masks(name, action):
+    agent = AGENTS[name](policy=policy_of(name))
+    agent.compile(jit_compile=False)
+    run = lambda: agent.fit(forbids(action), steps=40, num_envs=2, verbose=0)  # noqa: E731
+    if MATRIX[MASKS[action]][name]:
+        run()
+        return
+    with pytest.raises(TypeError, match="action space"):
+        run()
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -328,5 +367,5 @@ def test_the_matrix_names_the_agents():
         assert list(cells) == list(AGENTS), row
     # Rows that hold for all of them.
     for row in MATRIX:
-        if "actions" not in row and row != RECURRENT:
+        if "actions" not in row and row not in (RECURRENT, *MASKS.values()):
             assert all(MATRIX[row].values()), row

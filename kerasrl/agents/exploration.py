@@ -8,6 +8,7 @@ from keras import ops
 
 from kerasrl import checks
 from kerasrl.models import NoiseScope
+from kerasrl.models.masking import random_legal
 from kerasrl.training import acting, schedules
 from kerasrl.training.hyperparameters import Hyperparameter
 
@@ -19,13 +20,15 @@ NOISE_KINDS = {
 }
 
 
-def epsilon_greedy(q_values, epsilon, seed=None):
+def epsilon_greedy(q_values, epsilon, seed=None, legal=None):
     """Chooses the best action, or with probability epsilon any.
 
     Args:
         q_values: float32 `[N, A]`.
         epsilon: float32 `[N]`, probability of a uniformly random action.
         seed: As for `keras.random.uniform`.
+        legal: bool `[N, A]`, which actions may be taken; `None` if all. Values of the
+            others are taken to be low enough.
 
     Returns:
         int32 `[N]`.
@@ -38,8 +41,11 @@ def epsilon_greedy(q_values, epsilon, seed=None):
     """
     num_actions = q_values.shape[-1]
     draws = keras.random.uniform((ops.shape(q_values)[0], 2), seed=seed)
-    # Drawn below 1, but the product may round up to `num_actions`.
-    choices = ops.minimum(ops.floor(draws[:, 1] * num_actions), num_actions - 1)
+    if legal is not None:
+        choices = random_legal(draws[:, 1], legal)
+    else:
+        # Drawn below 1, but the product may round up to `num_actions`.
+        choices = ops.minimum(ops.floor(draws[:, 1] * num_actions), num_actions - 1)
     greedy = ops.cast(ops.argmax(q_values, axis=-1), "int32")
     return ops.where(draws[:, 0] < epsilon, ops.cast(choices, "int32"), greedy)
 
@@ -61,7 +67,8 @@ def act_epsilon_greedy(agent, inputs, deterministic):
     if deterministic:
         actions = agent.policy.mode(outputs)
     else:
-        actions = epsilon_greedy(outputs["q_values"], inputs["epsilon"])
+        legal = agent.policy.legal_actions(inputs["observations"])
+        actions = epsilon_greedy(outputs["q_values"], inputs["epsilon"], legal=legal)
     return {"actions": actions, "state": outputs.get("state", ())}
 
 

@@ -41,7 +41,8 @@ class SAC(OffPolicyAgent):
         adjust_temperature: Whether the temperature is adjusted.
         target_entropy: Float, in nats; for continuous actions of the density of actions
             scaled to [-1, 1]. `None` or `"auto"`: -1 for each number of an action, or
-            `entropy_fraction` of the entropy of random choices.
+            `entropy_fraction` of the entropy of random choices, among the actions that
+            may be taken if observations have a mask.
         entropy_fraction: Float in [0, 1], see `target_entropy`.
         batch_size, **kwargs: As for `kerasrl.OffPolicyAgent`.
 
@@ -159,7 +160,8 @@ class SAC(OffPolicyAgent):
                 return {"actions": distribution.mode(), "state": ()}
             # Equal logits where actions are to be random.
             logits = distribution.parameters * (1.0 - inputs["random"][:, None])
-            return {"actions": type(distribution)(logits).sample(), "state": ()}
+            outputs = policy.masked({"distribution": logits}, inputs)
+            return {"actions": policy.distribution(outputs).sample(), "state": ()}
         if deterministic:
             actions = distribution.mode()
         else:
@@ -183,7 +185,7 @@ class SAC(OffPolicyAgent):
         loss = critic_loss + policy_loss
         if self.adjust_temperature:
             loss += losses.temperature_loss(
-                self.log_temperature.value, entropies, self.wanted_entropy()
+                self.log_temperature.value, *self._entropies(batch, entropies)
             )[0]
         return loss, {
             "critic_loss": critic_loss,
@@ -194,6 +196,15 @@ class SAC(OffPolicyAgent):
             "temperature": temperature,
             "td_errors": errors,
         }
+
+    def _entropies(self, batch, entropies):
+        """Entropies, and what they are wanted to be, for the temperature."""
+        legal = self.policy.legal_actions(batch["observations"])
+        if legal is None or self.target_entropy is not None:
+            return entropies, self.wanted_entropy()
+        # Where there is less to choose from, less entropy is possible.
+        counts = ops.sum(ops.cast(legal, "float32"), axis=-1)
+        return entropies - self.entropy_fraction * ops.log(counts), 0.0
 
     def _continuous(self, batch, distribution, next_distribution, temperature):
         policy, seed = self.policy, self.seed_generator

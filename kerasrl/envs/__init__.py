@@ -6,6 +6,7 @@ converted here from what policies emit, and what environments answer is held aga
 their spaces. Imports no TensorFlow.
 """
 
+from kerasrl.envs.action_mask import ActionMaskObservation
 from kerasrl.envs.actions import clip_actions
 from kerasrl.envs.check import check_env
 from kerasrl.envs.environments import Environments, EnvStep
@@ -16,6 +17,7 @@ from kerasrl.envs.serial import SerialEnvironments
 from kerasrl.envs.vector import VectorEnvironments
 
 __all__ = [
+    "ActionMaskObservation",
     "EnvContext",
     "EnvProtocolError",
     "EnvStep",

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import optree
 
-from kerasrl import spaces
+from kerasrl import action_masks, spaces
 from kerasrl.envs.protocol import (
     EnvProtocolError,
     Observations,
@@ -102,6 +102,7 @@ class Environments(abc.ABC):
         first_index: index of the first of them among all environments of a run, when
             they are one worker's share; messages count from there.
         num_envs_of_run: integer, the number of all environments of the run.
+        has_action_mask: bool, whether observations say which actions may be taken.
 
     Example:
 
@@ -132,6 +133,8 @@ class Environments(abc.ABC):
         self._num_steps = 0
         self._looks = self._looks_at_ends = CLOSE_LOOKS
         self._warned = set()
+        self.has_action_mask = action_masks.has_mask(observation_space, action_space)
+        self._counts = action_masks.counts_of_options(action_space)
         self._no_ends = _constant(num_envs, False)
         self._all_valid = _constant(num_envs, True)
 
@@ -324,6 +327,41 @@ class Environments(abc.ABC):
                 raise fault
             self._warned.add(leaf.name)
             warnings.warn(str(fault), stacklevel=4)
+
+    def _check_masks(self, observations, call, exempt=None):
+        """Looks whether there is an action to take in every environment.
+
+        Args:
+            observations: tree `[B, ...]` with masks.
+            call: string, what returned them.
+            exempt: bool `[B]` or None, where no action is taken on them.
+
+        Raises:
+            EnvProtocolError: if there is none.
+        """
+        legal = action_masks.has_legal(observations[action_masks.KEY], self._counts)
+        if exempt is not None:
+            legal = legal | exempt
+        if not legal.all():
+            raise self._fault(
+                int(np.flatnonzero(~legal)[0]),
+                call,
+                "the action mask leaves no action to take. Expected: a 1 for each "
+                "choice at least; where nothing can be done any more, the episode "
+                "ends, with `terminated`.",
+            )
+
+    def _warn_of_unread_masks(self, infos):
+        """Warns if infos of a reset have a mask, and observations none."""
+        unread = self._counts is not None and not self.has_action_mask
+        if unread and any(action_masks.KEY in info for info in infos):
+            warnings.warn(
+                f"{self.name} says in info[{action_masks.KEY!r}] which actions may be "
+                "taken, and nothing reads that. Wrap it in kerasrl.envs."
+                "ActionMaskObservation, which adds it to the observations: then every "
+                "algorithm honours it.",
+                stacklevel=4,
+            )
 
 
 def _constant(size, value):

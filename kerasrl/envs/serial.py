@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 
 from kerasrl.envs import protocol
+from kerasrl.envs.action_mask import with_told_masks
 from kerasrl.envs.actions import ActionConverter
 from kerasrl.envs.environments import Environments, EnvStep
 from kerasrl.envs.protocol import EnvProtocolError, Misfit
@@ -45,6 +46,7 @@ class SerialEnvironments(Environments):
     def __init__(self, envs, name=None, owned=False):
         envs = list(envs)
         _check_envs(envs)
+        envs = [with_told_masks(env) for env in envs]
         super().__init__(
             len(envs),
             envs[0].observation_space,
@@ -68,6 +70,9 @@ class SerialEnvironments(Environments):
                 raise self._misfit(index, "reset", misfit) from None
             self.reset_infos[index] = info
         self._check_bounds(observations, "reset")
+        if self.has_action_mask:
+            self._check_masks(observations, "reset")
+        self._warn_of_unread_masks(self.reset_infos)
         for index, env in enumerate(self.envs):
             for role in ("observation_space", "action_space"):
                 if getattr(env, role) != getattr(self, role):
@@ -124,6 +129,8 @@ class SerialEnvironments(Environments):
             self._write_slowly(observations, out, ends)
         if looks or (ends is not None and self._looks_at_ends):
             self._look(out, rewards, infos, ends)
+        if self.has_action_mask:
+            self._check_masks(out, self._call() if ends is None else self._calls())
         rewards = self._reward_array(rewards)
         if ends is None:
             no = self._no_ends
@@ -250,7 +257,7 @@ class SerialEnvironments(Environments):
             self._check(protocol.check_info, info, index)
         if any(getattr(reward, "ndim", 0) for reward in rewards):
             self._plain_rewards = False
-        call = self._call() if ends is None else f"{self._call()} or the reset after it"
+        call = self._call() if ends is None else self._calls()
         self._check_bounds(observations, call)
 
     def _reward_array(self, rewards):
@@ -282,6 +289,9 @@ class SerialEnvironments(Environments):
     def _call(self, ended=False):
         step = f"step {self._num_steps}"
         return f"the reset after {step}" if ended else step
+
+    def _calls(self):
+        return f"{self._call()} or the reset after it"
 
     def _explain(self, error, index, method, call):
         """Says which environment raised an error.

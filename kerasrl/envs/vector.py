@@ -53,6 +53,7 @@ class VectorEnvironments(Environments):
             env.single_action_space,
             _vector_name(env) if name is None else name,
         )
+        self._refuse_lost_masks(env)
         self.env = env
         self.autoreset_mode = _autoreset_mode(env)
         self.resets_on_next_step = self.autoreset_mode is AutoresetMode.NEXT_STEP
@@ -75,6 +76,9 @@ class VectorEnvironments(Environments):
         out = self._empty_observations()
         self._write(observations, out, "reset")
         self._check_bounds(out, "reset")
+        if self.has_action_mask:
+            self._check_masks(out, "reset")
+        self._warn_of_unread_masks(self.reset_infos)
         return out
 
     def step(self, actions, out=None):
@@ -118,6 +122,9 @@ class VectorEnvironments(Environments):
                 reset_infos = self._reset_ended(ended, out, f"the reset after {call}")
         if self._looks or (any_ended and self._looks_at_ends):
             self._look(out, final_observations, call)
+        if self.has_action_mask:
+            # The call after an end ignores its action.
+            self._check_masks(out, call, ended if self.resets_on_next_step else None)
         valid = self._all_valid
         if any_filler:
             rewards[fillers] = 0.0
@@ -173,6 +180,20 @@ class VectorEnvironments(Environments):
     def close(self):
         if self._owned:
             self.env.close()
+
+    def _refuse_lost_masks(self, env):
+        vector_env = env.unwrapped
+        if self.has_action_mask or not isinstance(
+            vector_env, (SyncVectorEnv, AsyncVectorEnv)
+        ):
+            return
+        if any(vector_env.call("has_wrapper_attr", "action_masks")):
+            raise ValueError(
+                f"Environments of {self.name} have a method action_masks(), which "
+                "cannot be asked from here in time. Wrap each of them in "
+                "kerasrl.envs.ActionMaskObservation before they are put together, or "
+                "pass an id or a factory instead."
+            )
 
     def _reset(self, **arguments):
         result = self.env.reset(**arguments)

@@ -123,14 +123,15 @@ class ActorCritic(Configured, Policy):
 
     def setup(self, observation_space, action_space):
         super().setup(observation_space, action_space)
-        torso.check_filters(self.filters, observation_space)
-        self.is_image = torso.has_images(observation_space)
+        space = self.network_space
+        torso.check_filters(self.filters, space)
+        self.is_image = torso.has_images(space)
         shared = self.shared_trunk
         if shared is None:
             shared = self.is_image or self.trunk is not None
         self.branch_names = ("shared",) if shared else ("policy", "value")
         self.encoder = torso.make_encoder(
-            observation_space,
+            space,
             self.trunk,
             self.normalize_observations,
             self.shifts_observations,
@@ -195,7 +196,7 @@ class ActorCritic(Configured, Policy):
             episode_starts,
         )
         outputs = split_time(self._heads(merge_time(features)), num_steps)
-        return {**outputs, "state": last_state}
+        return self.masked({**outputs, "state": last_state}, inputs)
 
     def get_initial_state(self, batch_size):
         if self.cell is None:
@@ -205,10 +206,10 @@ class ActorCritic(Configured, Policy):
 
     def update_normalization(self, observations, mask):
         if self.normalize_observations:
-            self.encoder.update(observations, mask)
+            self.encoder.update(self.network_observations(observations), mask)
 
     def _features(self, inputs, training):
-        encoded = self.encoder(inputs["observations"])
+        encoded = self.encoder(self.network_observations(inputs["observations"]))
         features = {
             name: torso.call_trunk(trunk, encoded, training)
             for name, trunk in self.trunks.items()
@@ -254,7 +255,7 @@ class ActorCritic(Configured, Policy):
             return self.trunk if is_first else torso.copy_trunk(self.trunk, _COPY)
         hidden_units = (512,) if self.is_image else (64, 64)
         return torso.make_trunk(
-            self.observation_space,
+            self.network_space,
             hidden_units if self.hidden_units is None else self.hidden_units,
             self.activation or ("relu" if self.is_image else "tanh"),
             self.filters,

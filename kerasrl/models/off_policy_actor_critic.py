@@ -55,9 +55,10 @@ class OffPolicyActorCritic(Configured, ActionValuePolicy):
 
     def setup(self, observation_space, action_space):
         super().setup(observation_space, action_space)
-        torso.check_filters(self.filters, observation_space)
+        space = self.network_space
+        torso.check_filters(self.filters, space)
         self.encoder = torso.make_encoder(
-            observation_space,
+            space,
             self.trunk,
             self.normalize_observations,
             self.shifts_observations,
@@ -94,7 +95,7 @@ class OffPolicyActorCritic(Configured, ActionValuePolicy):
         return make_initializer(self.kernel_initializer, 1.0, seed)
 
     def call(self, inputs, state=None, training=False):
-        features = self.encoder(inputs["observations"])
+        features = self.encoder(self.network_observations(inputs["observations"]))
         features = torso.call_trunk(self.policy_trunk, features, training)
         return {"distribution": self.policy_head(self.policy_hidden(features))}
 
@@ -111,7 +112,7 @@ class OffPolicyActorCritic(Configured, ActionValuePolicy):
                 f"action space {self.action_space}. Give actions if it is a Box; of "
                 "Discrete spaces all actions are valued at once."
             )
-        features = self.encoder(observations)
+        features = self.encoder(self.network_observations(observations))
         features = torso.call_trunk(self.critic_trunk, features, training)
         if self.is_discrete:
             return self.critics(features, members=members)
@@ -128,12 +129,12 @@ class OffPolicyActorCritic(Configured, ActionValuePolicy):
 
     def update_normalization(self, observations, mask):
         if self.normalize_observations:
-            self.encoder.update(observations, mask)
+            self.encoder.update(self.network_observations(observations), mask)
 
     def _make_trunk(self, offset):
         """Convolutions for images, nothing for all else: hidden layers follow."""
         return torso.make_trunk(
-            self.observation_space,
+            self.network_space,
             (),
             self.activation,
             self.filters,

@@ -10,7 +10,7 @@ from keras import ops
 from kerasrl import spaces, spellings
 from kerasrl.distributions import distribution_for
 from kerasrl.distributions.checking import check_methods, is_complete
-from kerasrl.models import encoder, torso
+from kerasrl.models import encoder, masking, torso
 from kerasrl.models.scan import scan_states
 
 #: What every `keras.Model` takes.
@@ -18,7 +18,7 @@ _OF_KERAS = ("activity_regularizer", "autocast", "dtype", "name", "trainable")
 
 
 @keras.saving.register_keras_serializable("kerasrl")
-class Policy(keras.Model):
+class Policy(masking.MasksActions, keras.Model):
     """Base class of policies: a `keras.Model` that agents can act with and train.
 
     A subclass defines `call`, and `get_initial_state` if it is recurrent. Everything
@@ -49,6 +49,10 @@ class Policy(keras.Model):
 
     `P` is `self.num_parameters`, known after `setup`. More keys are allowed; losses
     find them in `batch["outputs"]`.
+
+    Where observations have an entry `"action_mask"`, logits of actions that may not be
+    taken are replaced after `call`; it need not do anything about them. An `unroll` of
+    your own returns `self.masked(outputs, inputs)`.
 
     Checkpoints hold the arguments of `__init__`, if all are numbers, texts, booleans or
     `None`. For others, define `get_config`. A class that extends a built-in policy need
@@ -334,6 +338,7 @@ class Policy(keras.Model):
         }
 
     def _check_outputs(self, outputs):
+        self._check_maskable()
         if not isinstance(outputs, dict) or "distribution" not in outputs:
             raise ValueError(
                 f"{type(self).__name__}.call returned {type(outputs).__name__}. "
@@ -370,11 +375,13 @@ class Policy(keras.Model):
             "action_space": spaces.space_to_config(self.action_space),
             "encoding": encoder.ENCODING,
             "shifts_observations": self.shifts_observations,
+            "honours_masks": self.honours_masks,
         }
 
     def build_from_config(self, config):
         # Policies that were saved when there was no shift have no weights for it.
         self.shifts_observations = config.get("shifts_observations", False)
+        self.honours_masks = config.get("honours_masks", False)
         self.build_for(
             spaces.space_from_config(config["observation_space"]),
             spaces.space_from_config(config["action_space"]),

@@ -54,6 +54,7 @@ class QFunction(Policy):
 
     #: Float32 `[num_atoms]`, the returns that `"logits"` are about, or `None`.
     atoms = None
+    _masked_output = "q_values"
 
     def setup(self, observation_space, action_space):
         """Makes the layers that depend on the spaces. Extend it, calling `super()`.

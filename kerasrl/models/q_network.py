@@ -128,10 +128,11 @@ class QNetwork(Configured, QFunction):
 
     def setup(self, observation_space, action_space):
         super().setup(observation_space, action_space)
-        torso.check_filters(self.filters, observation_space)
+        space = self.network_space
+        torso.check_filters(self.filters, space)
         hidden_units, head_units = self._units()
         self.encoder = torso.make_encoder(
-            observation_space,
+            space,
             self.trunk,
             self.normalize_observations,
             self.shifts_observations,
@@ -139,7 +140,7 @@ class QNetwork(Configured, QFunction):
         self.body = self.trunk
         if self.trunk is None:
             self.body = torso.make_trunk(
-                observation_space,
+                space,
                 hidden_units,
                 self.activation or "relu",
                 self.filters,
@@ -185,7 +186,8 @@ class QNetwork(Configured, QFunction):
             episode_starts,
         )
         outputs = self._heads(merge_time(features["shared"]), training)
-        return {**split_time(outputs, num_steps), "state": last_state}
+        outputs = {**split_time(outputs, num_steps), "state": last_state}
+        return self.masked(outputs, inputs)
 
     def get_initial_state(self, batch_size):
         if self.cell is None:
@@ -195,15 +197,13 @@ class QNetwork(Configured, QFunction):
 
     def update_normalization(self, observations, mask):
         if self.normalize_observations:
-            self.encoder.update(observations, mask)
+            self.encoder.update(self.network_observations(observations), mask)
 
     def _units(self):
         """Widths of the hidden layers of the trunk and of each head."""
         hidden_units = self.hidden_units
         if hidden_units is None:
-            hidden_units = (
-                (512,) if torso.has_images(self.observation_space) else (64, 64)
-            )
+            hidden_units = (512,) if torso.has_images(self.network_space) else (64, 64)
         if self.head_units is not None:
             return hidden_units, self.head_units
         is_ours = self.trunk is None and self.hidden_units is None
@@ -222,7 +222,7 @@ class QNetwork(Configured, QFunction):
         )
 
     def _features(self, inputs, training):
-        encoded = self.encoder(inputs["observations"])
+        encoded = self.encoder(self.network_observations(inputs["observations"]))
         features = torso.call_trunk(self.body, encoded, training)
         if not self.previous_inputs:
             return features

@@ -216,7 +216,7 @@ def warn_of_size(policy):
             return
     largest = max(policy.weights, key=lambda weight: math.prod(weight.shape))
     advice = "Describe a smaller network with hidden_units=, or give a trunk."
-    images = [x for x in spaces.leaves(policy.observation_space) if is_image(x)]
+    images = [x for x in spaces.leaves(policy.network_space) if is_image(x)]
     if images:
         advice = (
             f"Images of {images[0].shape} are large: make them 84 x 84 and grey with "

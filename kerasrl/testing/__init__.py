@@ -6,6 +6,7 @@ agent finds. Small enough that seconds of training decide.
 Imports no TensorFlow.
 """
 
+from kerasrl.testing.masks import IllegalActionsEnv
 from kerasrl.testing.memory import MemoryEnv, StatelessCartPole
 from kerasrl.testing.probes import (
     ConstantRewardEnv,
@@ -20,6 +21,7 @@ __all__ = [
     "ContinuousIdentityEnv",
     "CountingEnv",
     "IdentityEnv",
+    "IllegalActionsEnv",
     "MemoryEnv",
     "NestedEnv",
     "RandomEndsEnv",

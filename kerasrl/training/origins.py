@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import optree
 
-from kerasrl import spaces
+from kerasrl import action_masks, spaces
 from kerasrl.models.encoder import Encoder
 from kerasrl.rollouts.checking import LARGEST
 
@@ -79,7 +79,13 @@ def apply(policy, target):
 
 def _weights(policy):
     encoder = getattr(policy, "encoder", None)
-    return encoder.origins if isinstance(encoder, Encoder) else []
+    if not isinstance(encoder, Encoder):
+        return []
+    weights = list(encoder.origins)
+    if policy.has_action_mask:
+        # The encoder does not get the mask.
+        weights.insert(sorted(policy.observation_space).index(action_masks.KEY), None)
+    return weights
 
 
 def _has_seen_data(policy):
