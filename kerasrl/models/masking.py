@@ -157,7 +157,8 @@ class MasksActions:
 
     def _check_maskable(self):
         found = self.distribution_type.distribution_class
-        if self.has_action_mask and found not in (Categorical, MultiCategorical):
+        can = issubclass(found, (Categorical, MultiCategorical))
+        if self.has_action_mask and not can:
             raise ValueError(
                 f"Observations have an entry {action_masks.KEY!r}, and the policy's "
                 f"distribution is {found.__name__}. Masks replace logits of "
