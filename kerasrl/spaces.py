@@ -63,12 +63,14 @@ def named_leaves(
         `observation_space["image"][0]`.
 
     Raises:
-        ValueError: for a leaf that is not Box, Discrete, MultiDiscrete, MultiBinary.
+        ValueError: for a leaf that is not Box, Discrete, MultiDiscrete, MultiBinary,
+            or for a Dict with keys that have no order.
     """
     found: list[tuple[str, spaces.Space]] = []
 
     def visit(part, name):
         if isinstance(part, spaces.Dict):
+            _check_keys(part, name, role)
             for key, child in part.spaces.items():
                 visit(child, f"{name}[{key!r}]")
         elif isinstance(part, spaces.Tuple):
@@ -86,6 +88,19 @@ def named_leaves(
 
     visit(space, f"{role}_space")
     return found
+
+
+def _check_keys(space, name, role):
+    try:
+        sorted(space.spaces)
+    except TypeError:
+        # TensorFlow reads trees in that order, and would only say so much later.
+        raise ValueError(
+            f"Unsupported {role} space at `{name}`. Received: the keys "
+            f"{list(space.spaces)}, which do not sort together. Expected: keys of one "
+            "kind, such as strings. Wrap the environment with gymnasium.wrappers."
+            f"Transform{role.capitalize()} to give them other names."
+        ) from None
 
 
 def leaf_lister(space: spaces.Space) -> Callable[[Any], list]:

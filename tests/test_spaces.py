@@ -166,3 +166,12 @@ def test_check_space():
         check_space(spaces.Tuple([spaces.Discrete(2), spaces.Dict({"g": graph})]))
     names = [name for name, _ in named_leaves(spaces.Tuple([spaces.Discrete(2)] * 2))]
     assert names == ["observation_space[0]", "observation_space[1]"]
+
+
+@pytest.mark.parametrize("role", ["observation", "action"])
+def test_keys_that_do_not_sort_together(role):
+    inner = spaces.Dict([("a", spaces.Discrete(2)), (1, spaces.Discrete(3))])
+    space = spaces.Tuple([spaces.Discrete(2), inner])
+    with pytest.raises(ValueError, match=r"_space\[1\]`.*'a', 1.*do not sort together"):
+        check_space(space, role)
+    check_space(spaces.Dict([(2, spaces.Discrete(2)), (1, spaces.Discrete(3))]))

@@ -14,10 +14,12 @@ class Plan:
 
     Attributes:
         epochs: Index of the last epoch.
-        iterations_per_epoch: Iterations in an epoch.
-        total_iterations: Iterations in all epochs; the last epoch may be shorter.
+        iterations_per_epoch: The most iterations in an epoch.
+        total_iterations: Iterations in all epochs.
         iteration_steps: Environment steps of an iteration.
         steps: Those of all as they were asked for; whole iterations may have more.
+        even: Whether epochs share the iterations out evenly; else all have the most,
+            and the last what is left.
     """
 
     epochs: int
@@ -25,20 +27,25 @@ class Plan:
     total_iterations: int
     iteration_steps: int
     steps: int
+    even: bool = False
+
+    def done(self, epoch):
+        """Number of iterations before an epoch."""
+        if self.even:
+            return epoch * self.total_iterations // self.epochs
+        return min(epoch * self.iterations_per_epoch, self.total_iterations)
 
     def iterations(self, epoch):
         """Number of iterations in an epoch."""
-        done = epoch * self.iterations_per_epoch
-        return min(self.iterations_per_epoch, self.total_iterations - done)
+        return self.done(epoch + 1) - self.done(epoch)
 
     def progress(self, epoch, iteration):
         """Share of the plan, from 0 to 1, that is done before an iteration."""
-        done = epoch * self.iterations_per_epoch + iteration
-        return done / self.total_iterations
+        return (self.done(epoch) + iteration) / self.total_iterations
 
     def steps_until(self, epoch, iteration):
         """Number of environment steps before an iteration, of those asked for."""
-        done = epoch * self.iterations_per_epoch + iteration
+        done = self.done(epoch) + iteration
         return min(done * self.iteration_steps, self.steps)
 
 
@@ -55,7 +62,8 @@ def plan_epochs(iteration_steps, steps, epochs, steps_per_epoch):
         A `Plan`.
 
     Raises:
-        ValueError: Not exactly enough was given.
+        ValueError: Not exactly enough was given, or there are fewer iterations than
+            epochs.
 
     Example:
 
@@ -81,11 +89,19 @@ def plan_epochs(iteration_steps, steps, epochs, steps_per_epoch):
             ("steps_per_epoch", steps_per_epoch),
         )
     )
+    if None not in (steps, epochs):
+        total = math.ceil(steps / iteration_steps)
+        if total < epochs:
+            raise ValueError(
+                f"Received steps={steps} and epochs={epochs}, but an epoch is at least "
+                f"one iteration, here of {iteration_steps} environment steps. Give "
+                f"steps={epochs * iteration_steps} or more, epochs={total} or fewer, "
+                "or the agent shorter iterations."
+            )
+        most = math.ceil(total / epochs)
+        return Plan(epochs, most, total, iteration_steps, steps, even=True)
     if steps_per_epoch is None:
-        if None not in (steps, epochs):
-            steps_per_epoch = math.ceil(steps / epochs)
-        else:
-            steps_per_epoch = _DEFAULT_STEPS_PER_EPOCH
+        steps_per_epoch = _DEFAULT_STEPS_PER_EPOCH
     iterations_per_epoch = math.ceil(steps_per_epoch / iteration_steps)
     if steps is None:
         total = epochs * iterations_per_epoch

@@ -147,7 +147,7 @@ def _iterate(agent, source, on_rollout_end, updating):
 
 
 def _warn_of_the_end(iteration, epoch, plan):
-    done = epoch * plan.iterations_per_epoch + iteration
+    done = plan.done(epoch) + iteration
     warnings.warn(
         f"There are no more rollouts after {done} iterations, where steps or epochs "
         f"asked for {plan.total_iterations}. Training ends here.",

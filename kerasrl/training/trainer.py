@@ -76,7 +76,8 @@ class Trainer:
                 up to whole iterations; rollouts are taken to be as long as the first.
                 Give this or `epochs`. Calls on which a `NEXT_STEP` vector environment
                 only resets count here, but not in `env_steps`.
-            epochs: Integer, index of the last epoch, as in Keras.
+            epochs: Integer, index of the last epoch, as in Keras. With `steps`, as many
+                epochs share the iterations out evenly.
             steps_per_epoch: Integer, environment steps per epoch, rounded up to whole
                 iterations. Default: 1000, at least one iteration.
             num_envs: Integer, environments stepped together. Default: 8 for an id or

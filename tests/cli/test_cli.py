@@ -622,3 +622,10 @@ def test_commands_let_tensorflow_say_nothing(trained):
     )
     assert done.returncode == 0
     assert done.stderr == "" and len(done.stdout.splitlines()) == 1
+
+
+def test_the_package_is_the_command():
+    command = [sys.executable, "-m", "kerasrl", "--version"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("kerasrl, version")

@@ -1,0 +1,5 @@
+"""`python -m kerasrl`."""
+
+from kerasrl.cli import main
+
+main(prog_name="python -m kerasrl")
