@@ -3,10 +3,10 @@
     python benchmarks/learning.py [EXPERIMENT ...] [--seeds 5] [--jobs 1]
 
 Each experiment trains one algorithm on one environment with one seed per process, and
-evaluates deterministically over 100 episodes that training has not seen. *final* is the
-policy at the end; *best* is the one with the highest return in evaluations of 10
-episodes during training (other episodes than the 100). An experiment passes when enough
-seeds reach its gate.
+evaluates over 100 episodes that training has not seen, deterministically unless the
+best policy is a random one. *final* is the policy at the end; *best* is the one with
+the highest return in evaluations of 10 episodes during training (other episodes than
+the 100). An experiment passes when enough seeds reach its gate.
 
 Experiments with Stable-Baselines3 beside them (all whose algorithm it has) train it
 with the same hyperparameters and seeds, and compare the training return: the mean, over
@@ -61,6 +61,8 @@ class Experiment:
     anneal: bool = False
     #: First epsilon, environment steps of its fall, last epsilon.
     exploration: tuple | None = None
+    #: Whether it is evaluated by the modes of its distributions.
+    deterministic: bool = True
     settings: dict = field(default_factory=dict)
     policy: dict = field(default_factory=dict)
     #: The same for Stable-Baselines3, if it is to be compared.
@@ -85,6 +87,14 @@ RECURRENT = {
     "gae_lambda": 0.98,
     "max_grad_norm": 1.0,
     "normalize_rewards": True,
+}
+
+#: Choices of two parts that must agree, on something else than last time.
+AGREEMENT = {
+    "env": "Agreement-v1",
+    "required": 1.0,
+    "deterministic": False,
+    "settings": {"gamma": 0.9, "entropy_coef": 0.01},
 }
 
 EXPERIMENTS = {
@@ -184,6 +194,28 @@ EXPERIMENTS = {
         # policy below keeps its two layers: without them it would be linear.
         policy={"cell": "lstm", "hidden_units": (), "normalize_observations": True},
         settings=RECURRENT,
+    ),
+    # 0.95 of the best return of a policy without memory, 7.5.
+    "ppo-agreement": Experiment(
+        algorithm="PPO",
+        steps=60_000,
+        gate=7.125,
+        policy={"autoregressor": "made"},
+        **AGREEMENT,
+    ),
+    "a2c-agreement": Experiment(
+        algorithm="A2C",
+        steps=100_000,
+        gate=7.125,
+        policy={"autoregressor": "made"},
+        **AGREEMENT,
+    ),
+    # Independent parts get 2.5 at best; this is that and the noise of 100 episodes.
+    "ppo-agreement-independent": Experiment(
+        algorithm="PPO", steps=60_000, gate=2.8, below=True, **AGREEMENT
+    ),
+    "a2c-agreement-independent": Experiment(
+        algorithm="A2C", steps=100_000, gate=2.8, below=True, **AGREEMENT
     ),
     "ppo-recurrent-feed-forward": Experiment(
         algorithm="PPO",
@@ -394,17 +426,22 @@ def train_kerasrl(experiment, steps, seed):
             verbose=0,
         )
         result = {
-            "final": evaluate(agent, experiment.env, seed),
+            "final": evaluate(agent, experiment, seed),
             "training_return": area(episodes.ends, steps),
             "steps_per_second": statistics.median(history.history["steps_per_second"]),
         }
         if experiment.checkpoint == "best":
-            result["best"] = evaluate(kerasrl.load(best), experiment.env, seed)
+            result["best"] = evaluate(kerasrl.load(best), experiment, seed)
     return result
 
 
-def evaluate(agent, env, seed):
-    result = agent.evaluate(env, episodes=EVALUATION_EPISODES, seed=20_000 + seed)
+def evaluate(agent, experiment, seed):
+    result = agent.evaluate(
+        experiment.env,
+        episodes=EVALUATION_EPISODES,
+        deterministic=experiment.deterministic,
+        seed=20_000 + seed,
+    )
     return float(result["return_mean"])
 
 

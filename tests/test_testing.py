@@ -10,6 +10,7 @@ from kerasrl import testing
 from kerasrl.envs import make_envs
 
 PROBES = [
+    testing.AgreementEnv,
     testing.CountingEnv,
     testing.IdentityEnv,
     testing.ContinuousIdentityEnv,
@@ -156,3 +157,28 @@ def test_stateless_cartpole():
     assert env.spec.max_episode_steps == 500
     envs = make_envs("StatelessCartPole-v1", num_envs=1)
     np.testing.assert_array_equal(envs.reset([3])[0], partial)
+
+
+def test_agreement():
+    """Both bounds, and what parts by themselves get, by definition and by play."""
+    env = testing.AgreementEnv(size=3, length=20_001)
+    rng = np.random.default_rng(0)
+
+    def payoff(joint):
+        cells = [(a, b) for a in range(3) for b in range(3)]
+        drawn = iter(rng.choice(9, 20_001, p=np.ravel(joint)))
+        return np.mean(play(env, lambda _: cells[next(drawn)])[0][1:])
+
+    together = np.eye(3) / 3
+    np.testing.assert_allclose(payoff(together), env.best_return / 20_000, atol=0.01)
+    apart = np.outer([0.5, 0.3, 0.2], [0.9, 0.1, 0.0])
+    # The other part knows nothing: p (1 - p) q, summed over the choices.
+    np.testing.assert_allclose(payoff(apart), 0.25 * 0.9 + 0.21 * 0.1, atol=0.01)
+    best = np.outer([0.5, 0.5, 0.0], [1.0, 0.0, 0.0])
+    np.testing.assert_allclose(payoff(best), env.independent_return / 20_000, atol=0.01)
+    first, second = rng.dirichlet(np.ones(3), (2, 1000))
+    assert (first * (1 - first) * second).sum(-1).max() <= 0.25
+    assert sum(play(testing.AgreementEnv(4, 3), lambda _: [2, 2, 2])[0]) == 0
+    assert sum(play(testing.AgreementEnv(4, 3), lambda _: [2, 2, 1])[0]) == 0
+    turns = itertools.cycle([[0, 0, 0], [3, 3, 3]])
+    assert sum(play(testing.AgreementEnv(4, 3), lambda _: next(turns))[0]) == 10

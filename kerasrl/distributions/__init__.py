@@ -5,8 +5,10 @@ mode, as tensors `[N, ...]`; `distribution_for` chooses one by the action space.
 use shape checks of the losses, and know no policy.
 """
 
+from kerasrl.distributions.autoregressive import Autoregressive, autoregressive_for
 from kerasrl.distributions.bernoulli import Bernoulli
 from kerasrl.distributions.categorical import Categorical
+from kerasrl.distributions.components import Components
 from kerasrl.distributions.deterministic import Deterministic
 from kerasrl.distributions.diagonal_gaussian import DiagonalGaussian
 from kerasrl.distributions.distribution import Distribution
@@ -17,8 +19,10 @@ from kerasrl.distributions.named import distribution_class, distribution_name
 from kerasrl.distributions.tanh_gaussian import TanhGaussian
 
 __all__ = [
+    "Autoregressive",
     "Bernoulli",
     "Categorical",
+    "Components",
     "Deterministic",
     "DiagonalGaussian",
     "Distribution",
@@ -26,6 +30,7 @@ __all__ = [
     "Joint",
     "MultiCategorical",
     "TanhGaussian",
+    "autoregressive_for",
     "distribution_class",
     "distribution_for",
     "distribution_name",

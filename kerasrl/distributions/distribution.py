@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 from keras import ops
 
 from kerasrl.losses.shapes import check_same_shape, static_shape
@@ -188,6 +189,29 @@ class Distribution:
             return actions
         batch = ops.shape(self.parameters)[:-1]
         return ops.reshape(actions, (*batch, math.prod(shape)))
+
+
+def spread_seed(seed, count):
+    """Seeds with which several parts draw, each for itself.
+
+    Args:
+        seed: As for `Distribution.sample`.
+        count: Int, how many are needed.
+
+    Returns:
+        List of seeds.
+
+    Example:
+
+    ```python
+    spread_seed(None, 2)  # [None, None]
+    ```
+    """
+    if not isinstance(seed, (int, np.integer)):
+        return [seed] * count
+    # With the same number all parts would draw alike.
+    states = np.random.SeedSequence(int(seed)).generate_state(count)
+    return [int(state) for state in states >> 1]
 
 
 def check_last_axis(name, parameters, size, why):

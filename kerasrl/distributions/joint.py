@@ -4,7 +4,11 @@ import numpy as np
 import optree
 from keras import ops
 
-from kerasrl.distributions.distribution import Distribution, check_last_axis
+from kerasrl.distributions.distribution import (
+    Distribution,
+    check_last_axis,
+    spread_seed,
+)
 
 
 class Joint(Distribution):
@@ -47,12 +51,7 @@ class Joint(Distribution):
 
     def sample(self, seed=None):
         """Draws actions, a tree of `[..., *shape]`. See `Distribution.sample`."""
-        seeds = [seed] * len(self.parts)
-        if isinstance(seed, (int, np.integer)):
-            # With the same number all parts would draw alike.
-            states = np.random.SeedSequence(int(seed)).generate_state(len(self.parts))
-            seeds = [int(state) for state in states >> 1]
-        pairs = zip(self.parts, seeds, strict=True)
+        pairs = zip(self.parts, spread_seed(seed, len(self.parts)), strict=True)
         return self._structure.unflatten([part.sample(seed) for part, seed in pairs])
 
     def mode(self):

@@ -47,7 +47,7 @@ class MultiCategorical(Distribution):
             "MultiCategorical", self.parameters, sum(sizes), f"nvec={nvec.tolist()}"
         )
         self.shape = nvec.shape
-        self._choices = Categorical(self._align(sizes))
+        self.choices = Categorical(self._align(sizes))
 
     @staticmethod
     def parameters_size(action_space):
@@ -63,11 +63,11 @@ class MultiCategorical(Distribution):
 
     def sample(self, seed=None):
         """Draws actions, int32 `[..., *shape]`. See `Distribution.sample`."""
-        return self._unflatten(self._choices.sample(seed))
+        return self._unflatten(self.choices.sample(seed))
 
     def mode(self):
         """Most probable actions, int32 `[..., *shape]`."""
-        return self._unflatten(self._choices.mode())
+        return self._unflatten(self.choices.mode())
 
     def log_prob(self, actions):
         """Log-probability of actions, int `[..., *shape]`.
@@ -75,16 +75,16 @@ class MultiCategorical(Distribution):
         See `Distribution.log_prob`.
         """
         actions = self._flatten(actions, math.prod(self.shape))
-        return ops.sum(self._choices.log_prob(actions), axis=-1)
+        return ops.sum(self.choices.log_prob(actions), axis=-1)
 
     def entropy(self):
         """Entropy, float32 `[...]`, in nats."""
-        return ops.sum(self._choices.entropy(), axis=-1)
+        return ops.sum(self.choices.entropy(), axis=-1)
 
     def kl(self, other):
         """KL(self || other), float32 `[...]`. See `Distribution.kl`."""
         self._check_kl(other)
-        return ops.sum(self._choices.kl(other._choices), axis=-1)
+        return ops.sum(self.choices.kl(other.choices), axis=-1)
 
     def _align(self, sizes):
         """Logits `[..., len(sizes), max(sizes)]`, missing options masked."""

@@ -11,6 +11,7 @@ from kerasrl.models.actor_critic import ActorCritic
 from kerasrl.models.deterministic_actor_critic import DeterministicActorCritic
 from kerasrl.models.encoder import Encoder
 from kerasrl.models.initializers import Normc
+from kerasrl.models.made import MADE
 from kerasrl.models.noisy_dense import NoiseScope, NoisyDense
 from kerasrl.models.normalization import RunningNormalization
 from kerasrl.models.policy import Policy
@@ -21,6 +22,7 @@ from kerasrl.models.trunks import CNN, MLP, NATURE_FILTERS, MixedTrunk
 
 __all__ = [
     "CNN",
+    "MADE",
     "MLP",
     "MixedTrunk",
     "NATURE_FILTERS",

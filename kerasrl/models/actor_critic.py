@@ -6,10 +6,11 @@ from keras import ops
 from kerasrl import checks
 from kerasrl.distributions import (
     DiagonalGaussian,
+    autoregressive_for,
     distribution_for,
     distribution_name,
 )
-from kerasrl.models import torso
+from kerasrl.models import made, torso
 from kerasrl.models.action_encoder import ActionEncoder
 from kerasrl.models.configured import Configured
 from kerasrl.models.initializers import make_initializer
@@ -51,6 +52,10 @@ class ActorCritic(Configured, Policy):
             `kerasrl.distributions.Distribution` that is registered, or its name; for
             the parts of a `Dict` or `Tuple` action space, a dict or tuple of them. The
             action head emits all parameters of one that is not the default.
+        autoregressor: `None` for actions of independent components. `"made"`, a `MADE`
+            or a layer like it, makes each component depend on those before it, see
+            `kerasrl.distributions.Autoregressive`; the action head then emits its
+            context.
         kernel_initializer: `"orthogonal"`, `"normc"` or a Keras initializer.
         seed: Integer or `None`, seed of the initializers. Agents fill it in if they
             have a seed.
@@ -83,6 +88,7 @@ class ActorCritic(Configured, Policy):
         log_std="independent",
         initial_log_std=0.0,
         distribution=None,
+        autoregressor=None,
         kernel_initializer="orthogonal",
         seed=None,
         **kwargs,
@@ -115,10 +121,24 @@ class ActorCritic(Configured, Policy):
         self.log_std = log_std
         self.initial_log_std = initial_log_std
         self.distribution_name = distribution_name(distribution)
+        made.check_autoregressor(autoregressor)
+        if autoregressor is not None and (distribution or initial_log_std):
+            raise ValueError(
+                "Received an autoregressor together with "
+                f"distribution={distribution!r}, initial_log_std={initial_log_std}. "
+                "What an autoregressor says of the components of actions are the "
+                "default distributions: leave those out."
+            )
+        self.autoregressor = autoregressor
         self.kernel_initializer = kernel_initializer
         self.seed = checks.seed(seed)
 
     def choose_distribution(self, action_space):
+        if self.autoregressor is not None:
+            self.component_model = made.make_autoregressor(
+                self.autoregressor, self._seed(3000)
+            )
+            return autoregressive_for(action_space, self.component_model)
         return distribution_for(action_space, self.distribution_name)
 
     def setup(self, observation_space, action_space):
@@ -159,9 +179,14 @@ class ActorCritic(Configured, Policy):
         if self.independent_log_std:
             units -= num_means
         # A nearly uniform first policy explores best; the value starts near zero.
+        scale = 0.01 if self.autoregressor is None else 1.0
         self.action_head = keras.layers.Dense(
-            units, kernel_initializer=self._initializer(0.01, 0), dtype="float32"
+            units, kernel_initializer=self._initializer(scale, 0), dtype="float32"
         )
+        if self.autoregressor is not None:
+            made.check_order(
+                self.component_model, self.distribution_type.options["components"]
+            )
         self.value_head = keras.layers.Dense(
             1, kernel_initializer=self._initializer(1.0, 1), dtype="float32"
         )

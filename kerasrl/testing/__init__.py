@@ -6,6 +6,7 @@ agent finds. Small enough that seconds of training decide.
 Imports no TensorFlow.
 """
 
+from kerasrl.testing.agreement import AgreementEnv
 from kerasrl.testing.masks import IllegalActionsEnv
 from kerasrl.testing.memory import MemoryEnv, StatelessCartPole
 from kerasrl.testing.probes import (
@@ -17,6 +18,7 @@ from kerasrl.testing.probes import (
 from kerasrl.testing.rules import CountingEnv, NestedEnv, RandomEndsEnv
 
 __all__ = [
+    "AgreementEnv",
     "ConstantRewardEnv",
     "ContinuousIdentityEnv",
     "CountingEnv",

@@ -21,6 +21,13 @@ BUILT_IN = {
     "ActorCritic": lambda: models.ActorCritic(
         hidden_units=(3,), activation="elu", cell="gru", initial_log_std=-1.0
     ),
+    "with a distribution": lambda: models.ActorCritic(
+        distribution={"move": "TanhGaussian", "rest": ["DiagonalGaussian", None]}
+    ),
+    "autoregressive": lambda: models.ActorCritic(
+        autoregressor=models.MADE((3,), "elu")
+    ),
+    "MADE": lambda: models.MADE((3, 2), "elu", 5, "normc", seed=1),
     "QNetwork": lambda: models.QNetwork(
         models.MLP((3,)), num_atoms=3, v_min=0, v_max=1
     ),

@@ -1,0 +1,103 @@
+"""Parts of an action that depend on each other: learning, acting, resuming."""
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from test_features import ACTIONS, OBSERVATIONS, AnySpaces
+from test_hybrid_actions import Identity
+from tiny import among
+
+import kerasrl
+from kerasrl import testing
+
+AGENTS = {
+    "PG": lambda **kw: kerasrl.PG(rollout_length=8, **kw),
+    "A2C": lambda **kw: kerasrl.A2C(**kw),
+    "PPO": lambda **kw: kerasrl.PPO(rollout_length=8, num_epochs=1, kl_coef=0.1, **kw),
+}
+#: In environment steps, enough for every seed.
+STEPS = {"PPO": 60_000, "A2C": 100_000}
+
+
+def hybrid():
+    return AnySpaces(OBSERVATIONS["Box"], ACTIONS["Dict"])
+
+
+@pytest.mark.parametrize("name", among(["PPO", "A2C"], ["A2C"]))
+def test_resume_is_exact_with_memory_and_workers(name, tmp_path):
+    policy = {
+        **{"hidden_units": (8,), "cell": "gru", "cell_units": 4},
+        **{"previous_inputs": True, "autoregressor": "made"},
+    }
+    straight, resumed = (AGENTS[name](policy=policy, seed=0) for _ in range(2))
+    settings = {"steps": 32, "num_envs": 2, "verbose": 0}
+    for agent, workers in ((straight, 0), (resumed, 2)):
+        agent.compile(jit_compile=False)
+        agent.fit(Identity, num_workers=workers, **settings)
+    assert straight.actor().backend == "numpy"
+    resumed = kerasrl.load(resumed.save(tmp_path / "agent.kerasrl"))
+    before = straight.get_weights()
+    for agent in (straight, resumed):
+        agent.fit(Identity, **settings)
+    pairs = zip(straight.get_weights(), resumed.get_weights(), strict=True)
+    for one, other in pairs:
+        np.testing.assert_array_equal(one, other)
+    moved = [
+        not np.array_equal(one, other)
+        for one, other in zip(before, straight.get_weights(), strict=True)
+    ]
+    assert np.mean(moved) > 0.9
+
+
+@pytest.mark.parametrize("name", among(["PG", "PPO"], ["PPO"]))
+def test_the_others_train(name):
+    agent = AGENTS[name](policy={"hidden_units": (4,), "autoregressor": "made"}, seed=0)
+    agent.compile(jit_compile=False)
+    history = agent.fit(hybrid, steps=48, num_envs=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all() and history["gradient_norm"][0] > 0.0
+
+
+def test_what_acts_without_tensorflow_draws_as_it_should():
+    """In as many passes as parts, with noise of its own for each environment."""
+    agent = AGENTS["PPO"](policy={"autoregressor": "made", "seed": 1}, seed=1)
+    space = spaces.MultiDiscrete([2, 3])
+    agent.build(spaces.Box(-1, 1, (1,)), space)
+    for weight in agent.policy.component_model.weights:
+        weight.assign(np.random.default_rng(0).normal(size=weight.shape))
+    actor, rows = agent.actor(), 6000
+    assert actor.backend == "numpy"
+    noise = actor.draw([np.random.default_rng(row) for row in range(rows)], 1)
+    acted = actor(
+        {**agent.policy.example_inputs(rows), "state": ()}, [n[0] for n in noise]
+    )
+    assert set(acted) == {"actions", "state", "log_probs"}
+    actions, counts = np.unique(acted["actions"], axis=0, return_counts=True)
+    for action, count in zip(actions, counts, strict=True):
+        log_probs = acted["log_probs"][(acted["actions"] == action).all(axis=1)]
+        np.testing.assert_allclose(log_probs, log_probs[0], rtol=1e-5)
+        probability = np.exp(log_probs[0])
+        deviation = np.sqrt(rows * probability * (1 - probability)) + 1
+        assert abs(count - rows * probability) < 4.5 * deviation
+    assert len(actions) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", STEPS)
+def test_parts_learn_to_agree_at_random(name, seed):
+    env = testing.AgreementEnv()
+    returns = {}
+    for autoregressor in (None, "made"):
+        agent = getattr(kerasrl, name)(
+            policy={"autoregressor": autoregressor},
+            gamma=0.9,
+            entropy_coef=0.01,
+            seed=seed,
+        )
+        agent.fit(testing.AgreementEnv, steps=STEPS[name], num_envs=8, verbose=0)
+        returns[autoregressor] = agent.evaluate(
+            testing.AgreementEnv, 400, deterministic=False, seed=1, verbose=0
+        )["return_mean"]
+    assert returns["made"] >= 0.95 * env.best_return
+    # But for the noise of 400 episodes.
+    assert returns[None] < 1.05 * env.independent_return
