@@ -42,7 +42,7 @@ LIBRARIES = ("kerasrl", "stable_baselines3")
 class Experiment:
     """What to train and what it must reach.
 
-    `gate` is compared with the mean return of `checkpoint` ("final" or "best");
+    `gate` is compared with the `measure` of `checkpoint` ("final" or "best");
     `required` is the share of the seeds that must reach it. With `below`, they must
     stay below it instead.
     """
@@ -63,6 +63,9 @@ class Experiment:
     exploration: tuple | None = None
     #: Whether it is evaluated by the modes of its distributions.
     deterministic: bool = True
+    #: What evaluations measure: the mean "return", or the share of episodes that end
+    #: in "success", which infos say as `is_success`.
+    measure: str = "return"
     settings: dict = field(default_factory=dict)
     policy: dict = field(default_factory=dict)
     #: The same for Stable-Baselines3, if it is to be compared.
@@ -436,13 +439,34 @@ def train_kerasrl(experiment, steps, seed):
 
 
 def evaluate(agent, experiment, seed):
+    env, seed = experiment.env, 20_000 + seed
+    if experiment.measure == "success":
+        return success_rate(agent, env, seed)
     result = agent.evaluate(
-        experiment.env,
+        env,
         episodes=EVALUATION_EPISODES,
         deterministic=experiment.deterministic,
-        seed=20_000 + seed,
+        seed=seed,
     )
     return float(result["return_mean"])
+
+
+def success_rate(agent, env, seed):
+    """Share of the first episodes of as many environments that end in success."""
+    import kerasrl
+
+    with kerasrl.make_envs(env, EVALUATION_EPISODES) as envs:
+        observations = envs.reset(list(range(seed, seed + EVALUATION_EPISODES)))
+        running = np.ones(EVALUATION_EPISODES, bool)
+        successes = 0
+        while running.any():
+            step = envs.step(agent.predict(observations))
+            observations = step.observations
+            ended = (step.terminated | step.truncated) & running
+            infos = [step.infos[index] for index in np.flatnonzero(ended)]
+            successes += sum(bool(info["is_success"]) for info in infos)
+            running &= ~ended
+    return successes / EVALUATION_EPISODES
 
 
 def train_sb3(experiment, steps, seed):
@@ -531,12 +555,15 @@ def markdown(report):
         reached, passed = judge(experiment, runs)
         ours, theirs = runs["kerasrl"], runs.get("stable_baselines3")
         sign = "<" if experiment.below else ">="
+        described = experiment.checkpoint
+        if experiment.measure == "success":
+            described += ", share of successes"
         cells = [
-            f"{name} ({experiment.env}, {experiment.checkpoint})",
+            f"{name} ({experiment.env}, {described})",
             f"{entry['steps']:,}",
             f"{sign} {experiment.gate:g} on {experiment.required:.0%}",
             f"{reached} of {len(ours)}",
-            listed(ours, experiment.checkpoint),
+            listed(ours, experiment.checkpoint, experiment.measure),
             spread(ours),
             spread(theirs) if theirs else "-",
             listed(theirs, "final") if theirs else "-",
@@ -548,8 +575,9 @@ def markdown(report):
     return "\n".join([*lines, "", note, "", *(f"`{command}`" for command in commands)])
 
 
-def listed(runs, checkpoint):
-    return ", ".join(f"{run[checkpoint]:.0f}" for run in runs)
+def listed(runs, checkpoint, measure="return"):
+    digits = 2 if measure == "success" else 0
+    return ", ".join(f"{run[checkpoint]:.{digits}f}" for run in runs)
 
 
 def spread(runs):

@@ -80,6 +80,18 @@ IMPROVEMENTS = {
         "noisy": True,
     },
 }
+#: Near the paper's of hindsight replay: gamma of 0.98, one layer of 256 units, a target
+#: network that follows slowly.
+BIT_FLIPPING = {
+    "env": "BitFlipping-v1",
+    "steps": 100_000,
+    "required": 1.0,
+    "measure": "success",
+    "learning_rate": 1e-3,
+    "exploration": (1.0, 50_000, 0.1),
+    "policy": {"hidden_units": (256,)},
+}
+BIT_FLIPPING_SETTINGS = {"gamma": 0.98, "tau": 0.05, "target_update_interval": 1}
 PENDULUM = {
     "env": "Pendulum-v1",
     "steps": 20_000,
@@ -186,4 +198,14 @@ def off_policy_experiments(experiment):
     experiments["dqn-stateless"] = experiment(
         algorithm="DQN", gate=150, required=1.0, below=True, **stateless, **ZOO_DQN
     )
+    for name, hindsight, bound in (
+        ("dqn-hindsight-bits", "future", {"gate": 0.95}),
+        ("dqn-bits", None, {"gate": 0.2, "below": True}),
+    ):
+        experiments[name] = experiment(
+            algorithm="DQN",
+            settings={**BIT_FLIPPING_SETTINGS, "hindsight": hindsight},
+            **bound,
+            **BIT_FLIPPING,
+        )
     return experiments

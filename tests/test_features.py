@@ -85,6 +85,7 @@ MASKS = {
     "Discrete": "Action masks, of a single choice",
     "MultiDiscrete": "Action masks, of `MultiDiscrete`",
 }
+HINDSIGHT = "Goals, with hindsight experience replay ([docs/goals.md](docs/goals.md))"
 RECURRENT = "Recurrent policies (LSTM, GRU)"
 
 
@@ -189,6 +190,16 @@ def test_recurrent_policies_are_refused(name):
 
     with pytest.raises(ValueError, match="R2D2"):
         fit(AGENTS[name](policy=Recurrent()), action_of(name))
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_hindsight(name):
+    """`tests/agents/test_goals.py` trains them."""
+    if MATRIX[HINDSIGHT][name]:
+        assert AGENTS[name](hindsight="future").hindsight == "future"
+        return
+    with pytest.raises((TypeError, ValueError), match="hindsight"):
+        AGENTS[name](hindsight="future")
 
 
 def action_of(name):
@@ -367,5 +378,6 @@ def test_the_matrix_names_the_agents():
         assert list(cells) == list(AGENTS), row
     # Rows that hold for all of them.
     for row in MATRIX:
-        if "actions" not in row and row not in (RECURRENT, *MASKS.values()):
+        some = (RECURRENT, HINDSIGHT, *MASKS.values())
+        if "actions" not in row and row not in some:
             assert all(MATRIX[row].values()), row

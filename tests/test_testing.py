@@ -18,6 +18,7 @@ PROBES = [
     testing.TwoRoundEnv,
     testing.MemoryEnv,
     testing.NestedEnv,
+    testing.BitFlippingEnv,
     lambda: testing.NestedEnv(nested_actions=True),
     # gymnasium refuses what is cut off in its very first step.
     lambda: testing.RandomEndsEnv(truncate=0.0),

@@ -7,8 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrl import checks
+from kerasrl.agents import buffers
 from kerasrl.agents.agent import Agent
-from kerasrl.replay import PrioritizedReplayBuffer, ReplayBuffer, global_weights
+from kerasrl.replay import GOAL_STRATEGIES, ReplayBuffer, global_weights
 from kerasrl.training import hyperparameters, minibatches, passes, reading, schedules
 from kerasrl.training.gradients import gradient_step
 from kerasrl.training.hyperparameters import Hyperparameter
@@ -53,9 +54,12 @@ class OffPolicyAgent(Agent):
         prioritized: Whether samples are drawn in proportion to their last error.
         importance_exponent: Float or schedule, with `prioritized` how far the bias of
             that is corrected, from 0 (not) to 1 (fully).
+        hindsight: `None`; or `"future"`, `"final"` or `"episode"`, to learn also from
+            goals that were achieved: see `kerasrl.replay.HindsightReplayBuffer`.
         replay: `None`, or a dict of further arguments of
-            `kerasrl.replay.ReplayBuffer` (`frame_stack`, `directory`) or
-            `kerasrl.replay.PrioritizedReplayBuffer` (`priority_exponent`).
+            `kerasrl.replay.ReplayBuffer` (`frame_stack`, `directory`),
+            `kerasrl.replay.PrioritizedReplayBuffer` (`priority_exponent`) or
+            `kerasrl.replay.HindsightReplayBuffer` (`n_sampled_goal`).
         overlap: Whether to collect and to update at the same time, in two threads. An
             update then learns from what the iterations before it collected.
         max_grad_norm: Float or `None`, bound of the global norm of the gradient; see
@@ -88,6 +92,9 @@ class OffPolicyAgent(Agent):
         "target_update_interval": Hyperparameter(checks.positive_integer, "now"),
         "prioritized": Hyperparameter(checks.flag, "replay"),
         "importance_exponent": Hyperparameter(schedules.share, "now"),
+        "hindsight": Hyperparameter(
+            partial(checks.choice, choices=(None, *GOAL_STRATEGIES)), "replay"
+        ),
         "replay": Hyperparameter(partial(checks.mapping, optional=True), "replay"),
         "overlap": Hyperparameter(checks.flag, "now"),
     }
@@ -112,6 +119,7 @@ class OffPolicyAgent(Agent):
         target_update_interval=1,
         prioritized=False,
         importance_exponent=0.4,
+        hindsight=None,
         replay=None,
         overlap=False,
         max_grad_norm=None,
@@ -132,6 +140,7 @@ class OffPolicyAgent(Agent):
         self.target_update_interval = target_update_interval
         self.prioritized = prioritized
         self.importance_exponent = importance_exponent
+        self.hindsight = hindsight
         self.replay = replay
         self.overlap = overlap
         self.warned_of_rewards = False
@@ -150,6 +159,7 @@ class OffPolicyAgent(Agent):
                 f"Received batch_size={self.batch_size} with buffer_size="
                 f"{self.buffer_size}. A batch cannot be larger than what is kept."
             )
+        buffers.check_hindsight(self)
 
     def refuse_change(self, name, value):
         super().refuse_change(name, value)
@@ -210,18 +220,7 @@ class OffPolicyAgent(Agent):
 
     def make_buffer(self, num_envs):
         """Returns an empty replay buffer, to be filled from `num_envs` environments."""
-        buffer_class = PrioritizedReplayBuffer if self.prioritized else ReplayBuffer
-        given = {
-            "capacity": self.buffer_size,
-            "observation_space": self.policy.observation_space,
-            "action_space": self.policy.action_space,
-            "num_envs": num_envs,
-            "n_step": self.n_step,
-            "gamma": self.gamma,
-            **reading.kept(self),
-        }
-        options = checks.keywords("replay", self.replay or {}, buffer_class, given)
-        return buffer_class(**given, **options)
+        return buffers.make(self, num_envs)
 
     def start_learning(self, num_envs):
         fits = self.buffer is not None and self.buffer.num_envs == num_envs
@@ -235,6 +234,7 @@ class OffPolicyAgent(Agent):
                 f"{self.buffer.num_envs} to fit, or set agent.buffer = None to start "
                 "with an empty one."
             )
+        buffers.ask_environments(self)
         if self.updates == 0 and self._first_weights != self.target.fingerprint():
             # Whatever set them, such as the layers of a network trained elsewhere.
             self.target.copy()

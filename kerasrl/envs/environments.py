@@ -225,6 +225,20 @@ class Environments(abc.ABC):
         ```
         """
 
+    def goal_function(self, name):
+        """Returns what an environment says about goals, as a function of many steps.
+
+        All environments are taken to say the same; one of them is asked.
+
+        Args:
+            name: `"compute_reward"` or `"compute_terminated"`.
+
+        Returns:
+            Function of achieved goals, desired goals and infos `[M, ...]` to an array
+            `[M]`; see `kerasrl.goals.ask`. `None` if there is no such method.
+        """
+        return None
+
     @abc.abstractmethod
     def set_attr(self, name, value):
         """Sets the attribute `name` of every environment, also below wrappers.

@@ -10,6 +10,7 @@ from kerasrl.checks import nearest
 # Filled by `register_env`; a string "module:attribute" is imported when first used.
 _CREATORS = {
     "Agreement-v1": "kerasrl.testing:AgreementEnv",
+    "BitFlipping-v1": "kerasrl.testing:BitFlippingEnv",
     "StatelessCartPole-v1": "kerasrl.testing:StatelessCartPole",
 }
 

@@ -2,10 +2,12 @@
 
 import math
 import warnings
+from functools import partial
 
 import gymnasium
 import numpy as np
 
+from kerasrl import goals
 from kerasrl.envs import protocol
 from kerasrl.envs.action_mask import with_told_masks
 from kerasrl.envs.actions import ActionConverter
@@ -151,6 +153,12 @@ class SerialEnvironments(Environments):
 
     def call(self, name, *args, **kwargs):
         return [env.get_wrapper_attr(name)(*args, **kwargs) for env in self.envs]
+
+    def goal_function(self, name):
+        env = self.envs[0]
+        if not env.has_wrapper_attr(name):
+            return None
+        return partial(goals.ask, name, env.get_wrapper_attr(name))
 
     def set_attr(self, name, value):
         for index, env in enumerate(self.envs):

@@ -1,11 +1,13 @@
 """Adapter for gymnasium vector environments in any autoreset mode."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import optree
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from kerasrl import goals
 from kerasrl.envs import protocol
 from kerasrl.envs.actions import ActionConverter
 from kerasrl.envs.environments import Environments, EnvStep
@@ -160,6 +162,26 @@ class VectorEnvironments(Environments):
         if not hasattr(vector_env, name):
             raise AttributeError(f"{vector_env} has no method {name!r}.")
         return [getattr(vector_env, name)(*args, **kwargs)]
+
+    def goal_function(self, name):
+        vector_env = self.env.unwrapped
+        envs = getattr(vector_env, "envs", None)
+        if envs:
+            if not envs[0].has_wrapper_attr(name):
+                return None
+            function = envs[0].get_wrapper_attr(name)
+        elif hasattr(vector_env, "call"):
+            # They are in processes of their own, and all of them answer.
+            if not all(vector_env.call("has_wrapper_attr", name)):
+                return None
+
+            def function(*steps):
+                return vector_env.call(name, *steps)[0]
+        else:
+            function = getattr(vector_env, name, None)
+            if function is None:
+                return None
+        return partial(goals.ask, name, function)
 
     def set_attr(self, name, value):
         vector_env = self.env.unwrapped

@@ -1,5 +1,7 @@
 """What is kept of a row: arrays over rows, and stacks of frames stored once."""
 
+import copy
+
 import numpy as np
 import optree
 
@@ -155,6 +157,22 @@ class TreeColumns:
             [column.read(rows, stacks) for column in self.columns]
         )
 
+    def part(self, key):
+        """The columns of one entry of a tree that is a dict, as a tree of their own.
+
+        Args:
+            key: The key of the entry.
+
+        Returns:
+            `TreeColumns` over the same arrays.
+        """
+        children, index = self._treespec.children(), self._treespec.entries().index(key)
+        first = sum(child.num_leaves for child in children[:index])
+        part = copy.copy(self)
+        part._treespec = children[index]
+        part.columns = self.columns[first : first + children[index].num_leaves]
+        return part
+
     def _check_leaf(self, column, leaf, lead):
         leaf = np.asarray(leaf)
         shape, dtype = lead + column.shape, column.dtype
@@ -186,6 +204,10 @@ class Columns:
     def of(self, role):
         """The list of columns of one tree, none if it is not there."""
         return self._trees[role].columns if role in self else []
+
+    def tree(self, role):
+        """The `TreeColumns` of a role."""
+        return self._trees[role]
 
     def layout(self, num_rows):
         """Shapes and dtypes of the arrays, by name."""

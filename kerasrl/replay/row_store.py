@@ -154,11 +154,20 @@ class RowStore:
             env: Integer array.
             position: Integer array of that shape, in the streams.
         """
+        return self.read_from(self.inputs, env, position)
+
+    def read_from(self, columns, env, position):
+        """What some of the columns of `inputs` hold in rows.
+
+        Args:
+            columns: `Columns` or `TreeColumns`.
+            env, position: As for `read_inputs`.
+        """
         rows = self.streams.rows(env, position)
         stacks = None
         if self._history is not None:
             stacks = self._history.locate(env, position)
-        return self.inputs.read(rows, stacks)
+        return columns.read(rows, stacks)
 
     def read_outcomes(self, rows):
         """What was done and said in rows, a dict of trees.

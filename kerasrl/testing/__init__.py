@@ -7,6 +7,7 @@ Imports no TensorFlow.
 """
 
 from kerasrl.testing.agreement import AgreementEnv
+from kerasrl.testing.goals import BitFlippingEnv
 from kerasrl.testing.masks import IllegalActionsEnv
 from kerasrl.testing.memory import MemoryEnv, StatelessCartPole
 from kerasrl.testing.probes import (
@@ -19,6 +20,7 @@ from kerasrl.testing.rules import CountingEnv, NestedEnv, RandomEndsEnv
 
 __all__ = [
     "AgreementEnv",
+    "BitFlippingEnv",
     "ConstantRewardEnv",
     "ContinuousIdentityEnv",
     "CountingEnv",

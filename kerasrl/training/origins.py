@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import optree
 
-from kerasrl import action_masks, spaces
+from kerasrl import action_masks, goals, spaces
 from kerasrl.models.encoder import Encoder
 from kerasrl.rollouts.checking import LARGEST
 
@@ -47,6 +47,7 @@ def reset(agent, envs, collector, seeds):
             for weight, leaf in zip(weights, leaves, strict=True)
         ]
     chosen = agent.replicas.gather_data(chosen)[0]
+    _refuse_for_goals(agent, chosen)
     if chosen == current:
         return
     for weight, origin in zip(weights, chosen, strict=True):
@@ -75,6 +76,21 @@ def apply(policy, target):
             array if array is not None and array.any() else None for array in arrays
         )
     )
+
+
+def _refuse_for_goals(agent, origins):
+    """Raises a ValueError if goals that are to be exchanged would be shifted."""
+    if getattr(agent, "hindsight", None) is None:
+        return
+    example = spaces.zeros(agent.policy.observation_space, 1)
+    for path, origin in zip(optree.tree_paths(example), origins, strict=True):
+        if path[0] in goals.KEYS[1:] and np.any(origin or 0.0):
+            raise ValueError(
+                f"Received {path[0]} so far from zero that normalize_observations "
+                "would shift its origin. What is achieved could not become what is "
+                "desired. Let the environment subtract a constant of both, or use "
+                "float32 for their spaces."
+            )
 
 
 def _weights(policy):

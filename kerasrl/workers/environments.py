@@ -1,5 +1,7 @@
 """Environments that live in worker processes."""
 
+from functools import partial
+
 import numpy as np
 import optree
 
@@ -150,6 +152,10 @@ class WorkerEnvironments(Environments):
         # For workers that replace others: curricula tell their phase only once.
         self.pool.remember(("call", name), "call", name, args, kwargs)
         return results
+
+    def goal_function(self, name):
+        ask = partial(self.pool.request, self.workers[0], "ask_goals", name)
+        return ask if ask() else None
 
     def set_attr(self, name, value):
         self._request("set_attr", name, value)

@@ -232,6 +232,11 @@ class WorkerServer:
         """Calls a method of every environment by its name."""
         return self._envs.call(name, *arguments, **keywords)
 
+    def ask_goals(self, name, *steps):
+        """Returns what an environment says of steps; of none, whether it would."""
+        function = self._envs.goal_function(name)
+        return function(*steps) if steps else function is not None
+
     def set_attr(self, name, value):
         """Sets an attribute of every environment."""
         self._envs.set_attr(name, value)

@@ -1,0 +1,82 @@
+"""Which replay buffer an agent learns from, and whom that asks about goals."""
+
+from kerasrl import checks, goals
+from kerasrl.replay import (
+    HindsightReplayBuffer,
+    PrioritizedReplayBuffer,
+    ReplayBuffer,
+)
+from kerasrl.training import reading
+
+
+def make(agent, num_envs):
+    """Makes an empty buffer of transitions as an agent asks for it.
+
+    Args:
+        agent: An `OffPolicyAgent` with weights.
+        num_envs: Integer, the environments that it will be filled from.
+
+    Returns:
+        A `kerasrl.replay.ReplayBuffer` or one of its subclasses.
+    """
+    buffer_class = PrioritizedReplayBuffer if agent.prioritized else ReplayBuffer
+    given = {
+        "capacity": agent.buffer_size,
+        "observation_space": agent.policy.observation_space,
+        "action_space": agent.policy.action_space,
+        "num_envs": num_envs,
+        "n_step": agent.n_step,
+        "gamma": agent.gamma,
+        **reading.kept(agent),
+    }
+    if agent.hindsight is not None:
+        buffer_class = HindsightReplayBuffer
+        given["goal_selection_strategy"] = agent.hindsight
+    options = checks.keywords("replay", agent.replay or {}, buffer_class, given)
+    return buffer_class(**given, **options)
+
+
+def check_hindsight(agent):
+    """Raises a ValueError where an agent cannot learn from hindsight."""
+    if agent.hindsight is None:
+        return
+    if agent.learns_sequences:
+        raise ValueError(
+            f"Received hindsight={agent.hindsight!r}. {type(agent).__name__} learns "
+            "from sequences, whose recurrent state is that of the goal that there was. "
+            "Use kerasrl.DQN, or leave hindsight out."
+        )
+    if agent.prioritized:
+        raise ValueError(
+            f"Received hindsight={agent.hindsight!r} and prioritized=True. The goal of "
+            "a transition is drawn anew each time, so its last error says nothing "
+            "about the next: use one of them."
+        )
+
+
+def ask_environments(agent):
+    """Has a hindsight buffer ask the environments of the running `fit` about goals.
+
+    What `replay` has functions for is not asked of them.
+
+    Args:
+        agent: An `OffPolicyAgent` with a buffer, in `fit` or before rollouts.
+
+    Raises:
+        ValueError: There is nobody to ask for rewards.
+    """
+    if not isinstance(agent.buffer, HindsightReplayBuffer):
+        return
+    for name in goals.QUESTIONS:
+        if (agent.replay or {}).get(name) is not None:
+            continue
+        function = None if agent.envs is None else agent.envs.goal_function(name)
+        setattr(agent.buffer, name, function)
+    if agent.buffer.compute_reward is None:
+        who = "rollouts" if agent.envs is None else agent.env_name
+        raise ValueError(
+            f"Received hindsight={agent.hindsight!r} to learn from {who}, where there "
+            "is no compute_reward(achieved_goal, desired_goal, info) to ask for the "
+            "rewards of other goals. Define it as a method of the environment, or pass "
+            'a function: replay={"compute_reward": function}.'
+        )
