@@ -187,6 +187,7 @@ class DQN(OffPolicyAgent):
         return exploration.act_epsilon_greedy(self, inputs, deterministic)
 
     def loss(self, batch, outputs, settings):
+        taken = self.policy.combinations.number(batch["actions"])
         # Each network has noise of its own, if it is noisy.
         with self.target.scope(), NoiseScope(stream=1):
             next_outputs = passes.next_outputs(self.policy, batch)
@@ -196,30 +197,30 @@ class DQN(OffPolicyAgent):
                 selector = passes.next_outputs(self.policy, batch)["q_values"]
         if "logits" in outputs:
             loss, metrics, errors = self._categorical(
-                batch, outputs, next_outputs, selector
+                batch, outputs["logits"], taken, next_outputs, selector
             )
         elif "quantiles" in outputs:
             loss, metrics, errors = self._quantile(
-                batch, outputs, next_outputs, selector
+                batch, outputs["quantiles"], taken, next_outputs, selector
             )
         else:
             targets = losses.q_learning_targets(
                 batch["rewards"], batch["discounts"], next_outputs["q_values"], selector
             )
-            values = losses.select_actions(outputs["q_values"], batch["actions"])
+            values = losses.select_actions(outputs["q_values"], taken)
             loss, metrics = losses.td_loss(
                 values, targets, batch["weights"], self.huber_delta
             )
             errors = losses.td_errors(values, targets)
-        values = losses.select_actions(outputs["q_values"], batch["actions"])
+        values = losses.select_actions(outputs["q_values"], taken)
         return loss, {
             **metrics,
             "q_value": losses.mean_value(values),
             "td_errors": errors,
         }
 
-    def _categorical(self, batch, outputs, next_outputs, selector):
-        logits = losses.select_actions(outputs["logits"], batch["actions"], -2)
+    def _categorical(self, batch, logits, taken, next_outputs, selector):
+        logits = losses.select_actions(logits, taken, -2)
         next_actions = _best(next_outputs["q_values"], selector)
         atoms = self.policy.atoms
         targets = losses.project_categorical(
@@ -232,8 +233,8 @@ class DQN(OffPolicyAgent):
         loss, metrics = losses.categorical_td_loss(logits, targets, batch["weights"])
         return loss, metrics, losses.categorical_td_errors(logits, targets)
 
-    def _quantile(self, batch, outputs, next_outputs, selector):
-        quantiles = losses.select_actions(outputs["quantiles"], batch["actions"], -2)
+    def _quantile(self, batch, quantiles, taken, next_outputs, selector):
+        quantiles = losses.select_actions(quantiles, taken, -2)
         next_actions = _best(next_outputs["q_values"], selector)
         targets = losses.td_targets(
             ops.broadcast_to(batch["rewards"][:, None], ops.shape(quantiles)),

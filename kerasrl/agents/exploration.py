@@ -60,7 +60,7 @@ def act_epsilon_greedy(agent, inputs, deterministic):
         deterministic: Whether neither random actions nor noisy layers explore.
 
     Returns:
-        Dict of `"actions"`, int32 `[N]`, and the new `"state"`.
+        Dict of `"actions"`, int32 `[N, ...]`, and the new `"state"`.
     """
     with NoiseScope(enabled=not deterministic):
         outputs = acting.call_policy(agent.policy, inputs)
@@ -68,7 +68,8 @@ def act_epsilon_greedy(agent, inputs, deterministic):
         actions = agent.policy.mode(outputs)
     else:
         legal = agent.policy.legal_actions(inputs["observations"])
-        actions = epsilon_greedy(outputs["q_values"], inputs["epsilon"], legal=legal)
+        numbers = epsilon_greedy(outputs["q_values"], inputs["epsilon"], legal=legal)
+        actions = agent.policy.combinations.actions(numbers)
     return {"actions": actions, "state": outputs.get("state", ())}
 
 

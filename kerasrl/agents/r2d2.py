@@ -193,7 +193,8 @@ class R2D2(OffPolicyAgent):
             n=self.n_step,
             epsilon=self.rescaling,
         )
-        values = losses.select_actions(outputs["q_values"], batch["actions"])
+        taken = self.policy.combinations.number(batch["actions"])
+        values = losses.select_actions(outputs["q_values"], taken)
         values = ops.swapaxes(values, 0, 1)
         weights = ops.broadcast_to(batch["weights"], ops.shape(values))
         loss, metrics = losses.td_loss(values, targets, weights, None, usable)

@@ -28,7 +28,7 @@ class SAC(OffPolicyAgent):
 
     Learns two critics and a stochastic policy from replayed transitions. The weight of
     the entropy, the temperature, is adjusted until the policy is as random as
-    `target_entropy` says. With a `Discrete` action space, expectations over all actions
+    `target_entropy` says. With a discrete action space, expectations over all actions
     take the place of samples.
 
     Papers: Haarnoja et al. (2018), https://arxiv.org/abs/1812.05905; discrete actions,
@@ -107,8 +107,10 @@ class SAC(OffPolicyAgent):
         if self.target_entropy is None or space is None:
             return
         # That of uniformly random actions.
-        discrete = self.policy.is_discrete
-        most = math.log(space.n) if discrete else math.log(2) * np.prod(space.shape)
+        if self.policy.is_discrete:
+            most = math.log(self.policy.combinations.count)
+        else:
+            most = math.log(2) * np.prod(space.shape)
         if self.target_entropy > most:
             raise ValueError(
                 f"Received target_entropy={self.target_entropy}. No policy of {space} "
@@ -126,7 +128,7 @@ class SAC(OffPolicyAgent):
         if self.target_entropy is not None:
             return self.target_entropy
         if self.policy.is_discrete:
-            return self.entropy_fraction * math.log(space.n)
+            return self.entropy_fraction * math.log(self.policy.combinations.count)
         return -float(np.prod(space.shape))
 
     def target_sources(self):
@@ -157,11 +159,13 @@ class SAC(OffPolicyAgent):
         distribution = policy.distribution(acting.call_policy(policy, inputs))
         if self.policy.is_discrete:
             if deterministic:
-                return {"actions": distribution.mode(), "state": ()}
+                numbers = distribution.mode()
+                return {"actions": policy.combinations.actions(numbers), "state": ()}
             # Equal logits where actions are to be random.
             logits = distribution.parameters * (1.0 - inputs["random"][:, None])
             outputs = policy.masked({"distribution": logits}, inputs)
-            return {"actions": policy.distribution(outputs).sample(), "state": ()}
+            numbers = policy.distribution(outputs).sample()
+            return {"actions": policy.combinations.actions(numbers), "state": ()}
         if deterministic:
             actions = distribution.mode()
         else:
@@ -234,7 +238,8 @@ class SAC(OffPolicyAgent):
         )
         with terms.training_pass():
             q_values = policy.q_values(batch["observations"], training=True)
-        taken = ops.broadcast_to(batch["actions"], ops.shape(q_values)[:-1])
+        taken = policy.combinations.number(batch["actions"])
+        taken = ops.broadcast_to(taken, ops.shape(q_values)[:-1])
         values = losses.select_actions(q_values, taken)
         policy_loss = losses.discrete_soft_policy_loss(
             ops.min(q_values, axis=0), distribution.log_probs, temperature

@@ -80,7 +80,8 @@ class SimpleQ(OffPolicyAgent):
         targets = q_learning_targets(
             batch["rewards"], batch["discounts"], next_outputs["q_values"]
         )
-        values = select_actions(outputs["q_values"], batch["actions"])
+        taken = self.policy.combinations.number(batch["actions"])
+        values = select_actions(outputs["q_values"], taken)
         loss, metrics = td_loss(values, targets, batch["weights"])
         return loss, {
             **metrics,

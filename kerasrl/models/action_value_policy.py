@@ -8,6 +8,7 @@ from keras import ops
 from kerasrl import spaces
 from kerasrl.distributions.distribution_for import DistributionType, distribution_for
 from kerasrl.distributions.tanh_gaussian import TanhGaussian
+from kerasrl.models.combinations import DISCRETE, Combinations
 from kerasrl.models.policy import Policy
 
 
@@ -20,7 +21,9 @@ class ActionValuePolicy(Policy):
     `q_values`. Between policy and critics, entries of `Box` actions are NORMALIZED to
     `[-1, 1]`; `scale_actions` and `normalize_actions` convert to and from the units of
     the action space. The distribution is `TanhGaussian` for `Box` actions, with a mean
-    and a log standard deviation for each entry, and `Categorical` for `Discrete` ones.
+    and a log standard deviation for each entry, and `Categorical` over all actions for
+    discrete ones: `Discrete`, `MultiDiscrete` and `MultiBinary`, of which every
+    combination of choices is an action, in the order of `self.combinations`.
 
     `call(inputs, state=None, training=False)` returns a dict with `"distribution"`,
     `[N, P]`, `P` being `self.num_parameters`. A subclass also defines
@@ -60,7 +63,8 @@ class ActionValuePolicy(Policy):
 
         Args:
             observation_space: `gymnasium.spaces.Space` of one environment.
-            action_space: `Box` with finite bounds, or `Discrete`.
+            action_space: `Box` with finite bounds, `Discrete`, `MultiDiscrete` or
+                `MultiBinary`.
 
         Raises:
             TypeError: The action space is of another kind.
@@ -68,9 +72,12 @@ class ActionValuePolicy(Policy):
         """
         self.observation_space = observation_space
         self.action_space = action_space
-        self.is_discrete = isinstance(action_space, gym_spaces.Discrete)
+        self.is_discrete = isinstance(action_space, DISCRETE)
         if self.is_discrete:
-            self.distribution_type = distribution_for(action_space)
+            self.combinations = Combinations(action_space)
+            self.distribution_type = distribution_for(
+                gym_spaces.Discrete(self.combinations.count)
+            )
         else:
             self._check_box(action_space)
             # Halves are taken first, so that the widest bounds do not overflow.
@@ -102,16 +109,16 @@ class ActionValuePolicy(Policy):
         self._ask_critics()
 
     def q_values(self, observations, actions=None, training=False):
-        """Values actions, or every action if they are `Discrete`.
+        """Values actions, or every action if they are discrete.
 
         Args:
             observations: Tree `[N, ...]` as in the observation space.
-            actions: Float `[N, *shape]`, normalized to `[-1, 1]`; `None` for `Discrete`
+            actions: Float `[N, *shape]`, normalized to `[-1, 1]`; `None` for discrete
                 action spaces.
             training: Bool, as in Keras.
 
         Returns:
-            Float32 `[num_critics, N]`, and `[num_critics, N, A]` for `Discrete` action
+            Float32 `[num_critics, N]`, and `[num_critics, N, A]` for discrete action
             spaces.
         """
         raise NotImplementedError(
@@ -128,7 +135,7 @@ class ActionValuePolicy(Policy):
             observations, actions: As for `q_values`.
 
         Returns:
-            Float32 `[N]`, and `[N, A]` for `Discrete` action spaces.
+            Float32 `[N]`, and `[N, A]` for discrete action spaces.
         """
         return self.q_values(observations, actions)[0]
 
@@ -151,10 +158,15 @@ class ActionValuePolicy(Policy):
             outputs: Dict with the key `"distribution"`, `[..., P]`.
 
         Returns:
-            Float32 `[..., *shape]`, normalized to `[-1, 1]`, or int32 `[...]` for
-            `Discrete` action spaces.
+            Float32 `[..., *shape]`, normalized to `[-1, 1]`, or, for discrete action
+            spaces, int32 `[..., *shape]`.
         """
-        return self.distribution(outputs).mode()
+        actions = self.distribution(outputs).mode()
+        return self.combinations.actions(actions) if self.is_discrete else actions
+
+    def legal_actions(self, observations):
+        legal = super().legal_actions(observations)
+        return None if legal is None else self.combinations.legal(legal)
 
     def normalize_actions(self, actions):
         """Maps actions from the bounds of the action space to `[-1, 1]`.
@@ -229,7 +241,7 @@ class ActionValuePolicy(Policy):
         """Values one action, and tells what shape the answer should have."""
         observations = spaces.zeros(self.observation_space, 1)
         if self.is_discrete:
-            shape = ("num_critics", 1, int(self.action_space.n))
+            shape = ("num_critics", 1, self.combinations.count)
             return self.q_values(observations), shape
         actions = np.zeros((1, *self.action_space.shape), np.float32)
         return self.q_values(observations, actions), ("num_critics", 1)

@@ -58,7 +58,7 @@ class DeterministicActorCritic(OffPolicyActorCritic):
             raise TypeError(
                 f"{type(self).__name__} follows the slope of a value along an action, "
                 f"so it needs a Box action space. Received: {action_space}. Use "
-                "kerasrl.DQN or kerasrl.SAC for Discrete actions."
+                "kerasrl.DQN or kerasrl.SAC for discrete actions."
             )
         super().setup(observation_space, action_space)
 

@@ -126,8 +126,9 @@ class MasksActions:
             observations: Tree `[..., *shape]` as in the observation space.
 
         Returns:
-            Bool `[..., A]`, one for each option of the action space (of `MultiDiscrete`
-            those of all choices side by side); `None` if observations do not say.
+            Bool `[..., A]`, one for each logit or value, of `MultiDiscrete` actions for
+            the options of all choices side by side, or for every combination of them if
+            the policy has those; `None` if observations do not say.
         """
         if not self.has_action_mask:
             return None

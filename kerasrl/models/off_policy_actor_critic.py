@@ -84,7 +84,7 @@ class OffPolicyActorCritic(Configured, ActionValuePolicy):
         self.critics = Critics(
             self.num_critics,
             self.hidden_units if units is None else units,
-            int(action_space.n) if self.is_discrete else 1,
+            self.combinations.count if self.is_discrete else 1,
             self.activation,
             self.kernel_initializer,
             self._seed(5000),
@@ -110,7 +110,7 @@ class OffPolicyActorCritic(Configured, ActionValuePolicy):
             raise TypeError(
                 f"{type(self).__name__}.q_values received actions={actions!r} for the "
                 f"action space {self.action_space}. Give actions if it is a Box; of "
-                "Discrete spaces all actions are valued at once."
+                "discrete spaces all actions are valued at once."
             )
         features = self.encoder(self.network_observations(observations))
         features = torso.call_trunk(self.critic_trunk, features, training)

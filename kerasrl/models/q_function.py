@@ -2,15 +2,15 @@
 
 import keras
 import numpy as np
-from gymnasium import spaces as gym_spaces
 from keras import ops
 
+from kerasrl.models.combinations import DISCRETE, Combinations
 from kerasrl.models.policy import Policy
 
 
 @keras.saving.register_keras_serializable("kerasrl")
 class QFunction(Policy):
-    """Base class of action-value networks over `Discrete` actions.
+    """Base class of action-value networks over discrete actions.
 
     What `kerasrl.DQN`, `kerasrl.SimpleQ` and `kerasrl.R2D2` act with and train. It is
     a `Policy` without an action distribution: the greedy action is the one of highest
@@ -26,10 +26,11 @@ class QFunction(Policy):
     | `"quantiles"` | `[N, A, num_quantiles]`, quantile networks only |
     | `"state"` | new recurrent state, tree `[N, ...]`; left out if there is none |
 
-    `A` is `self.num_actions`, known after `setup`. A categorical network sets
-    `self.atoms`, float32 `[num_atoms]`, increasing and evenly spaced, and returns as
-    `"q_values"` the expectation of the atoms; a quantile network returns the mean of
-    its quantiles.
+    `A` is `self.num_actions`, known after `setup`: of `MultiDiscrete` and `MultiBinary`
+    actions every combination of choices has a value, in the order of
+    `self.combinations`. A categorical network sets `self.atoms`, float32
+    `[num_atoms]`, increasing and evenly spaced, and returns as `"q_values"` the
+    expectation of the atoms; a quantile network returns the mean of its quantiles.
 
     Args:
         **kwargs: As for `keras.Model`.
@@ -61,21 +62,23 @@ class QFunction(Policy):
 
         Args:
             observation_space: `gymnasium.spaces.Space` of one environment.
-            action_space: `gymnasium.spaces.Discrete` of one environment.
+            action_space: `Discrete`, `MultiDiscrete` or `MultiBinary`.
 
         Raises:
-            TypeError: The action space is not `Discrete`.
+            TypeError: The action space is of another kind.
+            ValueError: There are too many combinations of choices.
         """
-        if not isinstance(action_space, gym_spaces.Discrete):
+        if not isinstance(action_space, DISCRETE):
             raise TypeError(
                 f"{type(self).__name__} has one value for each action, so it needs a "
-                f"Discrete action space. Received: {action_space}. Use "
-                "kerasrl.DDPG, kerasrl.TD3 or kerasrl.SAC for Box actions, or "
-                "kerasrl.PPO for any."
+                "Discrete, MultiDiscrete or MultiBinary action space. Received: "
+                f"{action_space}. Use kerasrl.DDPG, kerasrl.TD3 or kerasrl.SAC for Box "
+                "actions, or kerasrl.PPO for any."
             )
         self.observation_space = observation_space
         self.action_space = action_space
-        self.num_actions = int(action_space.n)
+        self.combinations = Combinations(action_space)
+        self.num_actions = self.combinations.count
 
     def mode(self, outputs):
         """Returns the actions of highest value.
@@ -84,9 +87,13 @@ class QFunction(Policy):
             outputs: Dict with the key `"q_values"`, `[..., A]`.
 
         Returns:
-            Int32 `[...]`, counted from zero; the first of equals.
+            Int32 `[..., *shape]`, counted from zero; the first of equals.
         """
-        return ops.argmax(outputs["q_values"], axis=-1)
+        return self.combinations.actions(ops.argmax(outputs["q_values"], axis=-1))
+
+    def legal_actions(self, observations):
+        legal = super().legal_actions(observations)
+        return None if legal is None else self.combinations.legal(legal)
 
     def distribution(self, outputs):
         """Raises: an action-value network has no action distribution."""

@@ -13,7 +13,7 @@ class SoftActorCritic(OffPolicyActorCritic):
     The networks of soft actor-critic (Haarnoja et al. 2018,
     https://arxiv.org/abs/1812.05905). For bounded `Box` action spaces the policy emits
     means and log standard deviations of a `TanhGaussian`, both depending on the
-    observation; for `Discrete` ones (Christodoulou 2019,
+    observation; for discrete ones (Christodoulou 2019,
     https://arxiv.org/abs/1910.07207) the logits of a `Categorical`, and the critics
     value all actions at once.
 

@@ -213,6 +213,14 @@ def test_random_actions_are_uniform_among_legal_ones():
     np.testing.assert_allclose(shares, [0.6, 0.0, 0.2, 0.2], atol=0.02)
 
 
+def test_combinations_are_learnt_as_a_whole():
+    """A reward for two choices that agree, of which neither says anything alone."""
+    agent = tiny.make("DQN", policy={"hidden_units": (32,)}, gamma=0.0)
+    make = lambda: testing.IllegalActionsEnv([4, 3], 1, episode_length=10)  # noqa: E731
+    agent.fit(make, steps=3_000, num_envs=4, verbose=0)
+    assert agent.evaluate(make, episodes=10, verbose=0)["return_mean"] >= 8.0
+
+
 @pytest.mark.parametrize("name", ["DQN", "SAC_discrete"])
 def test_learning_starts_with_every_legal_action(name):
     rollouts = []

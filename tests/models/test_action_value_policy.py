@@ -325,7 +325,7 @@ def test_images_have_convolutions_for_policy_and_critics():
         (Soft, spaces.Box(-np.inf, 1.0, (2,)), ValueError, "RescaleAction"),
         (Deterministic, spaces.Box(-1.0, np.inf, (2,)), ValueError, "ClipAction"),
         (Deterministic, DISCRETE, TypeError, r"Box action space.*Discrete\(4\).*SAC"),
-        (Soft, spaces.MultiDiscrete([2, 2]), TypeError, r"MultiDiscrete.*PPO"),
+        (Soft, spaces.Dict({"a": DISCRETE}), TypeError, r"Dict.*PPO"),
         (lambda: Soft(initial_log_std=1.0), DISCRETE, ValueError, "Leave it out"),
         (lambda: Soft(num_critics=0), ACTIONS, ValueError, "positive integer"),
         (lambda: Soft(filters=[(4, 3, 2)]), ACTIONS, ValueError, "without an image"),

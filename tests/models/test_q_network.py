@@ -223,9 +223,9 @@ def test_contradicting_arguments_are_refused(arguments, message):
         models.QNetwork(**arguments).build_for(BOX, ACTIONS)
 
 
-@pytest.mark.parametrize("space", [BOX, spaces.MultiDiscrete([2, 3])])
+@pytest.mark.parametrize("space", [BOX, spaces.Tuple([ACTIONS])])
 def test_other_action_spaces_are_refused(space):
-    with pytest.raises(TypeError, match=r"Discrete action space.*SAC"):
+    with pytest.raises(TypeError, match=r"MultiBinary action space.*SAC"):
         models.QNetwork().build_for(BOX, space)
 
 
