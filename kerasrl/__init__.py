@@ -35,7 +35,9 @@ if TYPE_CHECKING:
         SimpleQ,
         load,
     )
-    from kerasrl.envs import check_env, make_envs, register_env
+    from kerasrl.distributions import register_distribution
+    from kerasrl.envs import check_env, make_envs, register_env, register_preprocessor
+    from kerasrl.models import register_model
 
 _PUBLIC = {
     "Agent": "kerasrl.agents",
@@ -53,7 +55,10 @@ _PUBLIC = {
     "load": "kerasrl.agents",
     "check_env": "kerasrl.envs",
     "make_envs": "kerasrl.envs",
+    "register_distribution": "kerasrl.distributions",
     "register_env": "kerasrl.envs",
+    "register_model": "kerasrl.models",
+    "register_preprocessor": "kerasrl.envs",
 }
 _MODULES = (
     "actors",
@@ -89,7 +94,10 @@ __all__ = [
     "check_env",
     "load",
     "make_envs",
+    "register_distribution",
     "register_env",
+    "register_model",
+    "register_preprocessor",
 ]
 
 

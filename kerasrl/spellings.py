@@ -31,9 +31,16 @@ RLLIB_MODEL = {
     "fcnet_hiddens": "hidden_units",
     "fcnet_activation": "activation",
     "conv_filters": "filters",
+    "conv_activation": "activation",
     "vf_share_layers": "shared_trunk",
     "lstm_cell_size": "cell_units",
     "use_lstm": "cell",
+    "lstm_use_prev_action_reward": "previous_inputs",
+    "free_log_std": "log_std",
+    "custom_model": "model",
+    "custom_model_config": "model_config",
+    "custom_options": "model_config",
+    "custom_action_dist": "distribution",
 }
 #: Further names, most of Stable-Baselines3, that mean the same here. What is called
 #: has one of several.
@@ -91,6 +98,11 @@ _OPTIMIZER = (
 )
 _SIZE = "An iteration has rollout_length * num_envs steps: set rollout_length."
 _FIT = "It is an argument of fit: agent.fit(env, {name}=...)."
+_WRAPPER = (
+    "Policies see what environments return: wrap them with gymnasium.wrappers."
+    "{wrapper}, by name with kerasrl.register_preprocessor."
+)
+_MODEL = "It goes by its name: policy={{'model': name, 'model_config': {{...}}}}."
 _CALLBACK = "Use a callback: fit(callbacks=[keras.callbacks.TensorBoard(directory)])."
 #: Names of what is done in another place here.
 ELSEWHERE = {
@@ -115,6 +127,22 @@ ELSEWHERE = {
     "n_sampled_goal": "It belongs to the replay: replay={'n_sampled_goal': 4}.",
     "use_gae": "gae_lambda=1.0 does without.",
     "batch_mode": "Rollouts have a fixed length; episodes go on in the next.",
+    "max_seq_len": "Sequences are as long as rollouts: set rollout_length.",
+    "no_final_linear": (
+        "Heads follow every trunk: subclass kerasrl.models.Policy to leave them out."
+    ),
+    "framestack": _WRAPPER.format(wrapper="FrameStackObservation"),
+    "grayscale": _WRAPPER.format(wrapper="GrayscaleObservation"),
+    "dim": _WRAPPER.format(wrapper="ResizeObservation"),
+    "zero_mean": (
+        "Pixels become numbers from 0 to 1. "
+        + _WRAPPER.format(wrapper="TransformObservation")
+    ),
+    **dict.fromkeys(("custom_model", "custom_model_config"), _MODEL),
+    "custom_preprocessor": (
+        "It goes by its name: env_config={{'preprocessor': name}}, see "
+        "kerasrl.register_preprocessor."
+    ),
     "optimize_memory_usage": "Each observation is stored once anyway.",
     **dict.fromkeys(
         (

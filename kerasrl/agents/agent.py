@@ -5,7 +5,7 @@ import numpy as np
 
 from kerasrl import checks, distribute
 from kerasrl.models import ActorCritic, Policy
-from kerasrl.models.policy import make_policy
+from kerasrl.models.making import make_policy
 from kerasrl.optimizers import Adam
 from kerasrl.rollouts import RewardScaler
 from kerasrl.spellings import explained
@@ -28,7 +28,8 @@ class Agent(Trainer, Configurable):
 
     Args:
         policy: `None` for the algorithm's default, a policy, another `keras.Model` or
-            layer to be the trunk of the default policy, or a dict of its arguments.
+            layer to be the trunk of the default policy, the name of either (see
+            `kerasrl.register_model`), or a dict of arguments of the default.
         gamma: Float, discount factor.
         max_grad_norm: Float or `None`, bound of the global norm of the gradient; where
             critics are networks of their own, of their gradient and that of the

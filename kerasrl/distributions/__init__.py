@@ -15,7 +15,11 @@ from kerasrl.distributions.distribution import Distribution
 from kerasrl.distributions.distribution_for import DistributionType, distribution_for
 from kerasrl.distributions.joint import Joint
 from kerasrl.distributions.multi_categorical import MultiCategorical
-from kerasrl.distributions.named import distribution_class, distribution_name
+from kerasrl.distributions.named import (
+    distribution_class,
+    distribution_name,
+    register_distribution,
+)
 from kerasrl.distributions.tanh_gaussian import TanhGaussian
 
 __all__ = [
@@ -34,4 +38,5 @@ __all__ = [
     "distribution_class",
     "distribution_for",
     "distribution_name",
+    "register_distribution",
 ]

@@ -11,7 +11,7 @@ from kerasrl.distributions.diagonal_gaussian import DiagonalGaussian
 from kerasrl.distributions.distribution import check_last_axis
 from kerasrl.distributions.joint import Joint
 from kerasrl.distributions.multi_categorical import MultiCategorical
-from kerasrl.distributions.named import distribution_class
+from kerasrl.distributions.named import DISTRIBUTIONS, distribution_class
 from kerasrl.distributions.tanh_gaussian import TanhGaussian
 
 # So that settings and checkpoints can name them.
@@ -20,6 +20,7 @@ for _built_in in (
     TanhGaussian,
 ):
     keras.saving.register_keras_serializable("kerasrl")(_built_in)
+    DISTRIBUTIONS.add(_built_in.__name__, _built_in)
 
 
 class DistributionType:

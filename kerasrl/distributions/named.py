@@ -2,14 +2,48 @@
 
 import keras
 
+from kerasrl import names
 from kerasrl.distributions.distribution import Distribution
+
+DISTRIBUTIONS = names.Names("distribution", "kerasrl.register_distribution")
+
+
+def register_distribution(name, distribution):
+    """Gives a distribution a name that policies, the command line and files understand.
+
+    `policy={"distribution": "name"}` then draws actions from it. Registering a name
+    again replaces it. The class is also registered with Keras, as
+    `"distributions>name"` unless it is already, so that checkpoints can name it.
+
+    Args:
+        name: String.
+        distribution: Subclass of `kerasrl.distributions.Distribution`.
+
+    Raises:
+        TypeError: It is none, or the name no text.
+
+    Example:
+
+    ```python
+    kerasrl.register_distribution("logistic", Logistic)
+    kerasrl.PPO(policy={"distribution": "logistic"})
+    ```
+    """
+    if not (isinstance(distribution, type) and issubclass(distribution, Distribution)):
+        raise TypeError(
+            f"Received distribution={distribution!r}. Expected a subclass of "
+            "kerasrl.distributions.Distribution."
+        )
+    names.register_with_keras("distributions", name, distribution)
+    DISTRIBUTIONS.add(name, distribution)
 
 
 def distribution_class(distribution):
     """Returns the class that a class or its name stands for.
 
     Args:
-        distribution: Subclass of `Distribution`, or its name: that under which
+        distribution: Subclass of `Distribution`, or its name: that given to
+            `register_distribution`, that under which
             `keras.saving.register_keras_serializable` knows it, or of a built-in one
             the name of the class.
 
@@ -28,15 +62,7 @@ def distribution_class(distribution):
     """
     found = distribution
     if isinstance(distribution, str):
-        found = keras.saving.get_registered_object(
-            distribution
-        ) or keras.saving.get_registered_object(f"kerasrl>{distribution}")
-        if found is None:
-            raise ValueError(
-                f"No distribution is registered as {distribution!r}. Decorate its "
-                "class with @keras.saving.register_keras_serializable('package'), "
-                f"import its module, and name it 'package>{distribution}'."
-            )
+        found = _found(distribution)
     if not isinstance(found, type) or not issubclass(found, Distribution):
         raise TypeError(
             f"Received distribution={distribution!r}. Expected a subclass of "
@@ -80,6 +106,15 @@ def distribution_name(distribution):
         raise TypeError(
             f"Received distribution={found.__name__}, which checkpoints could not "
             "name. Decorate the class with "
-            "@keras.saving.register_keras_serializable('package')."
+            "@keras.saving.register_keras_serializable('package'), or give it a name "
+            "with kerasrl.register_distribution."
         )
     return name
+
+
+def _found(name):
+    if name not in DISTRIBUTIONS:
+        found = keras.saving.get_registered_object(name)
+        if found is not None:
+            return found
+    return DISTRIBUTIONS.find(name)

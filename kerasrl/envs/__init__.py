@@ -11,6 +11,7 @@ from kerasrl.envs.actions import clip_actions
 from kerasrl.envs.check import check_env
 from kerasrl.envs.environments import Environments, EnvStep
 from kerasrl.envs.make import make_envs
+from kerasrl.envs.preprocessors import register_preprocessor
 from kerasrl.envs.protocol import EnvProtocolError
 from kerasrl.envs.registration import EnvContext, register_env, registered_envs
 from kerasrl.envs.serial import SerialEnvironments
@@ -28,5 +29,6 @@ __all__ = [
     "clip_actions",
     "make_envs",
     "register_env",
+    "register_preprocessor",
     "registered_envs",
 ]

@@ -9,6 +9,7 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import VectorEnv
 
 from kerasrl.checks import nearest
+from kerasrl.envs import preprocessors
 from kerasrl.envs.environments import Environments
 from kerasrl.envs.registration import (
     EnvContext,
@@ -45,7 +46,8 @@ def make_envs(env, num_envs=None, env_config=None, render_mode=None, share=_WHOL
         num_envs: integer, number of environments. None means 8 for names, ids and
             factories, 1 for an instance, its own number for a vector environment.
         env_config: dict. Keywords of `gymnasium.make` for a gymnasium id, otherwise
-            the content of the `EnvContext`.
+            the content of the `EnvContext`. Its entries `preprocessor` and
+            `preprocessor_config` are for `register_preprocessor`.
         render_mode: string, for instance `"rgb_array"`, or None.
         share: `WorkerShare`, which part of a run these are, for `EnvContext` and for
             messages.
@@ -75,14 +77,16 @@ def make_envs(env, num_envs=None, env_config=None, render_mode=None, share=_WHOL
         )
     if env_config is not None and not isinstance(env_config, dict):
         raise ValueError(f"`env_config` must be a dict. Received: {env_config!r}.")
+    given = env_config
+    env_config, wrap = preprocessors.split(env_config)
     asked = render_mode or (env_config or {}).get("render_mode")
     if asked == "human" and (isinstance(env, str) or callable(env)):
         check_display()
     if isinstance(env, str):
-        envs = _from_name(env, num_envs, env_config, render_mode, share)
+        envs = _from_name(env, num_envs, env_config, render_mode, share, wrap)
         return _placed(envs, share)
     if isinstance(env, (Environments, VectorEnv, gymnasium.Env)):
-        _refuse_settings(env, env_config, render_mode)
+        _refuse_settings(env, given, render_mode)
         if isinstance(env, Environments):
             return _check_number(env, num_envs)
         if isinstance(env, VectorEnv):
@@ -95,7 +99,7 @@ def make_envs(env, num_envs=None, env_config=None, render_mode=None, share=_WHOL
             )
         return SerialEnvironments([env])
     if callable(env):
-        envs = _from_factory(env, num_envs, env_config, render_mode, None, share)
+        envs = _from_factory(env, num_envs, env_config, render_mode, None, share, wrap)
         return _placed(envs, share)
     raise TypeError(
         "`env` must be a name, a gymnasium id, a gymnasium.Env, a factory, a "
@@ -110,10 +114,12 @@ def _placed(envs, share):
     return envs
 
 
-def _from_name(name, num_envs, env_config, render_mode, share):
+def _from_name(name, num_envs, env_config, render_mode, share, wrap):
     creator = find_creator(name)
     if creator is not None:
-        return _from_factory(creator, num_envs, env_config, render_mode, name, share)
+        return _from_factory(
+            creator, num_envs, env_config, render_mode, name, share, wrap
+        )
     if name.startswith("ALE/") and name not in gymnasium.registry:
         try:
             import ale_py
@@ -142,7 +148,8 @@ def _from_name(name, num_envs, env_config, render_mode, share):
             f"{name!r} does not accept these settings. Received: env_config="
             f"{env_config}, render_mode={render_mode!r}. {error}"
         ) from error
-    return SerialEnvironments(envs, name=envs[0].spec.id, owned=True)
+    name = envs[0].spec.id
+    return SerialEnvironments(list(map(wrap, envs)), name=name, owned=True)
 
 
 def _find_spec(name):
@@ -215,9 +222,10 @@ def missing_dependency(spec):
     return install
 
 
-def _from_factory(factory, num_envs, env_config, render_mode, name, share):
+def _from_factory(factory, num_envs, env_config, render_mode, name, share, wrap):
     first = _call_factory(factory, 0, env_config, render_mode, share)
     if isinstance(first, VectorEnv):
+        wrap(first)  # Says that it cannot.
         _check_render_mode(first, render_mode)
         return _check_number(VectorEnvironments(first, name, owned=True), num_envs)
     if not isinstance(first, gymnasium.Env):
@@ -235,7 +243,7 @@ def _from_factory(factory, num_envs, env_config, render_mode, name, share):
             "or pass num_envs=1."
         )
     _check_render_mode(first, render_mode)
-    return SerialEnvironments(envs, name, owned=True)
+    return SerialEnvironments(list(map(wrap, envs)), name, owned=True)
 
 
 def _call_factory(factory, index, env_config, render_mode, share):

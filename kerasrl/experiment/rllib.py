@@ -17,7 +17,7 @@ from kerasrl.experiment.refusals import (
     whole,
 )
 from kerasrl.experiment.schedules import epsilon_schedule
-from kerasrl.spellings import RLLIB_MODEL
+from kerasrl.spellings import ELSEWHERE, RLLIB_MODEL
 
 RLLIB_STOP = {
     "episode_reward_mean": "episode_return_mean",
@@ -45,6 +45,26 @@ KINDS = {
     "framework": TEXT,
     "observation_filter": TEXT,
 }
+#: Entries of `model` that are read here, or mean nothing without a value.
+MODEL_KINDS = {
+    "use_lstm": optional(FLAG),
+    "lstm_use_prev_action_reward": optional(FLAG),
+    "free_log_std": optional(FLAG),
+    "max_seq_len": optional(whole(1)),
+    "no_final_linear": optional(FLAG),
+    "framestack": optional(FLAG),
+    "grayscale": optional(FLAG),
+    "zero_mean": optional(FLAG),
+    "custom_model": optional(TEXT),
+    "custom_model_config": optional(MAPPING),
+    "custom_options": optional(MAPPING),
+    "custom_action_dist": optional(TEXT),
+    "custom_preprocessor": optional(TEXT),
+}
+#: Those that ask for what is done elsewhere here, unless they say no.
+MODEL_REFUSED = (
+    *("max_seq_len", "no_final_linear", "framestack", "grayscale", "dim", "zero_mean"),
+)
 
 
 def from_rllib(
@@ -115,8 +135,8 @@ def from_rllib(
                 )
             yield key, "rollout_length", value // num_envs
         elif key == "model":
-            for name, argument in (value or {}).items():
-                yield key, *model_argument(name, argument)
+            for name, argument in model_arguments(value or {}, arguments):
+                yield key, name, argument
         else:
             yield key, key, value
 
@@ -140,27 +160,58 @@ def replay_argument(name: str, value: Any) -> tuple[str, Any]:
     return names[name], value
 
 
-def model_argument(name: str, value: Any) -> tuple[str, Any]:
-    """One entry of RLlib's `model` as an argument of the policy."""
-    if name not in RLLIB_MODEL:
-        refuse(unknown("entry of model", name, RLLIB_MODEL))
+def model_arguments(
+    model: dict[str, Any], arguments: Iterable[str]
+) -> Iterator[tuple[str, Any]]:
+    """RLlib's `model` in names of settings, see `from_rllib`."""
+    activations = [model.get(f"{part}_activation") for part in ("fcnet", "conv")]
+    if None not in activations and activations[0] != activations[1]:
+        refuse(
+            f"fcnet_activation is {activations[0]!r} and conv_activation "
+            f"{activations[1]!r}. A built-in trunk has one activation: give one, or "
+            'register a trunk of your own: model: {"custom_model": name}.'
+        )
+    for name, value in model.items():
+        if name in MODEL_KINDS:
+            value = check(name, value, MODEL_KINDS[name])
+        if value is None or (name in MODEL_REFUSED and value is False):
+            continue  # As RLlib has it if nothing is said.
+        if name == "max_seq_len" and "sequence_length" in arguments:
+            yield "sequence_length", value
+        elif name in MODEL_REFUSED:
+            refuse(f"model.{name}: {ELSEWHERE[name]}")
+        elif name == "custom_preprocessor":
+            yield "env_config.preprocessor", value
+        elif name == "conv_activation" and activations[0] is not None:
+            continue  # It is the same.
+        elif name in RLLIB_MODEL:
+            yield f"policy.{RLLIB_MODEL[name]}", model_value(name, value)
+        else:
+            known = (*RLLIB_MODEL, *MODEL_REFUSED, "custom_preprocessor")
+            refuse(unknown("entry of model", name, known))
+
+
+def model_value(name: str, value: Any) -> Any:
+    """The value of an entry of RLlib's `model` as the policy's argument has it."""
     if name == "use_lstm":
-        value = "lstm" if check("use_lstm", value, FLAG) else None
-    elif name == "conv_filters" and value is not None:
-        layers = value if isinstance(value, list) else [value]
-        if not all(isinstance(each, list) and len(each) == 3 for each in layers):
-            refuse(
-                "conv_filters must be a list of [channels, kernel, stride]. Received: "
-                f"{value!r}"
-            )
-        # [channels, [height, width], stride]: only square kernels have one size.
-        filters = []
-        for channels, kernel, stride in layers:
-            if isinstance(kernel, list) and len(set(kernel)) == 1:
-                kernel = kernel[0]
-            filters.append((channels, kernel, stride))
-        value = filters
-    return f"policy.{RLLIB_MODEL[name]}", value
+        return "lstm" if value else None
+    if name == "free_log_std":
+        return "independent" if value else "predicted"
+    if name != "conv_filters":
+        return value
+    layers = value if isinstance(value, list) else [value]
+    if not all(isinstance(each, list) and len(each) == 3 for each in layers):
+        refuse(
+            f"conv_filters must be a list of [channels, kernel, stride]. Received: "
+            f"{value!r}"
+        )
+    # [channels, [height, width], stride]: only square kernels have one size.
+    filters = []
+    for channels, kernel, stride in layers:
+        if isinstance(kernel, list) and len(set(kernel)) == 1:
+            kernel = kernel[0]
+        filters.append((channels, kernel, stride))
+    return filters
 
 
 def contains_grid_search(value: Any) -> bool:

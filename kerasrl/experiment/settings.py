@@ -26,7 +26,7 @@ FIT = (
     "env_timeout",
 )
 #: Settings with arguments of their own, `<name>.<argument>`.
-PARTS = ("policy", "optimizer")
+PARTS = ("policy", "optimizer", "env_config")
 #: Arguments of them that are settings, too.
 OWN_NAMES = {"optimizer.learning_rate": "learning_rate"}
 
@@ -55,9 +55,9 @@ def split_config(config: dict[str, Any], agent_class: Any) -> Settings:
 
     Args:
         config: dict of hyperparameters in kerasrl's or RLlib's spelling.
-            `policy.<name>` and `optimizer.<name>` reach the policy's and the
-            optimizer's arguments, and go before those in a dict `policy` or
-            `optimizer`.
+            `policy.<name>`, `optimizer.<name>` and `env_config.<name>` reach the
+            arguments of these, and go before those in a dict `policy`, `optimizer` or
+            `env_config`.
         agent_class: the agent's class, or what a `kerasrl.cli.catalog.Class` says of
             it; the constructor's arguments say what is valid.
 
@@ -77,13 +77,16 @@ def split_config(config: dict[str, Any], agent_class: Any) -> Settings:
         given[name] = key
         part, dot, argument = name.partition(".")
         if dot and part in PARTS:
-            getattr(settings, part)[argument] = value
+            if part in FIT:
+                settings.fit.setdefault(part, {})[argument] = value
+            else:
+                getattr(settings, part)[argument] = value
             continue
         if name not in known:
             aliases = {
                 alias for alias, target in RLLIB_CONFIG.items() if target in known
             }
-            parts = {"policy.<argument>", "optimizer.<argument>"}
+            parts = {f"{each}.<argument>" for each in PARTS}
             refuse(
                 f"{agent_class.__name__} has no setting {key!r}. "
                 f"{nearest(key, known | aliases | parts)}"
@@ -117,7 +120,8 @@ def entries(
     """
     for key, name, value in from_rllib(config, arguments):
         name = RLLIB_CONFIG.get(name, name)
-        if name not in PARTS or not isinstance(value, dict):
+        is_whole = not isinstance(value, dict) or (name in FIT and not value)
+        if name not in PARTS or is_whole:
             yield key, OWN_NAMES.get(name, name), value
             continue
         for argument, item in value.items():
@@ -133,6 +137,7 @@ def check_policy(policy: dict[str, Any], policy_class: Any) -> None:
         known = constructor_arguments(policy_class)
     else:
         known = list(policy_class.signature(inherited=False))
+    known += ["model", "model_config"]
     for name in policy:
         if name not in known:
             refuse(unknown("policy argument", name, known))

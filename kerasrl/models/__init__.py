@@ -8,8 +8,10 @@ know no agent and no environment.
 
 from kerasrl.models.action_value_policy import ActionValuePolicy
 from kerasrl.models.actor_critic import ActorCritic
+from kerasrl.models.by_name import register_model
 from kerasrl.models.deterministic_actor_critic import DeterministicActorCritic
 from kerasrl.models.encoder import Encoder
+from kerasrl.models.impala import ImpalaCNN
 from kerasrl.models.initializers import Normc
 from kerasrl.models.made import MADE
 from kerasrl.models.noisy_dense import NoiseScope, NoisyDense
@@ -30,6 +32,7 @@ __all__ = [
     "ActorCritic",
     "DeterministicActorCritic",
     "Encoder",
+    "ImpalaCNN",
     "NoiseScope",
     "NoisyDense",
     "Normc",
@@ -38,4 +41,5 @@ __all__ = [
     "QNetwork",
     "RunningNormalization",
     "SoftActorCritic",
+    "register_model",
 ]

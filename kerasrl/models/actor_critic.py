@@ -94,7 +94,7 @@ class ActorCritic(Configured, Policy):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        torso.check_trunk(
+        trunk = torso.find_trunk(
             trunk, hidden_units=hidden_units, activation=activation, filters=filters
         )
         if log_std not in ("independent", "predicted"):

@@ -33,7 +33,7 @@ class OffPolicyActorCritic(Configured, ActionValuePolicy):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        torso.check_trunk(trunk, filters=filters)
+        trunk = torso.find_trunk(trunk, filters=filters)
         if trunk is not None:
             # Fails now, with a reason, rather than in the middle of a first fit.
             torso.copy_trunk(trunk, _COPY)

@@ -425,35 +425,3 @@ def reset_state(state, initial_state, starts):
         return ops.where(ops.reshape(starts, shape), initial, current)
 
     return keras.tree.map_structure(choose, state, initial_state)
-
-
-def make_policy(policy, base, default, options=None):
-    """Turns the `policy` argument of an agent into a policy.
-
-    Args:
-        policy: `None`, a policy, another Keras model or layer (the trunk of the
-            default policy), or a dict of arguments of the default policy.
-        base: Class that the policy must derive from.
-        default: Class of the default policy.
-        options: Dict of arguments with which the default policy is made.
-
-    Returns:
-        An instance of `base`.
-
-    Raises:
-        TypeError: It is none of these.
-    """
-    options = options or {}
-    if isinstance(policy, base):
-        return policy
-    if policy is None:
-        return default(**options)
-    if isinstance(policy, dict):
-        return default(**{**options, **policy})
-    if isinstance(policy, keras.Layer) and not isinstance(policy, Policy):
-        return default(trunk=policy, **options)
-    raise TypeError(
-        f"Received policy={policy!r}. Expected a kerasrl.models.{base.__name__}, a "
-        "keras.Model to be the trunk of one, a dict of arguments of "
-        f"kerasrl.models.{default.__name__}, or None for the default."
-    )

@@ -94,7 +94,7 @@ class QNetwork(Configured, QFunction):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        torso.check_trunk(trunk, hidden_units=hidden_units, filters=filters)
+        trunk = torso.find_trunk(trunk, hidden_units=hidden_units, filters=filters)
         if trunk is not None and activation is not None and not head_units:
             raise ValueError(
                 f"Received activation={activation!r} with a trunk, which has its own, "

@@ -14,7 +14,9 @@ import keras
 from keras import ops
 
 from kerasrl import spaces
+from kerasrl.models import by_name
 from kerasrl.models.encoder import Encoder, is_image
+from kerasrl.models.impala import ImpalaCNN
 from kerasrl.models.initializers import make_initializer, shift_seed
 from kerasrl.models.recurrence import unroll_gru, unroll_lstm
 from kerasrl.models.trunks import CNN, MLP, NATURE_FILTERS, MixedTrunk
@@ -46,20 +48,26 @@ def has_images(observation_space):
     return any(map(is_image, spaces.leaves(observation_space)))
 
 
-def check_trunk(trunk, **described):
-    """Raises unless a trunk is given or described, but not both.
+def find_trunk(trunk, **described):
+    """Returns the trunk that is given, by itself or by name, unless it is described.
 
     Args:
-        trunk: `None` or a Keras layer.
+        trunk: `None`, a Keras layer, or its name as `by_name.find_model` takes it.
         **described: Arguments that describe the trunk that is made when none is
             given; `None` where not given.
 
+    Returns:
+        A Keras layer, or `None`.
+
     Raises:
-        ValueError: There is a trunk and a description, or the trunk has heads.
+        ValueError: There is a trunk and a description, the trunk has heads, or there is
+            no model of that name.
         TypeError: The trunk is not a Keras layer.
     """
     if trunk is None:
-        return
+        return None
+    if isinstance(trunk, (str, dict)):
+        trunk = by_name.make_model(*by_name.find_model(trunk))
     outputs = getattr(trunk, "outputs", None)
     if isinstance(outputs, (list, tuple)) and len(outputs) > 1:
         shapes = ", ".join(str(tuple(output.shape)) for output in outputs)
@@ -72,8 +80,9 @@ def check_trunk(trunk, **described):
     if not isinstance(trunk, keras.Layer):
         raise TypeError(
             f"Received trunk={trunk!r}. Expected a Keras layer or model, such as "
-            "kerasrl.models.MLP((256, 256))."
+            "kerasrl.models.MLP((256, 256)), or the name of one."
         )
+    return trunk
 
 
 def check_cell(cell, previous_inputs, cell_units=CELL_UNITS):
@@ -123,7 +132,7 @@ def make_encoder(observation_space, trunk=None, normalize=False, shift=False):
     """
     if trunk is None or isinstance(trunk, MixedTrunk):
         return Encoder(observation_space, normalize, split_images=True, shift=shift)
-    ours = isinstance(trunk, (MLP, CNN))
+    ours = isinstance(trunk, (MLP, CNN, ImpalaCNN))
     encoder_class = Encoder if ours else RawEncoder
     return encoder_class(observation_space, normalize, shift=shift)
 

@@ -75,6 +75,22 @@ class MLP(Configured, keras.layers.Layer):
 NATURE_FILTERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 
 
+def check_images(input_shape):
+    """Raises a ValueError unless a shape is that of a batch of images."""
+    if len(input_shape) != 4:
+        raise ValueError(
+            f"Received images of shape {tuple(input_shape)}. Expected "
+            "(batch_size, height, width, channels)."
+        )
+
+
+def scale_images(images):
+    """Returns images as floats; those of integers are divided by 255."""
+    is_float = "float" in keras.backend.standardize_dtype(images.dtype)
+    images = ops.cast(images, "float32")
+    return images if is_float else images / 255.0
+
+
 class _Convolutional(Configured, keras.layers.Layer):
     """The arguments of `CNN`."""
 
@@ -127,11 +143,7 @@ class CNN(_Convolutional):
     """
 
     def build(self, input_shape):
-        if len(input_shape) != 4:
-            raise ValueError(
-                f"Received images of shape {tuple(input_shape)}. Expected "
-                "(batch_size, height, width, channels)."
-            )
+        check_images(input_shape)
         gain = 1.0 if self.kernel_initializer == "normc" else 2.0**0.5
         self.convolutions = []
         for index, (channels, kernel, stride) in enumerate(self.filters):
@@ -161,9 +173,7 @@ class CNN(_Convolutional):
         self.width = flat_shape[-1]
 
     def call(self, inputs):
-        is_float = "float" in keras.backend.standardize_dtype(inputs.dtype)
-        inputs = ops.cast(inputs, "float32")
-        inputs = inputs if is_float else inputs / 255.0
+        inputs = scale_images(inputs)
         for layer in self.convolutions:
             inputs = layer(inputs)
         return self.dense(self.flatten(inputs))

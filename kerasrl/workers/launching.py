@@ -13,6 +13,7 @@ import time
 
 import gymnasium
 
+from kerasrl.envs import preprocessors
 from kerasrl.envs.registration import find_creator
 from kerasrl.workers import channel
 from kerasrl.workers.channel import Channel, Disconnected
@@ -213,6 +214,7 @@ def setup_message(env, env_config):
         "path": list(sys.path),
         # Read once the path is set, because it may need modules from there.
         "env": channel.dumps((env, creator, env_config)),
+        "preprocessor": channel.dumps(preprocessors.registered(env_config)),
         "specs": sent,
     }
 

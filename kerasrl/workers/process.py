@@ -19,6 +19,7 @@ import warnings
 import gymnasium
 
 from kerasrl.envs.make import make_envs
+from kerasrl.envs.preprocessors import register_preprocessor
 from kerasrl.envs.registration import register_env
 from kerasrl.rollouts.collector import Collector
 from kerasrl.rollouts.rollout import take
@@ -146,6 +147,9 @@ class WorkerServer:
         env, creator, env_config = pickle.loads(fields["env"])
         if creator is not None:
             register_env(env, creator)
+        preprocessor = pickle.loads(fields["preprocessor"])
+        if preprocessor is not None:
+            register_preprocessor(*preprocessor)
         # From now on it is up to the environments how long it takes.
         heartbeat[:2] = 1, _NONE
         envs = make_envs(env, fields["num_envs"], env_config, share=share)

@@ -185,6 +185,83 @@ def test_square_convolutions():
     assert policy == {"filters": [(16, 8, 4), (32, 4, 2)]}
 
 
+#: What RLlib's `model` may say, and what that is here.
+RLLIB_MODEL = [
+    ({"fcnet_hiddens": [8]}, {"hidden_units": [8]}),
+    ({"fcnet_activation": "relu"}, {"activation": "relu"}),
+    ({"conv_filters": [[16, [4, 4], 2]]}, {"filters": [(16, 4, 2)]}),
+    ({"conv_activation": "elu"}, {"activation": "elu"}),
+    ({"conv_activation": "elu", "fcnet_activation": "elu"}, {"activation": "elu"}),
+    ({"use_lstm": True, "lstm_cell_size": 8}, {"cell": "lstm", "cell_units": 8}),
+    ({"use_lstm": False}, {"cell": None}),
+    (
+        {"use_lstm": True, "lstm_use_prev_action_reward": True},
+        {"cell": "lstm", "previous_inputs": True},
+    ),
+    ({"vf_share_layers": True}, {"shared_trunk": True}),
+    ({"free_log_std": True}, {"log_std": "independent"}),
+    ({"free_log_std": False}, {"log_std": "predicted"}),
+    (
+        {"custom_model": "nature", "custom_model_config": {"filters": [[8, 3, 2]]}},
+        {"model": "nature", "model_config": {"filters": [[8, 3, 2]]}},
+    ),
+    ({"custom_action_dist": "Deterministic"}, {"distribution": "Deterministic"}),
+]
+
+
+@pytest.mark.parametrize(("model", "policy"), RLLIB_MODEL)
+def test_models_of_rllib(model, policy):
+    settings = experiment.split_config({"model": model}, PPO)
+    assert settings.agent["policy"] == policy
+    PPO(**settings.agent)
+
+
+def test_preprocessors_of_rllib():
+    model = {"custom_preprocessor": "crop", "fcnet_hiddens": [4]}
+    for config in (
+        {"model": model, "env_config": {"length": 3}},
+        {"env_config.length": 3, "model": model},
+        {"env_config": {"preprocessor": "crop"}, "env_config.length": 3},
+    ):
+        found = experiment.split_config(config, PPO).fit["env_config"]
+        assert found == {"length": 3, "preprocessor": "crop"}
+    assert experiment.split_config({"env_config": {}}, PPO).fit == {"env_config": {}}
+
+
+def test_what_rllibs_models_leave_out_or_say_no_to():
+    names = ("no_final_linear", "framestack", "grayscale", "zero_mean")
+    empty = ("dim", "custom_model", "custom_preprocessor", "max_seq_len")
+    model = {**dict.fromkeys(names, False), **dict.fromkeys(empty)}
+    settings = experiment.split_config({"model": model}, PPO)
+    assert (settings.agent, settings.fit) == ({}, {})
+    found = experiment.split_config({"model": {"max_seq_len": 7}}, agents.R2D2)
+    assert found.agent == {"sequence_length": 7}
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ({"max_seq_len": 20}, "model.max_seq_len: .* set rollout_length"),
+        ({"no_final_linear": True}, "subclass kerasrl.models.Policy"),
+        ({"framestack": True}, "gymnasium.wrappers.FrameStackObservation"),
+        ({"grayscale": True}, "GrayscaleObservation.*kerasrl.register_preprocessor"),
+        ({"dim": 42}, "model.dim: .*ResizeObservation"),
+        ({"zero_mean": True}, "from 0 to 1.*TransformObservation"),
+        ({"framestack": "yes"}, "framestack must be true or false. Received: 'yes'"),
+        ({"custom_model": 3}, "custom_model must be a text"),
+        ({"custom_preproc": "x"}, "Did you mean 'custom_preprocessor'"),
+        (
+            {"conv_activation": "relu", "fcnet_activation": "tanh"},
+            "A built-in trunk has one activation",
+        ),
+    ],
+)
+def test_what_rllibs_models_have_in_another_place(model, expected):
+    with pytest.raises(click.UsageError) as caught:
+        experiment.split_config({"model": model}, PPO)
+    assert re.search(expected, caught.value.message), caught.value.message
+
+
 def test_values_are_yaml():
     assert experiment.parse_assignments(
         ["a=1e-3", "b=[1, 2]", "c=null", "d=true", "e=relu", "f=-2", "g=.5", "h=x=y"]

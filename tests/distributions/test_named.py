@@ -18,6 +18,8 @@ from kerasrl.distributions import (
     distribution_class,
     distribution_for,
     distribution_name,
+    named,
+    register_distribution,
 )
 from kerasrl.distributions.checking import check_methods, is_complete
 
@@ -86,7 +88,9 @@ def test_what_is_no_distribution_is_refused():
 
     with pytest.raises(TypeError, match="register_keras_serializable"):
         distribution_name(Unnamed)
-    with pytest.raises(ValueError, match="registered as 'Laplacian'"):
+    with pytest.raises(
+        ValueError, match="Unknown distribution 'Laplacian'. .*register_"
+    ):
         distribution_class("Laplacian")
     for wrong in (keras.layers.Dense, 3, Laplace(np.zeros((1, 2)), (1,))):
         with pytest.raises(TypeError, match="Expected a subclass"):
@@ -142,3 +146,24 @@ def test_deterministic():
         distribution_for(spaces.Discrete(2), Deterministic)
     with pytest.raises(ValueError, match="parameters of shape"):
         Deterministic(parameters, (4,))
+
+
+def test_a_name_given_by_register_distribution(monkeypatch):
+    class Logistic(Laplace):
+        pass
+
+    monkeypatch.setattr(named.DISTRIBUTIONS, "_known", {})
+    register_distribution("logistic", Logistic)
+    assert distribution_class("logistic") is Logistic
+    assert distribution_name("logistic") == "logistic"
+    assert distribution_name(Logistic) == "distributions>logistic"
+    assert distribution_class("distributions>logistic") is Logistic
+    assert distribution_for(BOX, "logistic").distribution_class is Logistic
+    with pytest.raises(ValueError, match="Did you mean 'logistic'"):
+        distribution_class("logistics")
+
+
+@pytest.mark.parametrize("wrong", [3, dict, "Laplace", keras.layers.Dense])
+def test_only_distributions_are_registered(wrong):
+    with pytest.raises(TypeError, match=r"subclass of kerasrl\.distributions\.Dist"):
+        register_distribution("wrong", wrong)
