@@ -97,7 +97,7 @@ AGREEMENT = {
     "env": "Agreement-v1",
     "required": 1.0,
     "deterministic": False,
-    "settings": {"gamma": 0.9, "entropy_coef": 0.01},
+    "settings": {"gamma": 0.9, "entropy_coef": 0.05},
 }
 
 EXPERIMENTS = {

@@ -282,10 +282,9 @@ class Agent(Trainer, Configurable):
         """
         outputs = acting.call_policy(self.policy, inputs)
         distribution = self.policy.distribution(outputs)
-        acted = {"state": outputs.get("state", ())}
+        acted = acting.choose(self.policy, inputs, outputs, distribution, deterministic)
         if deterministic:
-            return {**acted, "actions": distribution.mode()}
-        acted["actions"] = distribution.sample()
+            return acted
         if self.keeps_distribution and self.policy.is_told_by_parameters:
             # Log-probabilities follow from it at once for a whole rollout, which is
             # faster than step by step.
@@ -297,7 +296,7 @@ class Agent(Trainer, Configurable):
 
     def acting_state(self):
         """Returns the state of acting at the start of an episode, tree `[1, ...]`."""
-        return self.policy.get_initial_state(1)
+        return acting.first_state(self.policy)
 
     def exploration_inputs(self, num_envs):
         """Returns the present inputs of `act` that steer exploration.

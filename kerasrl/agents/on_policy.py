@@ -193,6 +193,7 @@ def rollout_arrays(agent, rollout):
     """
     names = (*TIME_FIELDS, "state", "next_inputs")
     arrays = {name: getattr(rollout, name) for name in names}
+    arrays["state"] = acting.policy_state(agent.policy, rollout.state)
     arrays["infos"] = {
         name: values.astype(np.float32)
         for name, values in rollout.infos.items()

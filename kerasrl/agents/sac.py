@@ -156,7 +156,8 @@ class SAC(OffPolicyAgent):
 
     def act(self, inputs, deterministic):
         policy = self.policy
-        distribution = policy.distribution(acting.call_policy(policy, inputs))
+        outputs = acting.call_policy(policy, inputs)
+        distribution = policy.distribution(outputs)
         if self.policy.is_discrete:
             if deterministic:
                 numbers = distribution.mode()
@@ -166,12 +167,11 @@ class SAC(OffPolicyAgent):
             outputs = policy.masked({"distribution": logits}, inputs)
             numbers = policy.distribution(outputs).sample()
             return {"actions": policy.combinations.actions(numbers), "state": ()}
-        if deterministic:
-            actions = distribution.mode()
-        else:
-            actions = distribution.sample()
+        acted = acting.choose(policy, inputs, outputs, distribution, deterministic)
+        actions = acted["actions"]
+        if not deterministic:
             actions = exploration.uniform_where(inputs["random"], actions)
-        return {"actions": policy.scale_actions(actions), "state": ()}
+        return {**acted, "actions": policy.scale_actions(actions)}
 
     def loss(self, batch, outputs, settings):
         policy = self.policy

@@ -73,8 +73,18 @@ class DiagonalGaussian(Distribution):
 
     def sample(self, seed=None):
         """Draws actions, float32 `[..., *shape]`. See `Distribution.sample`."""
-        normal = keras.random.normal(ops.shape(self.mean), seed=seed)
-        return self._unflatten(self.mean + ops.exp(self.log_std) * normal)
+        return self.from_noise(keras.random.normal(ops.shape(self.mean), seed=seed))
+
+    def from_noise(self, noise):
+        """Makes actions of noise that was drawn elsewhere.
+
+        Args:
+            noise: Float32 `[..., D]`, distributed as standard normals.
+
+        Returns:
+            Float32 `[..., *shape]`, distributed as samples.
+        """
+        return self._unflatten(self.mean + ops.exp(self.log_std) * noise)
 
     def mode(self):
         """Means, float32 `[..., *shape]`."""

@@ -57,12 +57,12 @@ class TanhGaussian(DiagonalGaussian):
             raise space_error("TanhGaussian", action_space, "Box")
         return 2 * int(np.prod(action_space.shape))
 
-    def sample(self, seed=None):
-        """Draws actions, float32 `[..., *shape]`, each between -1 and 1.
+    def from_noise(self, noise):
+        """Makes actions, each between -1 and 1, of noise that was drawn elsewhere.
 
-        See `Distribution.sample`.
+        See `DiagonalGaussian.from_noise`; `sample` does so.
         """
-        return ops.tanh(super().sample(seed))
+        return ops.tanh(super().from_noise(noise))
 
     def mode(self):
         """tanh of the means, float32 `[..., *shape]`.

@@ -10,7 +10,7 @@ from kerasrl.distributions import (
     distribution_for,
     distribution_name,
 )
-from kerasrl.models import made, torso
+from kerasrl.models import held_noise, made, torso
 from kerasrl.models.action_encoder import ActionEncoder
 from kerasrl.models.configured import Configured
 from kerasrl.models.initializers import make_initializer
@@ -56,6 +56,11 @@ class ActorCritic(Configured, Policy):
             or a layer like it, makes each component depend on those before it, see
             `kerasrl.distributions.Autoregressive`; the action head then emits its
             context.
+        noise_steps: `None` for noise of its own at each step. An integer n, for `Box`
+            actions, is generalised state-dependent exploration (Raffin et al. 2021,
+            https://arxiv.org/abs/2005.05719): noise is linear in the features before
+            the action head, and drawn anew every n steps and where episodes start.
+            `initial_log_std` is then of actions where all features are 1.
         kernel_initializer: `"orthogonal"`, `"normc"` or a Keras initializer.
         seed: Integer or `None`, seed of the initializers. Agents fill it in if they
             have a seed.
@@ -89,6 +94,7 @@ class ActorCritic(Configured, Policy):
         initial_log_std=0.0,
         distribution=None,
         autoregressor=None,
+        noise_steps=None,
         kernel_initializer="orthogonal",
         seed=None,
         **kwargs,
@@ -130,6 +136,12 @@ class ActorCritic(Configured, Policy):
                 "default distributions: leave those out."
             )
         self.autoregressor = autoregressor
+        self.noise_steps = held_noise.check_noise(
+            noise_steps,
+            log_std=log_std != "independent",
+            distribution=distribution,
+            autoregressor=autoregressor,
+        )
         self.kernel_initializer = kernel_initializer
         self.seed = checks.seed(seed)
 
@@ -142,6 +154,7 @@ class ActorCritic(Configured, Policy):
         return distribution_for(action_space, self.distribution_name)
 
     def setup(self, observation_space, action_space):
+        held_noise.check_action_space(self.noise_steps, action_space)
         super().setup(observation_space, action_space)
         space = self.network_space
         torso.check_filters(self.filters, space)
@@ -178,6 +191,9 @@ class ActorCritic(Configured, Policy):
         units = self.num_parameters
         if self.independent_log_std:
             units -= num_means
+        if self.noise_steps is not None:
+            self.held_noise = held_noise.HeldNoise(num_means, self.initial_log_std)
+            self.independent_log_std = False
         # A nearly uniform first policy explores best; the value starts near zero.
         scale = 0.01 if self.autoregressor is None else 1.0
         self.action_head = keras.layers.Dense(
@@ -247,11 +263,20 @@ class ActorCritic(Configured, Policy):
         }
 
     def _heads(self, features):
-        parameters = self._with_log_std(
-            self.action_head(features[self.branch_names[0]])
-        )
+        first = features[self.branch_names[0]]
         values = self.value_head(features[self.branch_names[-1]])
-        return {"distribution": parameters, "values": ops.squeeze(values, -1)}
+        outputs = {"values": ops.squeeze(values, -1)}
+        if self.held_noise is None:
+            parameters = self._with_log_std(self.action_head(first))
+            return {"distribution": parameters, **outputs}
+        # What is good to act by is not moved by how much to explore.
+        seen = ops.stop_gradient(ops.cast(first, "float32"))
+        parameters = [self.action_head(first), self.held_noise(seen)]
+        return {
+            "distribution": ops.concatenate(parameters, axis=-1),
+            "noise_features": seen,
+            **outputs,
+        }
 
     def _with_log_std(self, emitted):
         """The parameters of all parts, from what the action head emits."""

@@ -71,7 +71,7 @@ class OffPolicyActorCritic(Configured, ActionValuePolicy):
             self._seed(2000),
         )
         self.policy_head = keras.layers.Dense(
-            self.num_parameters,
+            self.head_units(),
             kernel_initializer=self.head_initializer(self._seed(3000)),
             dtype="float32",
         )
@@ -90,6 +90,14 @@ class OffPolicyActorCritic(Configured, ActionValuePolicy):
             self._seed(5000),
         )
 
+    def head_units(self):
+        """Returns how many numbers the last layer of the policy emits."""
+        return self.num_parameters
+
+    def head_outputs(self, features):
+        """Returns what `call` does, of the features before the last layer."""
+        return {"distribution": self.policy_head(features)}
+
     def head_initializer(self, seed):
         """Returns the kernel initializer of the last layer of the policy."""
         return make_initializer(self.kernel_initializer, 1.0, seed)
@@ -97,7 +105,7 @@ class OffPolicyActorCritic(Configured, ActionValuePolicy):
     def call(self, inputs, state=None, training=False):
         features = self.encoder(self.network_observations(inputs["observations"]))
         features = torso.call_trunk(self.policy_trunk, features, training)
-        return {"distribution": self.policy_head(self.policy_hidden(features))}
+        return self.head_outputs(self.policy_hidden(features))
 
     def q_values(self, observations, actions=None, training=False):
         return self._values(observations, actions, training, None)

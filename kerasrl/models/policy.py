@@ -93,6 +93,8 @@ class Policy(masking.MasksActions, keras.Model):
         self.observation_space = None
         self.action_space = None
         self.has_values = False
+        #: A `HeldNoise`, where noise is held for `noise_steps`.
+        self.held_noise = None
         #: Whether observations may be shifted before they are rounded; see `Encoder`.
         self.shifts_observations = True
         #: Whose `weights_were_set` is called when all weights were set at once.

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from kerasrl.models import held_noise
 from kerasrl.models.off_policy_actor_critic import OffPolicyActorCritic
 
 
@@ -38,6 +39,9 @@ class SoftActorCritic(OffPolicyActorCritic):
             scaled by running statistics, as for `ActorCritic`.
         initial_log_std: Float, added to the log standard deviations. Used with `Box`
             actions only.
+        noise_steps: `None`, or an integer: generalised state-dependent exploration with
+            `Box` actions, as for `ActorCritic`. How far actions spread then follows
+            from the features before the last layer alone, which learn by it too.
         kernel_initializer: `"fan_in_uniform"`, `"orthogonal"`, `"normc"` or a Keras
             initializer.
         seed: Integer or `None`, seed of the initializers. Agents fill it in if they
@@ -64,6 +68,7 @@ class SoftActorCritic(OffPolicyActorCritic):
         num_critics=2,
         normalize_observations=False,
         initial_log_std=0.0,
+        noise_steps=None,
         kernel_initializer="fan_in_uniform",
         seed=None,
         **kwargs,
@@ -81,8 +86,10 @@ class SoftActorCritic(OffPolicyActorCritic):
             **kwargs,
         )
         self.initial_log_std = initial_log_std
+        self.noise_steps = held_noise.check_noise(noise_steps)
 
     def setup(self, observation_space, action_space):
+        held_noise.check_action_space(self.noise_steps, action_space)
         super().setup(observation_space, action_space)
         if self.is_discrete and self.initial_log_std:
             raise ValueError(
@@ -90,10 +97,25 @@ class SoftActorCritic(OffPolicyActorCritic):
                 f"{action_space}, which has no standard deviation. Leave it out."
             )
 
-    def call(self, inputs, state=None, training=False):
-        outputs = super().call(inputs, state, training)
+        if self.noise_steps is not None:
+            self.held_noise = held_noise.HeldNoise(
+                self.action_size, self.initial_log_std
+            )
+
+    def head_units(self):
+        return self.num_parameters if self.noise_steps is None else self.action_size
+
+    def head_outputs(self, features):
+        outputs = super().head_outputs(features)
         if self.is_discrete:
             return outputs
+        if self.held_noise is not None:
+            seen = ops.cast(features, "float32")
+            parameters = [outputs["distribution"], self.held_noise(seen)]
+            return {
+                "distribution": ops.concatenate(parameters, axis=-1),
+                "noise_features": seen,
+            }
         mean, log_std = ops.split(outputs["distribution"], 2, axis=-1)
         parameters = ops.concatenate([mean, log_std + self.initial_log_std], axis=-1)
         return {"distribution": parameters}

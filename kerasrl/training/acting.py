@@ -5,6 +5,7 @@ import time
 
 import keras
 import optree
+from keras import ops
 
 from kerasrl.actors import build_actor, verification
 from kerasrl.rollouts.rollout import POLICY_INPUTS
@@ -14,7 +15,60 @@ _logger = logging.getLogger(__name__)
 
 def call_policy(policy, inputs):
     """Calls a policy with those of the inputs of acting that are meant for it."""
-    return policy({name: inputs[name] for name in POLICY_INPUTS}, state=inputs["state"])
+    state = policy_state(policy, inputs["state"])
+    return policy({name: inputs[name] for name in POLICY_INPUTS}, state=state)
+
+
+def first_state(policy):
+    """Returns the state of acting by `choose` at the start of an episode.
+
+    Args:
+        policy: A `Policy` that was built.
+
+    Returns:
+        Tree `[1, ...]`: that of the policy, and where noise is held, that noise with
+        its age in steps.
+    """
+    state = policy.get_initial_state(1)
+    if policy.held_noise is None:
+        return state
+    noise = ops.zeros((1, *policy.held_noise.matrix_shape))
+    return {"policy": state, "noise": noise, "age": ops.zeros((1,), "int32")}
+
+
+def policy_state(policy, state):
+    """Returns the part of a state of acting that is the policy's."""
+    return state if policy.held_noise is None else state["policy"]
+
+
+def choose(policy, inputs, outputs, distribution, deterministic):
+    """Chooses actions from a distribution.
+
+    Args:
+        policy: A `Policy`.
+        inputs: Dict, the inputs of acting.
+        outputs: Dict, what the policy returned for them.
+        distribution: The `Distribution` that it described.
+        deterministic: Whether to take the mode.
+
+    Returns:
+        Dict of `"actions"`, and `"state"` as of `first_state`, `[N, ...]`.
+    """
+    state = outputs.get("state", ())
+    if policy.held_noise is None:
+        actions = distribution.mode() if deterministic else distribution.sample()
+        return {"actions": actions, "state": state}
+    held = {name: inputs["state"][name] for name in ("noise", "age")}
+    if deterministic:
+        return {"actions": distribution.mode(), "state": {"policy": state, **held}}
+    noise, age = held["noise"], held["age"]
+    anew = ops.equal(age % policy.noise_steps, 0)[:, None, None]
+    noise = ops.where(anew, keras.random.normal(ops.shape(noise)), noise)
+    unit = policy.held_noise.unit(outputs["noise_features"], noise)
+    return {
+        "actions": distribution.from_noise(unit),
+        "state": {"policy": state, "noise": noise, "age": age + 1},
+    }
 
 
 def build(agent, kind):

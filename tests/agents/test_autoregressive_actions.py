@@ -91,7 +91,7 @@ def test_parts_learn_to_agree_at_random(name, seed):
         agent = getattr(kerasrl, name)(
             policy={"autoregressor": autoregressor},
             gamma=0.9,
-            entropy_coef=0.01,
+            entropy_coef=0.05,
             seed=seed,
         )
         agent.fit(testing.AgreementEnv, steps=STEPS[name], num_envs=8, verbose=0)

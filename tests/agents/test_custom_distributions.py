@@ -62,14 +62,6 @@ def test_for_one_part(tmp_path):
     agent = kerasrl.load(agent.save(tmp_path / "agent.kerasrl"))
     parts = agent.policy.distribution_type.parts
     assert parts[1].distribution_class is Laplace
-    policy = {"hidden_units": (4,), "distribution": (None, Laplace)}
-    agent = kerasrl.A2C(policy=policy)
-    agent.compile(jit_compile=False)
-    agent.fit(
-        lambda: AnySpaces(spaces.Box(-1, 1, (3,)), spaces.Tuple(HYBRID.values())),
-        steps=20,
-        verbose=0,
-    )
 
 
 def test_what_an_algorithm_needs_is_told_when_it_is_built():

@@ -235,15 +235,14 @@ def test_the_same_in_every_mode():
     context = contexts(4)
     actions = keras.tree.map_structure(np.asarray, found(context).sample(seed=1))
 
-    def function(context, others):
+    def function(context):
         distribution = found(context)
         return (
             distribution.log_prob(actions),
             distribution.entropy(),
-            distribution.kl(found(others)),
         )
 
-    everywhere(function, context, contexts(4, seed=9), atol=1e-5)
+    everywhere(function, context, atol=1e-5)
 
 
 def test_the_mode_is_greedy():
