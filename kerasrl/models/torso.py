@@ -185,11 +185,29 @@ def copy_trunk(trunk, reason):
         ) from error
 
 
+class _InTraining(keras.layers.Layer):
+    """Calls a layer as a part of a model that is being trained.
+
+    Keras tells layers within a call, such as `Dropout`, that they are in training, even
+    those of a layer whose own `call` has no argument for it.
+    """
+
+    def call(self, inputs, layer, training):
+        return layer(inputs)
+
+
+_in_training = _InTraining(autocast=False)
+
+
 def call_trunk(trunk, inputs, training):
-    """Calls a trunk, with the flag `training` if it takes one."""
-    # `unroll` is not a Keras call, so the flag does not travel by itself.
-    takes_it = "training" in inspect.signature(trunk.call).parameters
-    features = trunk(inputs, **({"training": training} if takes_it else {}))
+    """Calls a trunk, and lets its layers know whether they are in training."""
+    # `unroll` and `q_values` are no Keras calls: the flag does not travel by itself.
+    if "training" in inspect.signature(trunk.call).parameters:
+        features = trunk(inputs, training=training)
+    elif training:
+        features = _in_training(inputs, layer=trunk, training=True)
+    else:
+        features = trunk(inputs)
     if isinstance(features, (list, tuple, dict)):
         raise _several_outputs(trunk, f"a {type(features).__name__} as output")
     return features
