@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from gymnasium import spaces
+from laplace import Laplace
 
 import kerasrl
 from kerasrl import testing
@@ -210,6 +211,39 @@ def forbids(action):
     """An environment where one option of each choice is illegal, and an error."""
     options = [3, 4] if action == "MultiDiscrete" else 3
     return lambda: testing.IllegalActionsEnv(options, 1, episode_length=5)
+
+
+#: How each row of distributions is asked of a policy, and for which actions.
+DISTRIBUTIONS = {
+    "Distributions of actions of your own, for all or for parts": (
+        "Dict",
+        {"distribution": {"move": Laplace}},
+    ),
+    "Autoregressive actions": ("MultiDiscrete", {"autoregressor": "made"}),
+    "State-dependent exploration (gSDE) of `Box` actions": ("Box", {"noise_steps": 2}),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        pytest.param(
+            *each,
+            # The others' tests of their own, such as tests/agents/test_held_noise_*.
+            marks=()
+            if each[0] == "PG" or not MATRIX[each[1]][each[0]]
+            else pytest.mark.slow,
+        )
+        for each in itertools.product(AGENTS, DISTRIBUTIONS)
+    ],
+)
+def test_distributions(name, row):
+    action, arguments = DISTRIBUTIONS[row]
+    if MATRIX[row][name]:
+        fit(AGENTS[name](policy={**policy_of(name), **arguments}), action)
+        return
+    with pytest.raises(TypeError, match=next(iter(arguments))):
+        AGENTS[name](policy=arguments)
 
 
 #: Those that tests/agents/test_masks.py does not try every day, the rest slow.
