@@ -24,7 +24,7 @@ _RATES = (-0.1, None, *_NUMBERS)
 
 #: Another value of each argument, and values that it cannot have.
 VALUES = {
-    "policy": ({"hidden_units": (4,)}, ("mlp", 3)),
+    "policy": ({"hidden_units": (4,)}, ([1], 3)),
     "gamma": (0.5, _FRACTIONS),
     "max_grad_norm": (0.01, (0, -1.0, *_NUMBERS)),
     "normalize_rewards": (True, _FLAGS),
@@ -52,6 +52,7 @@ VALUES = {
     "target_update_interval": (7, _INTEGERS),
     "prioritized": ("other", _FLAGS),
     "importance_exponent": (0.9, (1.1, *_RATES)),
+    "hindsight": ("future", ("past", 3, True)),
     "replay": ({"frame_axis": -1}, (3, [1])),
     "overlap": (True, _FLAGS),
     "double": ("other", _FLAGS),
@@ -83,7 +84,7 @@ SETTLED = {
     *("policy", "seed", "adjust_temperature"),
     *("dueling", "noisy", "num_atoms", "v_min", "v_max", "num_quantiles"),
 }
-FILLED = {"buffer_size", "prioritized", "replay"}
+FILLED = {"buffer_size", "hindsight", "prioritized", "replay"}
 FILLED |= {"burn_in", "sequence_length", "period"}
 
 
