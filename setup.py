@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent
 INIT = (ROOT / "kerasrl" / "__init__.py").read_text(encoding="utf-8")
 VERSION = re.search(r'^__version__ = "(.+)"$', INIT, re.MULTILINE).group(1)
 
-ATARI = ["gymnasium[atari]>=1.1"]
+ATARI = ["ale-py>=0.12"]
 BOX2D = ["gymnasium[box2d]>=1.1"]
 MUJOCO = ["gymnasium[mujoco]>=1.1"]
 # Pixels and films of the classic environments.
@@ -30,7 +30,9 @@ TEST = [
     "nbformat",
     "ipykernel",
     "matplotlib",
-] + VIDEO
+    *ATARI,
+    *VIDEO,
+]
 
 setup(
     name="kerasrl",
@@ -66,7 +68,13 @@ setup(
         "box2d": BOX2D,
         "mujoco": MUJOCO,
         "video": VIDEO,
-        "bench": ["stable-baselines3>=2.9,<3", "torch>=2.3"],
+        # Stable-Baselines3 takes the frames of games from OpenCV.
+        "bench": [
+            "stable-baselines3>=2.9,<3",
+            "torch>=2.3",
+            "opencv-python-headless",
+            *ATARI,
+        ],
         "horovod": HOROVOD,
         "notebooks": NOTEBOOKS,
         "test": TEST,

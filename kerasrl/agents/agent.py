@@ -92,6 +92,8 @@ class Agent(Trainer, Configurable):
         self.rng = np.random.default_rng(self.seed)
         self.reward_scaler = self._make_reward_scaler()
         self.env_name = None
+        #: How observations stack frames, where environments say so; see `Environments`.
+        self.frames = None
         self.env_steps = 0
         self.iterations = 0
         self.progress = 0.0
@@ -184,8 +186,8 @@ class Agent(Trainer, Configurable):
                 default. The learning rate and its schedule live here. Critics, policy
                 and temperature of DDPG, TD3 and SAC have one like it each.
             jit_compile: Whether updates are compiled with XLA. `"auto"` does so for
-                policies without recurrence, where it doubles the speed, and does
-                without if XLA cannot compile the policy.
+                policies without recurrence, where it doubles the speed, but for
+                convolutions on a CPU; and without if XLA cannot compile the policy.
             run_eagerly: Whether updates run line by line, for debugging.
             metrics: List of Keras metrics of the predicted values against the value
                 targets, such as `["mae"]`. For on-policy algorithms only.
@@ -411,6 +413,7 @@ class Agent(Trainer, Configurable):
         state = {
             "rng": self.rng.bit_generator.state,
             "env_name": self.env_name,
+            "frames": self.frames,
             "env_steps": self.env_steps,
             "iterations": self.iterations,
             "statistics": self.statistics.get_state(),
@@ -430,6 +433,8 @@ class Agent(Trainer, Configurable):
         """
         self.rng.bit_generator.state = state["rng"]
         self.env_name = state["env_name"]
+        # Files that were written before do not say.
+        self.frames = state.get("frames")
         self.env_steps = state["env_steps"]
         self.iterations = state["iterations"]
         self.statistics.set_state(state["statistics"])

@@ -32,8 +32,23 @@ def make(agent, num_envs):
     if agent.hindsight is not None:
         buffer_class = HindsightReplayBuffer
         given["goal_selection_strategy"] = agent.hindsight
+    given.update(stacking(agent))
     options = checks.keywords("replay", agent.replay or {}, buffer_class, given)
     return buffer_class(**given, **options)
+
+
+def stacking(agent):
+    """Returns arguments of a buffer by which frames are stored once, if they can be.
+
+    Args:
+        agent: An `OffPolicyAgent` whose environments may say how they stack frames.
+
+    Returns:
+        Dict, empty if they do not, or `replay` has arguments of its own for that.
+    """
+    if agent.frames is None or {"frame_stack", "frame_axis"} & set(agent.replay or ()):
+        return {}
+    return dict(zip(("frame_stack", "frame_axis"), agent.frames, strict=True))
 
 
 def check_hindsight(agent):

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from kerasrl import checks, losses
-from kerasrl.agents import exploration
+from kerasrl.agents import buffers, exploration
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import QFunction, QNetwork
 from kerasrl.optimizers import Adam
@@ -148,6 +148,7 @@ class R2D2(OffPolicyAgent):
             "state_example": state,
             "priority_exponent": exponent if self.prioritized else None,
             **reading.kept(self),
+            **buffers.stacking(self),
         }
         options = checks.keywords("replay", options, SequenceReplayBuffer, given)
         return SequenceReplayBuffer(**given, **options)

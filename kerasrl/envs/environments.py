@@ -34,6 +34,8 @@ class EnvStep:
         final_observations: dict from environment index to the last observation of the
             episode that ended there (tree without batch axis).
         any_ended: bool, whether `terminated` or `truncated` holds anywhere.
+        as_played: None; or an `EnvStep` for statistics and hooks, where learners are
+            told otherwise, of clipped rewards or of lives as episodes.
         infos: list of B dicts. Where an episode ended it is the info of the ending
             step, with the info of the reset under `"reset_info"`.
 
@@ -53,6 +55,7 @@ class EnvStep:
         "valid",
         "final_observations",
         "any_ended",
+        "as_played",
         "_infos",
     )
 
@@ -74,6 +77,7 @@ class EnvStep:
         self.valid = valid
         self.final_observations = final_observations
         self.any_ended = any_ended
+        self.as_played = None
         self._infos = infos
 
     @property
@@ -99,6 +103,8 @@ class Environments(abc.ABC):
         reset_infos: list of B dicts, the infos of the last `reset`.
         resets_on_next_step: bool, whether the call after an end only resets (a filler),
             so that the `observations` of an ending step are still the final ones.
+        frames: None; or a pair of how many frames each observation stacks, and the
+            axis along which they lie.
         first_index: index of the first of them among all environments of a run, when
             they are one worker's share; messages count from there.
         num_envs_of_run: integer, the number of all environments of the run.
@@ -115,6 +121,7 @@ class Environments(abc.ABC):
     """
 
     resets_on_next_step = False
+    frames = None
     first_index = 0
 
     def __init__(self, num_envs, observation_space, action_space, name):

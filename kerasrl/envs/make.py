@@ -10,6 +10,7 @@ from gymnasium.vector import VectorEnv
 
 from kerasrl.checks import nearest
 from kerasrl.envs import preprocessors
+from kerasrl.envs.atari import is_atari, make_atari
 from kerasrl.envs.environments import Environments
 from kerasrl.envs.registration import (
     EnvContext,
@@ -132,6 +133,10 @@ def _from_name(name, num_envs, env_config, render_mode, share, wrap):
     needed = missing_dependency(spec)
     if needed is not None:
         raise ValueError(f"{name!r} needs a package that is not installed: {needed}.")
+    if is_atari(spec):
+        count = DEFAULT_NUM_ENVS if num_envs is None else num_envs
+        # Of a preprocessor it says that these are not single environments.
+        return wrap(make_atari(name, spec, count, env_config, render_mode, share))
     kwargs = {} if env_config is None else env_config
     if render_mode is not None:
         kwargs = {**kwargs, "render_mode": render_mode}

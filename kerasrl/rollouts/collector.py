@@ -161,7 +161,7 @@ class Collector:
         rewards[0] = self._previous_rewards
         terminated, truncated = np.zeros(shape, bool), np.zeros(shape, bool)
         valid = np.ones(shape, bool)
-        extras, infos, final = None, [], []
+        extras, infos, final, played = None, [], [], []
         tracker = self._start_tracking()
         noise = self._next_noise()
         starts, state = self._starts, self._state
@@ -211,6 +211,9 @@ class Collector:
             }
             if self.info_keys:
                 infos.append(_copy_infos(self.info_keys, step.infos))
+            if step.as_played is not None:
+                step = step.as_played
+                played.append(step)
             if tracker is not None:
                 tracker.step(time, step, taken)
         episode_starts = np.empty(shape, bool)
@@ -242,7 +245,7 @@ class Collector:
         self._previous_rewards = inputs["previous_rewards"]
         self._starts = inputs["episode_starts"]
         self._state = state
-        self._finish_episodes(rollout, tracker)
+        self._finish_episodes(rollout, tracker, played)
         self.env_steps += rollout.num_steps
         self._interrupted = False
         return rollout
@@ -368,14 +371,13 @@ class Collector:
             "state": stacked["state"],
         }
 
-    def _finish_episodes(self, rollout, tracker):
-        records = self._running_episodes.update(
-            rollout.rewards,
-            rollout.terminated,
-            rollout.truncated,
-            rollout.valid,
-            self.env_steps,
-        )
+    def _finish_episodes(self, rollout, tracker, played=()):
+        names = ("rewards", "terminated", "truncated", "valid")
+        arrays = [getattr(rollout, name) for name in names]
+        if played:
+            # Learners were told of other episodes than there were.
+            arrays = [np.stack([getattr(x, name) for x in played]) for name in names]
+        records = self._running_episodes.update(*arrays, self.env_steps)
         for time, record in records:
             if tracker is not None:
                 metrics = tracker.custom_metrics(time, record.env_index)

@@ -228,6 +228,7 @@ class Trainer:
                 num_envs = envs.num_envs
                 iteration = self.iteration_length(num_envs) * num_envs
                 self.envs, self.env_name, self._fitted_env = envs, envs.name, env
+                self.frames = None if envs.frames is None else list(envs.frames)
             else:
                 num_envs = source.num_envs
                 iteration = source.iteration_length * num_envs
