@@ -594,8 +594,9 @@ def markdown(report):
 
 
 def listed(runs, checkpoint, measure="return"):
-    digits = 2 if measure == "success" else 0
-    return ", ".join(f"{run[checkpoint]:.{digits}f}" for run in runs)
+    values = [run[checkpoint] for run in runs]
+    digits = 2 if measure == "success" or max(map(abs, values)) < 10 else 0
+    return ", ".join(f"{value:.{digits}f}" for value in values)
 
 
 def spread(runs):

@@ -229,10 +229,8 @@ DISTRIBUTIONS = {
     [
         pytest.param(
             *each,
-            # The others' tests of their own, such as tests/agents/test_held_noise_*.
-            marks=()
-            if each[0] == "PG" or not MATRIX[each[1]][each[0]]
-            else pytest.mark.slow,
+            # Every day, tests/agents/test_{custom,autoregressive,held_noise}_*.py.
+            marks=pytest.mark.slow if MATRIX[each[1]][each[0]] else (),
         )
         for each in itertools.product(AGENTS, DISTRIBUTIONS)
     ],
