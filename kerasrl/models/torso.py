@@ -196,7 +196,8 @@ class _InTraining(keras.layers.Layer):
         return layer(inputs)
 
 
-_in_training = _InTraining(autocast=False)
+# Named, because names that begin with an underscore are none for scopes.
+_in_training = _InTraining(autocast=False, name="in_training")
 
 
 def call_trunk(trunk, inputs, training):

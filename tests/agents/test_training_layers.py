@@ -131,6 +131,13 @@ def state(agent):
     return [keras.ops.convert_to_numpy(v) for _, v in weights.variables(agent)]
 
 
+def test_a_recurrent_policy_learns_with_a_trunk_that_is_told_nothing():
+    agent = kerasrl.A2C(policy={"trunk": Silent(), **LSTM}, seed=0)
+    agent.compile(jit_compile=False)
+    agent.fit("CartPole-v1", steps=10, num_envs=2, verbose=0)
+    assert np.any(means(agent.policy)[0] != 0)
+
+
 @pytest.mark.parametrize("name", among(AGENTS, ["A2C"]))
 def test_training_goes_on_exactly(name, tmp_path):
     agent = AGENTS[name](Silent() if name.endswith("2C") else sequential())
