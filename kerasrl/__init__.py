@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         OffPolicyAgent,
         OnPolicyAgent,
         SimpleQ,
+        build_agent_class,
         load,
     )
     from kerasrl.distributions import register_distribution
@@ -52,6 +53,7 @@ _PUBLIC = {
     "PG": "kerasrl.agents",
     "A2C": "kerasrl.agents",
     "PPO": "kerasrl.agents",
+    "build_agent_class": "kerasrl.agents",
     "load": "kerasrl.agents",
     "check_env": "kerasrl.envs",
     "make_envs": "kerasrl.envs",
@@ -91,6 +93,7 @@ __all__ = [
     "OffPolicyAgent",
     "OnPolicyAgent",
     "SimpleQ",
+    "build_agent_class",
     "check_env",
     "load",
     "make_envs",

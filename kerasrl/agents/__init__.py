@@ -16,6 +16,7 @@ if keras.backend.backend() != "tensorflow":
 
 from kerasrl.agents.a2c import A2C  # noqa: E402
 from kerasrl.agents.agent import Agent  # noqa: E402
+from kerasrl.agents.building import build_agent_class  # noqa: E402
 from kerasrl.agents.ddpg import DDPG  # noqa: E402
 from kerasrl.agents.dqn import DQN  # noqa: E402
 from kerasrl.agents.exploration import epsilon_ladder  # noqa: E402
@@ -45,6 +46,7 @@ __all__ = [
     "OffPolicyAgent",
     "OnPolicyAgent",
     "SimpleQ",
+    "build_agent_class",
     "epsilon_ladder",
     "load",
     "next_outputs",

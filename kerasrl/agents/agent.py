@@ -11,10 +11,11 @@ from kerasrl.rollouts import RewardScaler
 from kerasrl.spellings import explained
 from kerasrl.training import acting, hyperparameters, saving, statistics
 from kerasrl.training.hyperparameters import Configurable, Hyperparameter
+from kerasrl.training.parts import Replaceable
 from kerasrl.training.trainer import Trainer
 
 
-class Agent(Trainer, Configurable):
+class Agent(Trainer, Replaceable, Configurable):
     """What all agents have in common: the public interface and the training loop.
 
     Algorithms derive from `kerasrl.OnPolicyAgent`, which learns from each rollout

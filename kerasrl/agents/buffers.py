@@ -1,4 +1,9 @@
-"""Which replay buffer an agent learns from, and whom that asks about goals."""
+"""Which replay buffer an agent learns from, whom that asks, and examples of it."""
+
+import contextlib
+import functools
+
+import numpy as np
 
 from kerasrl import checks, goals
 from kerasrl.replay import (
@@ -7,6 +12,7 @@ from kerasrl.replay import (
     ReplayBuffer,
 )
 from kerasrl.training import reading
+from kerasrl.training.dummy import example_rollout
 
 
 def make(agent, num_envs):
@@ -49,6 +55,49 @@ def stacking(agent):
     if agent.frames is None or {"frame_stack", "frame_axis"} & set(agent.replay or ()):
         return {}
     return dict(zip(("frame_stack", "frame_axis"), agent.frames, strict=True))
+
+
+def example_batches(agent):
+    """Returns what the compiled call of an agent is given, from its buffer.
+
+    Args:
+        agent: An `OffPolicyAgent` with something in its buffer.
+
+    Returns:
+        Tuple of batches, scheduled values and what is due. No generator moves.
+    """
+    rng, agent.rng = agent.rng, np.random.default_rng(0)
+    try:
+        batches = agent.sample(agent.num_updates(agent.buffer.num_envs))
+    finally:
+        agent.rng = rng
+    numbers = np.arange(len(batches.pop("indices")))
+    del batches["probabilities"]
+    return batches, agent.scheduled_values(), agent.due(numbers)
+
+
+@contextlib.contextmanager
+def example(agent):
+    """A context in which the buffer of an agent holds a few steps of zeros.
+
+    Args:
+        agent: An `OffPolicyAgent` that was built.
+    """
+    kept = {name: vars(agent)[name] for name in ("buffer", "buffer_size", "replay")}
+    num_steps = 2 * (agent.n_step + getattr(agent, "sequence_length", 0) + 2)
+    num_steps += getattr(agent, "burn_in", 0)
+    replay = {k: v for k, v in (agent.replay or {}).items() if k != "directory"}
+    # Nothing is to take effect: this is no change of hyperparameters.
+    set_unseen = functools.partial(object.__setattr__, agent)
+    try:
+        set_unseen("buffer_size", 2 * num_steps)
+        set_unseen("replay", replay or None)
+        agent.buffer = agent.make_buffer(1)
+        agent.buffer.add(example_rollout(agent, num_steps, num_envs=1))
+        yield
+    finally:
+        for name, value in kept.items():
+            set_unseen(name, value)
 
 
 def check_hindsight(agent):

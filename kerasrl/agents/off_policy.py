@@ -321,7 +321,7 @@ class OffPolicyAgent(Agent):
             update = self.compiled_update(self._updates)
             if update is not before:
                 # Without this, the first epochs would not log all that later ones do.
-                update.trace(*self._example_batches())
+                update.trace(*buffers.example_batches(self))
         if count == 0:
             return dict
         num_updates = self.num_updates(self.buffer.num_envs)
@@ -350,15 +350,11 @@ class OffPolicyAgent(Agent):
 
         return learn
 
-    def _example_batches(self):
-        rng, self.rng = self.rng, np.random.default_rng(0)
-        try:
-            batches = self.sample(self.num_updates(self.buffer.num_envs))
-        finally:
-            self.rng = rng
-        numbers = np.arange(len(batches.pop("indices")))
-        del batches["probabilities"]
-        return batches, self.scheduled_values(), self.due(numbers)
+    def example_update(self):
+        if self.hindsight is not None:
+            return None  # There is nobody to ask for rewards yet.
+        with buffers.example(self):
+            return self._updates, buffers.example_batches(self)
 
     def _may_learn(self):
         if not self._learns:

@@ -11,6 +11,7 @@ from kerasrl.losses import discounted_returns
 from kerasrl.models.policy import merge_time
 from kerasrl.rollouts.rollout import POLICY_INPUTS, TIME_FIELDS
 from kerasrl.training import acting, gradients, passes
+from kerasrl.training.dummy import example_rollout
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
@@ -117,6 +118,17 @@ class OnPolicyAgent(Agent):
             merge_time(rollout["observations"]), merge_time(rollout["valid"])
         )
         return metrics, ()
+
+    def example_update(self):
+        rollout = example_rollout(self, self.rollout_length, num_envs=2)
+        arrays = rollout_arrays(self, rollout)
+        rng, self.rng = self.rng, np.random.default_rng(0)
+        try:
+            minibatches = self.minibatches(arrays)
+        finally:
+            self.rng = rng
+        inputs = arrays, self.scheduled_values(), minibatches
+        return self._targets_and_update, inputs
 
     def targets(self, rollout):
         """Computes what to learn from a rollout. Compiled.

@@ -254,6 +254,20 @@ class Policy(masking.MasksActions, keras.Model):
         distribution = self.distribution_type(parameters)
         check_methods(distribution, self.distribution_type, methods, who)
 
+    def step_extras(self, outputs):
+        """Returns what else to record of each step while acting.
+
+        It is in `rollout.extras`, and for losses in `batch["extras"]`: as it was when
+        the action was chosen, from workers and out of replay buffers too.
+
+        Args:
+            outputs: Dict, what `call` returned for the observations acted on.
+
+        Returns:
+            Dict of tensors `[N, ...]`, or trees of them. Here, empty.
+        """
+        return {}
+
     def custom_loss(self, loss, batch):
         """Changes the loss. The default returns it as it is.
 

@@ -1,5 +1,6 @@
 """Policies that act: calling them, and compiling them for it."""
 
+import contextvars
 import logging
 import time
 
@@ -8,15 +9,49 @@ import optree
 from keras import ops
 
 from kerasrl.actors import build_actor, verification
+from kerasrl.models import Policy
 from kerasrl.rollouts.rollout import POLICY_INPUTS
 
+#: What policies returned in the acting function that is being traced.
+_CALLED = contextvars.ContextVar("called", default=None)
 _logger = logging.getLogger(__name__)
 
 
 def call_policy(policy, inputs):
     """Calls a policy with those of the inputs of acting that are meant for it."""
     state = policy_state(policy, inputs["state"])
-    return policy({name: inputs[name] for name in POLICY_INPUTS}, state=state)
+    outputs = policy({name: inputs[name] for name in POLICY_INPUTS}, state=state)
+    called = _CALLED.get()
+    if called is not None:
+        called.append(outputs)
+    return outputs
+
+
+def records(policy):
+    """Whether a policy has something of its own to record of each step."""
+    return type(policy).step_extras is not Policy.step_extras
+
+
+def _act(agent, inputs):
+    """Acts with exploration, and adds what the policy has to record."""
+    policy = agent.policy
+    if not records(policy):
+        return agent.act(inputs, deterministic=False)
+    token = _CALLED.set([])
+    try:
+        acted = agent.act(inputs, deterministic=False)
+        if not _CALLED.get():  # By an `act` that calls it in another way.
+            call_policy(policy, inputs)
+        extras = policy.step_extras(_CALLED.get()[0])
+    finally:
+        _CALLED.reset(token)
+    taken = sorted(acted.keys() & extras.keys())
+    if taken:
+        raise ValueError(
+            f"{type(policy).__name__}.step_extras returned {taken}, which "
+            f"{type(agent).__name__}.act returns already. Choose other names."
+        )
+    return {**acted, **extras}
 
 
 def first_state(policy):
@@ -86,7 +121,9 @@ def build(agent, kind):
     def function(inputs):
         if kind == "value":
             return {"values": call_policy(policy, inputs)["values"]}
-        return agent.act(inputs, deterministic=kind == "deterministic")
+        if kind == "deterministic":
+            return agent.act(inputs, deterministic=True)
+        return _act(agent, inputs)
 
     examples = example_inputs(agent, kind)
 

@@ -5,13 +5,14 @@ import tensorflow as tf
 
 from kerasrl.logs import LOGGED
 from kerasrl.training import optimizing, passes, terms
+from kerasrl.training.parts import Replaceable
 
 
 def gradient_step(agent, batch, settings, loss=None, parts=None):
     """Takes one optimizer step on the loss of a batch.
 
-    The order is: gradients, their mean over replicas, clipping by the global norm of
-    each part, optimizer of each part.
+    The order is: gradients, their mean over replicas, the agent's `step_gradients`,
+    clipping by the global norm of each part, optimizer of each part, `after_step`.
 
     Args:
         agent, batch, settings, loss, parts: As for `compute_gradients`.
@@ -22,12 +23,33 @@ def gradient_step(agent, batch, settings, loss=None, parts=None):
     """
     parts = list(agent.parts()) if parts is None else parts
     found, metrics = compute_gradients(agent, batch, settings, loss, parts)
+    found = _changed(agent, found, parts)
     # TensorFlow's optimizer of graphs drops the order of reads before writes: a target
     # could be computed from weights that were already updated.
     read = [x for x in (*found, *metrics.values()) if tf.is_tensor(x)]
     with tf.control_dependencies(read):
         norm = optimizing.apply(agent, found, parts)
+    agent.after_step(batch)
     return {**metrics, "gradient_norm": norm}
+
+
+def _changed(agent, found, parts):
+    """Gradients as the agent's `step_gradients` wants them."""
+    if type(agent).step_gradients is Replaceable.step_gradients:
+        return found
+    trained = agent.parts()
+    variables = [variable for name in parts for variable in trained[name]]
+    # 1, but in mixed precision.
+    scale = agent.policy.optimizer.scale_loss(1.0)
+    changed = list(agent.step_gradients([each / scale for each in found], variables))
+    received = [tuple(getattr(each, "shape", ())) for each in changed]
+    expected = [tuple(each.shape) for each in found]
+    if received != expected:
+        raise ValueError(
+            f"{type(agent).__name__}.step_gradients returned gradients of shapes "
+            f"{received}. Expected one for each variable, in their order: {expected}."
+        )
+    return [each * scale for each in changed]
 
 
 def compute_gradients(agent, batch, settings, loss=None, parts=None):
@@ -105,19 +127,23 @@ def compute_loss(agent, batch, settings, loss):
     batch = {**batch, "outputs": outputs}
     total = policy.custom_loss(total, batch)
     _check_scalar("custom_loss returned", total)
-    custom = policy.custom_metrics(batch)
-    if not isinstance(custom, dict):
-        raise TypeError(
-            f"custom_metrics returned {custom!r}. Expected a dict of scalars."
-        )
-    for name, value in custom.items():
-        _check_scalar(f"custom_metrics returned {name}=", value)
-        if name in metrics or name in LOGGED:
-            raise ValueError(
-                f"custom_metrics returned {name!r}, a name of the agents' own. Choose "
-                "another name."
+    for source, custom in (
+        ("custom_metrics", policy.custom_metrics(batch)),
+        ("step_metrics", agent.step_metrics(batch, outputs, settings)),
+    ):
+        if not isinstance(custom, dict):
+            raise TypeError(
+                f"{source} returned {custom!r}. Expected a dict of scalars."
             )
-    return total, {**metrics, **custom}
+        for name, value in custom.items():
+            _check_scalar(f"{source} returned {name}=", value)
+            if name in metrics or name in LOGGED:
+                raise ValueError(
+                    f"{source} returned {name!r}, which is logged already. Choose "
+                    "another name."
+                )
+        metrics = {**metrics, **custom}
+    return total, metrics
 
 
 def _check_scalar(what, value):

@@ -85,7 +85,8 @@ def extras_example(agent):
 
 def _acts_in_its_own_way(agent):
     # The built-in ones return nothing besides actions and state.
-    return not type(agent).act.__module__.startswith("kerasrl.agents.")
+    is_ours = type(agent).act.__module__.startswith("kerasrl.agents.")
+    return acting.records(agent.policy) or not is_ours
 
 
 def check_kept(agent, rollout):

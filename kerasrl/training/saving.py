@@ -11,7 +11,7 @@ from kerasrl import distribute
 from kerasrl.checkpoint import archive, contract, safety, weights
 from kerasrl.checkpoint.archive import CheckpointError
 from kerasrl.checkpoint.configs import serialize_object
-from kerasrl.training import optimizing, rebuilding
+from kerasrl.training import optimizing, parts, rebuilding
 from kerasrl.training.trainer import Trainer
 
 _logger = logging.getLogger(__name__)
@@ -101,6 +101,7 @@ def check(agent, path):
     optimizer = serialize_object("optimizer", agent.policy.optimizer)
     described = {
         "agent": keras.saving.get_registered_name(type(agent)),
+        "functions": parts.describe(agent),
         "config": agent.get_config(),
         "optimizer": optimizer,
         "compile": _compile_config(agent),
@@ -169,8 +170,11 @@ def _restore(path, config, state, arrays, replay):
         raise CheckpointError(
             f"{path} holds an agent of class {config['agent']!r}, which is not "
             "known here. Import the module that registers it (with "
-            "keras.saving.register_keras_serializable), or pass custom_objects."
+            "keras.saving.register_keras_serializable, with_updates or "
+            "build_agent_class), or pass custom_objects."
         )
+    # Files that were written before have none.
+    parts.refuse_others(agent_class, config.get("functions", {}))
     for part in _OBJECTS:
         safety.refuse_unknown(path, config[part])
     contract.check_state(path, state, replay)
@@ -179,6 +183,7 @@ def _restore(path, config, state, arrays, replay):
         config["config"]["policy"].pop("compile_config", None)
     safety.refuse_misfits(path, config)
     agent = agent_class.from_config(config["config"])
+    parts.trust(agent)
     optimizer = keras.saving.deserialize_keras_object(config["optimizer"])
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise CheckpointError(
