@@ -165,6 +165,9 @@ def off_policy_experiments(experiment):
         experiments[f"{algorithm.lower()}-pendulum"] = experiment(
             algorithm=algorithm, sb3={**SB3_PENDULUM, **noise}, **PENDULUM
         )
+    experiments["sac-pendulum-held-noise"] = experiment(
+        algorithm="SAC", policy={"noise_steps": 8}, **PENDULUM
+    )
     experiments["sac-discrete-cartpole"] = experiment(
         algorithm="SAC",
         env="CartPole-v1",

@@ -278,7 +278,7 @@ class Agent(Trainer, Replaceable, Configurable):
             Dict of `"actions"`, tree `[N, ...]`, and `"state"`, tree `[N, ...]`, what
             is carried to the next step (see `acting_state`). Trees of anything else
             are recorded: losses find them in `batch["extras"]`. Here
-            `"distribution"` `[N, P]`, its parameters, if `keeps_distribution`, and
+            `"distribution"` `[N, P]`, its parameters, if `keeps_distribution`,
             or `"log_probs"` `[N]` where those do not tell all (see
             `Policy.is_told_by_parameters`). Whoever draws actions otherwise returns
             their log-probabilities, or drops both.

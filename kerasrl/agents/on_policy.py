@@ -205,7 +205,7 @@ def rollout_arrays(agent, rollout):
     """
     names = (*TIME_FIELDS, "state", "next_inputs")
     arrays = {name: getattr(rollout, name) for name in names}
-    arrays["state"] = acting.policy_state(agent.policy, rollout.state)
+    arrays["state"] = acting.policy_state(rollout.state)
     arrays["infos"] = {
         name: values.astype(np.float32)
         for name, values in rollout.infos.items()
@@ -222,7 +222,8 @@ def rollout_arrays(agent, rollout):
         value = agent.value_function()
         value.refresh()
         inputs = {name: final[name] for name in POLICY_INPUTS}
-        outputs = value({**inputs, "state": final["state"]}, [])
+        state = acting.policy_state(final["state"])
+        outputs = value({**inputs, "state": state}, [])
         truncation_values[final["time"], final["env"]] = outputs["values"]
     arrays["truncation_values"] = truncation_values
     return arrays

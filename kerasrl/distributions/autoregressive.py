@@ -204,15 +204,16 @@ def autoregressive_for(action_space, model):
 
     Args:
         action_space: A Gymnasium space.
-        model: As for `Autoregressive`, with an attribute `context_units`, the size of
-            the context, and a method `arrange(input_sizes, output_sizes)`, which is
-            told the sizes of all components (see `Components`).
+        model: As for `Autoregressive`, a layer with an attribute `context_units`, the
+            size of the context, and a method `arrange(input_sizes, output_sizes)`,
+            which is told the sizes of all components (see `Components`).
 
     Returns:
         A `DistributionType`.
 
     Raises:
-        ValueError: Actions have one component only.
+        ValueError: Actions have one component only, or in the model a component's
+            parameters depend on itself or on one after it.
 
     Example:
 
@@ -228,6 +229,7 @@ def autoregressive_for(action_space, model):
             "Leave autoregressor= out."
         )
     model.arrange(components.input_sizes, components.output_sizes)
+    _check_order(model, components)
     return DistributionType(
         Autoregressive,
         model.context_units,
@@ -236,6 +238,37 @@ def autoregressive_for(action_space, model):
         model=model,
         components=components,
     )
+
+
+def _check_order(model, components):
+    """Raises if parameters depend on components that are not before theirs.
+
+    Log-probabilities would then be those of no distribution. It also makes the weights
+    of the model.
+    """
+    sizes, outputs = components.input_sizes[:-1], components.output_sizes
+    generator = np.random.default_rng(0)
+    # In row j, component j is another one than in the first row of all.
+    rows = np.repeat(generator.normal(size=(1, sum(sizes))), len(outputs), 0)
+    for index, end in enumerate(np.cumsum(sizes)):
+        rows[index + 1, end - sizes[index] : end] += 1.0
+    context = np.repeat(generator.normal(size=(1, model.context_units)), len(rows), 0)
+    result = model(rows.astype(np.float32), context.astype(np.float32))
+    result = ops.convert_to_numpy(result)
+    if result.shape != (len(rows), sum(outputs)):
+        raise ValueError(
+            f"{type(model).__name__} returned shape {result.shape} for {len(rows)} "
+            f"actions. Expected {(len(rows), sum(outputs))}: the parameters of "
+            f"components of {outputs}, side by side."
+        )
+    moved = ~np.isclose(result, result[:1], 1e-5, 1e-6)
+    for index in range(len(sizes)):
+        if moved[index + 1, : sum(outputs[: index + 1])].any():
+            raise ValueError(
+                f"In {type(model).__name__}, parameters of a component depend on "
+                f"component {index}, which is not before it. Mask what it sees, as "
+                "kerasrl.models.MADE does."
+            )
 
 
 def _joined(parts):

@@ -199,10 +199,6 @@ class ActorCritic(Configured, Policy):
         self.action_head = keras.layers.Dense(
             units, kernel_initializer=self._initializer(scale, 0), dtype="float32"
         )
-        if self.autoregressor is not None:
-            made.check_order(
-                self.component_model, self.distribution_type.options["components"]
-            )
         self.value_head = keras.layers.Dense(
             1, kernel_initializer=self._initializer(1.0, 1), dtype="float32"
         )

@@ -19,7 +19,7 @@ _logger = logging.getLogger(__name__)
 
 def call_policy(policy, inputs):
     """Calls a policy with those of the inputs of acting that are meant for it."""
-    state = policy_state(policy, inputs["state"])
+    state = policy_state(inputs["state"])
     outputs = policy({name: inputs[name] for name in POLICY_INPUTS}, state=state)
     called = _CALLED.get()
     if called is not None:
@@ -71,9 +71,13 @@ def first_state(policy):
     return {"policy": state, "noise": noise, "age": ops.zeros((1,), "int32")}
 
 
-def policy_state(policy, state):
-    """Returns the part of a state of acting that is the policy's."""
-    return state if policy.held_noise is None else state["policy"]
+def policy_state(state):
+    """Returns the part of a state of acting that is the policy's.
+
+    Rollouts may be of others, whose noise was held or was not.
+    """
+    is_held = isinstance(state, dict) and set(state) == {"policy", "noise", "age"}
+    return state["policy"] if is_held else state
 
 
 def choose(policy, inputs, outputs, distribution, deterministic):
@@ -153,6 +157,8 @@ def example_inputs(agent, kind):
         agent, kind: As for `build`.
     """
     state = keras.tree.map_structure(keras.ops.convert_to_numpy, agent.acting_state())
+    if kind == "value":
+        state = policy_state(state)
     examples = {**agent.policy.example_inputs(1), "state": state}
     if kind == "stochastic":
         examples.update(agent.exploration_inputs(1))

@@ -124,6 +124,25 @@ def test_ends_of_every_kind_with_memory():
     np.testing.assert_array_equal(state["age"], 1)
 
 
+def test_rollouts_of_others_are_learnt_from():
+    """Whose noise was not held, and the other way round."""
+    for theirs, mine in ((None, 3), (3, None), (2, 3)):
+        source, agent = (make("A2C", noise_steps=n) for n in (theirs, mine))
+        source.compile(run_eagerly=True)
+        agent.compile(run_eagerly=True)
+        rollouts = []
+
+        class Keep(kerasrl.callbacks.Callback):
+            def on_rollout_end(self, rollout, rollouts=rollouts):
+                rollouts.append(rollout)
+
+        env = hostile_env("SAC")
+        source.fit(env, steps=30, num_envs=3, callbacks=[Keep()], verbose=0)
+        assert rollouts[0].final is not None
+        agent.build(source.policy.observation_space, source.policy.action_space)
+        assert np.isfinite(agent.fit(rollouts, verbose=0).history["loss"]).all()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["PPO", "A2C"])
 def test_learns(name):

@@ -6,9 +6,8 @@ import pytest
 from gymnasium import spaces
 
 import kerasrl
-from kerasrl.distributions import Components
+from kerasrl.distributions import Components, autoregressive_for
 from kerasrl.models import MADE
-from kerasrl.models.made import check_order
 
 SPACE = spaces.Tuple([spaces.MultiDiscrete([3, 2, 4]), spaces.Box(-1, 1, (2,))])
 BOX = spaces.Box(-1, 1, (2,))
@@ -69,10 +68,10 @@ def test_a_layer_that_sees_what_comes_after_is_refused():
                 policy.build_for(BOX, SPACE)
         else:
             policy.build_for(BOX, SPACE)
-    model, components = arranged(MADE())
+    model = MADE()
     model.call = lambda *_: np.zeros((5, 3))
     with pytest.raises(ValueError, match=r"Expected \(5, 13\)"):
-        check_order(model, components)
+        autoregressive_for(SPACE, model)
 
 
 def test_arguments_that_contradict_are_refused():
