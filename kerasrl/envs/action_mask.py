@@ -40,7 +40,7 @@ class ActionMaskObservation(gymnasium.Wrapper):
     Example:
 
     ```python
-    env = ActionMaskObservation(gymnasium.make("Taxi-v3"))
+    env = ActionMaskObservation(gymnasium.make("Taxi-v4"))
     env.reset(seed=0)[0]  # {"observation": 314, "action_mask": array([1, 0, ...])}
     ```
     """

@@ -3,9 +3,12 @@
 import gymnasium
 
 from kerasrl import checks
+from kerasrl.envs.action_mask import ActionMaskObservation
 from kerasrl.names import Names
 
-_PREPROCESSORS = Names("preprocessor", "kerasrl.register_preprocessor")
+_PREPROCESSORS = Names(
+    "preprocessor", "kerasrl.register_preprocessor", action_mask=ActionMaskObservation
+)
 #: Entries of `env_config` that are no business of the environment.
 _KEYS = ("preprocessor", "preprocessor_config")
 _EXPECTED = (

@@ -54,6 +54,9 @@ def test_infos_have_to_be_asked_for():
     envs = make_envs(lambda: ActionMaskObservation(make()), num_envs=1)
     observation = envs.reset([3])
     assert observation["action_mask"].sum() == 2
+    # By name, as on the command line.
+    named = make_envs(make, 1, env_config={"preprocessor": "action_mask"})
+    assert named.has_action_mask and named.reset([3])["action_mask"].sum() == 2
 
 
 def test_a_dict_gets_one_more_entry():
