@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from kerasrl.distributions import register_distribution
     from kerasrl.envs import check_env, make_envs, register_env, register_preprocessor
     from kerasrl.models import register_model
+    from kerasrl.rollouts import ScriptedPolicy, evaluate
 
 _PUBLIC = {
     "Agent": "kerasrl.agents",
@@ -57,6 +58,8 @@ _PUBLIC = {
     "load": "kerasrl.agents",
     "check_env": "kerasrl.envs",
     "make_envs": "kerasrl.envs",
+    "ScriptedPolicy": "kerasrl.rollouts",
+    "evaluate": "kerasrl.rollouts",
     "register_distribution": "kerasrl.distributions",
     "register_env": "kerasrl.envs",
     "register_model": "kerasrl.models",
@@ -92,9 +95,11 @@ __all__ = [
     "Agent",
     "OffPolicyAgent",
     "OnPolicyAgent",
+    "ScriptedPolicy",
     "SimpleQ",
     "build_agent_class",
     "check_env",
+    "evaluate",
     "load",
     "make_envs",
     "register_distribution",

@@ -8,10 +8,20 @@ import importlib
 
 from kerasrl.rollouts.collector import Collector
 from kerasrl.rollouts.episodes import Episode, EpisodeRecord
+from kerasrl.rollouts.evaluation import evaluate
 from kerasrl.rollouts.reward_scaling import RewardScaler
 from kerasrl.rollouts.rollout import Rollout
+from kerasrl.rollouts.scripted import ScriptedPolicy
 
-__all__ = ["Collector", "Episode", "EpisodeRecord", "RewardScaler", "Rollout"]
+__all__ = [
+    "Collector",
+    "Episode",
+    "EpisodeRecord",
+    "RewardScaler",
+    "Rollout",
+    "ScriptedPolicy",
+    "evaluate",
+]
 
 #: Where they live that once lived here.
 _MOVED = {

@@ -3,8 +3,8 @@
 import numpy as np
 
 from kerasrl.rollouts import Collector
+from kerasrl.rollouts.evaluation import play
 from kerasrl.training import origins, progress
-from kerasrl.training.statistics import spread
 
 _ROLLOUT_LENGTH = 64
 
@@ -21,20 +21,5 @@ def evaluate(agent, envs, episodes, deterministic, seed, verbose):
         collector.exploration = agent.exploration_inputs(envs.num_envs)
     origins.apply(agent.policy, envs)
     collector.reset(seeds[1])
-    wanted = spread(episodes, envs.num_envs)
-    records = []
     with progress.Evaluation(agent, episodes, verbose) as shown:
-        while any(wanted):
-            collector.collect()
-            for record in collector.drain_episodes():
-                if wanted[record.env_index]:
-                    wanted[record.env_index] -= 1
-                    records.append(record)
-            shown.update(records)
-    returns = [record.episode_return for record in records]
-    return {
-        "return_mean": float(np.mean(returns)),
-        "return_std": float(np.std(returns)),
-        "length_mean": float(np.mean([record.length for record in records])),
-        "episodes": len(records),
-    }
+        return play(collector, episodes, shown.update)

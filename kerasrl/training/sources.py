@@ -7,10 +7,13 @@ whether `collect` takes time that an update could use.
 """
 
 import collections.abc
+import dataclasses
 import itertools
 
 import gymnasium
+import keras
 import numpy as np
+import optree
 
 from kerasrl import workers
 from kerasrl.rollouts import Rollout
@@ -91,6 +94,8 @@ class RecordedSource:
     def __init__(self, agent, rollouts):
         policy = agent.policy
         self._replicas = agent.replicas
+        self._is_recurrent = policy.is_recurrent
+        self._state = optree.tree_map(keras.ops.convert_to_numpy, agent.acting_state())
         self._check = RecordedCheck(policy.observation_space, policy.action_space)
         self._total = _count(rollouts)
         self._rollouts = iter(rollouts)
@@ -137,6 +142,7 @@ class RecordedSource:
                 "all of them rollouts of the same shapes, in the same order."
             )
         self._check(rollout)
+        rollout = self._with_own_state(rollout)
         self._statistics.begin(rollout.episode_starts[0])
         records = self._statistics.update(
             *(rollout.rewards, rollout.terminated, rollout.truncated, rollout.valid),
@@ -150,6 +156,26 @@ class RecordedSource:
         """Returns the records of the episodes that ended, and forgets them."""
         records, self._records = self._records, []
         return records
+
+    def _with_own_state(self, rollout):
+        """A rollout of whoever acted, with a state as the agent carries it along."""
+        found, own = map(optree.tree_structure, (rollout.state, self._state))
+        if found == own:
+            return rollout
+        if self._is_recurrent:
+            raise ValueError(
+                f"Received a rollout with the recurrent state {found}, for a policy "
+                f"with {own}. A recurrent policy learns from what it, or one like it, "
+                "acted: leave out its cell, or act with it."
+            )
+
+        def rows(count):
+            return optree.tree_map(lambda x: np.repeat(x, count, axis=0), self._state)
+
+        final = rollout.final
+        if final is not None:
+            final = {**final, "state": rows(len(final["time"]))}
+        return dataclasses.replace(rollout, state=rows(self.num_envs), final=final)
 
     def _next(self):
         rollout = next(self._rollouts, None)

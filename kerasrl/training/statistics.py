@@ -1,7 +1,6 @@
 """Statistics of episodes and of training, as logged."""
 
 import collections
-import itertools
 import math
 import types
 
@@ -157,21 +156,6 @@ class Mean:
     def result(self):
         """Returns the dict of means."""
         return {n: total / self._counts[n] for n, total in self._sums.items()}
-
-
-def spread(total, parts):
-    """Shares an integer out as evenly as possible.
-
-    Example:
-
-    ```python
-    spread(10, 4)  # [3, 3, 2, 2]
-    ```
-    """
-    size, rest = divmod(total, parts)
-    return list(
-        itertools.chain([size + 1] * rest, itertools.repeat(size, parts - rest))
-    )
 
 
 def build_metrics(policy):

@@ -1,0 +1,90 @@
+"""Whole episodes, counted so that short ones are not favoured."""
+
+import itertools
+
+import numpy as np
+
+
+def play(collector, episodes, update=lambda records: None):
+    """Plays whole episodes, shared out evenly over the environments.
+
+    Args:
+        collector: A `Collector` that was reset.
+        episodes: Integer, how many.
+        update: Called from time to time with the records of all episodes so far.
+
+    Returns:
+        Dict of `return_mean`, `return_std`, `length_mean` and `episodes`.
+    """
+    wanted = spread(episodes, collector.envs.num_envs)
+    records = []
+    while any(wanted):
+        collector.collect()
+        for record in collector.drain_episodes():
+            if wanted[record.env_index]:
+                wanted[record.env_index] -= 1
+                records.append(record)
+        update(records)
+    returns = [record.episode_return for record in records]
+    return {
+        "return_mean": float(np.mean(returns)),
+        "return_std": float(np.std(returns)),
+        "length_mean": float(np.mean([record.length for record in records])),
+        "episodes": len(records),
+    }
+
+
+def spread(total, parts):
+    """Shares an integer out as evenly as possible.
+
+    Example:
+
+    ```python
+    spread(10, 4)  # [3, 3, 2, 2]
+    ```
+    """
+    size, rest = divmod(total, parts)
+    return list(
+        itertools.chain([size + 1] * rest, itertools.repeat(size, parts - rest))
+    )
+
+
+def evaluate(policy, env, episodes=10, **arguments):
+    """Runs whole episodes of whatever acts, without learning.
+
+    Args:
+        policy: A `kerasrl.Agent`, a `kerasrl.ScriptedPolicy`, or a function of
+            observations `[N, ...]` that returns actions `[N, ...]`.
+        env: As for `kerasrl.Agent.fit`.
+        episodes: Integer, shared out evenly over the environments.
+        **arguments: As for the `evaluate` of the agent or policy, such as `seed`,
+            `num_envs` and `env_config`.
+
+    Returns:
+        Dict with `return_mean`, `return_std`, `length_mean` (environment steps) and
+        `episodes`.
+
+    Raises:
+        TypeError: It is none of these.
+
+    Example:
+
+    ```python
+    def lean(observations):
+        return (observations[:, 2] > 0).astype(int)
+
+    kerasrl.evaluate(lean, "CartPole-v1", episodes=20)["return_mean"]  # about 42
+    ```
+    """
+    from kerasrl.rollouts.scripted import FunctionPolicy
+
+    if isinstance(policy, type) or not (
+        hasattr(policy, "evaluate") or callable(policy)
+    ):
+        raise TypeError(
+            f"Received policy={policy!r}. Expected a kerasrl.Agent, a "
+            "kerasrl.ScriptedPolicy, or a function from observations to actions."
+        )
+    if not hasattr(policy, "evaluate"):
+        policy = FunctionPolicy(policy)
+    return policy.evaluate(env, episodes=episodes, **arguments)
