@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasrl.action_masks import ILLEGAL
 from kerasrl.distributions.components import Components
 from kerasrl.distributions.distribution import Distribution, spread_seed
 from kerasrl.distributions.distribution_for import DistributionType
@@ -48,6 +49,8 @@ class Autoregressive(Distribution):
             and the context, the parameters `[..., P]` of all components, each depending
             on none but those before it.
         components: `Components` of the action space.
+        legal: Bool `[..., P]`, false for options that may not be chosen, whatever the
+            components before; for `MultiDiscrete` actions only. `None` if all may be.
 
     Example:
 
@@ -58,10 +61,11 @@ class Autoregressive(Distribution):
 
     has_weights = True
 
-    def __init__(self, parameters, model, components):
+    def __init__(self, parameters, model, components, legal=None):
         super().__init__(parameters)
         self._model = model
         self._components = components
+        self._legal = legal
 
     @staticmethod
     def parameters_size(action_space):
@@ -93,7 +97,7 @@ class Autoregressive(Distribution):
             rest = sum(sizes[index:])
             blank = [ops.zeros((*leading, rest))] if rest else []
             inputs = ops.concatenate([*encoded, *blank], axis=-1)
-            part = components.one(index, self._model(inputs, context))
+            part = components.one(index, self._emitted(inputs))
             values.append(choose(index, part))
             if index < len(sizes):
                 encoded.append(components.encode(index, values[-1]))
@@ -107,7 +111,7 @@ class Autoregressive(Distribution):
         given = static_shape(self.parameters)
         batch = None if given is None else given[:-1]
         parts = self._components.split(actions, batch)
-        parameters = self._model(self._components.encode_all(parts), self.parameters)
+        parameters = self._emitted(self._components.encode_all(parts))
         return ops.sum(self._log_probs(parameters, parts), axis=-1)
 
     def entropy(self):
@@ -126,18 +130,33 @@ class Autoregressive(Distribution):
         self._check_kl(other)
 
         def divergences(parameters, inputs):
-            context = ops.broadcast_to(
-                other.parameters,
-                (*ops.shape(inputs)[:-1], ops.shape(other.parameters)[-1]),
-            )
             pairs = zip(
                 self._components.each(parameters),
-                other._components.each(other._model(inputs, context)),
+                other._components.each(other._emitted(inputs)),
                 strict=True,
             )
             return _joined([part.kl(other_part) for part, other_part in pairs])
 
         return self._expected(divergences)
+
+    def _emitted(self, inputs):
+        """The parameters of all components, `[..., P]`.
+
+        Args:
+            inputs: What the model sees of actions, `[..., D]`, or `[M, ..., D]` for M
+                actions of each distribution.
+        """
+
+        def repeated(x):
+            if len(x.shape) == len(inputs.shape):
+                return x
+            return ops.broadcast_to(x, (*ops.shape(inputs)[:-1], ops.shape(x)[-1]))
+
+        parameters = self._model(inputs, repeated(self.parameters))
+        if self._legal is None:
+            return parameters
+        illegal = ops.full_like(parameters, ILLEGAL)
+        return ops.where(repeated(self._legal), parameters, illegal)
 
     def _log_probs(self, parameters, parts):
         """Log-probability of each component given those before, `[..., N]`."""
@@ -166,8 +185,7 @@ class Autoregressive(Distribution):
 
         parts = [repeated(part) for part in beginnings]
         inputs = self._components.encode_all(parts)
-        context = ops.broadcast_to(context, (*shape, ops.shape(context)[-1]))
-        parameters = self._model(inputs, context)
+        parameters = self._emitted(inputs)
         # How an action goes on does not matter to what its beginning adds.
         log_probs = self._log_probs(parameters, parts)[..., :-1]
         weights = ops.exp(ops.sum(log_probs, axis=-1))
@@ -188,7 +206,7 @@ class Autoregressive(Distribution):
         drawn = keras.tree.map_structure(ops.stop_gradient, self.sample(_SEED))
         parts = self._components.split(drawn, None)
         inputs = self._components.encode_all(parts)
-        parameters = self._model(inputs, self.parameters)
+        parameters = self._emitted(inputs)
         added = quantity(parameters, inputs)
         log_probs = self._log_probs(parameters, parts)
         # What follows a component depends on what was drawn there: the gradient of how

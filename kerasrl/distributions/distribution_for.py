@@ -61,11 +61,12 @@ class DistributionType:
             return optree.tree_leaves(self.options["types"])
         return [self]
 
-    def __call__(self, parameters):
+    def __call__(self, parameters, **more):
         """Makes the distribution of parameters `[..., parameters_size]`.
 
         Args:
             parameters: Float `[..., parameters_size]`.
+            **more: Arguments of the class that are of these parameters.
 
         Returns:
             A `Distribution`.
@@ -79,7 +80,7 @@ class DistributionType:
             self.parameters_size,
             f"actions of shape {self.action_shape}",
         )
-        return self.distribution_class(parameters, **self.options)
+        return self.distribution_class(parameters, **self.options, **more)
 
     def __repr__(self):
         return (

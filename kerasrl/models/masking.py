@@ -5,7 +5,7 @@ from keras import ops
 
 from kerasrl import action_masks
 from kerasrl.action_masks import ILLEGAL
-from kerasrl.distributions import Categorical, MultiCategorical
+from kerasrl.distributions import Autoregressive, Categorical, MultiCategorical
 
 
 def legal_options(mask, counts):
@@ -146,7 +146,8 @@ class MasksActions:
 
         Returns:
             The dict, with logits, or action values, of `kerasrl.action_masks.ILLEGAL`
-            where observations say so.
+            where observations say so; for autoregressive distributions with
+            `"legal_actions"`, which they are given.
         """
         key = self._masked_output
         if not isinstance(outputs, dict) or key not in outputs:
@@ -154,11 +155,15 @@ class MasksActions:
         legal = self.legal_actions(inputs["observations"])
         if legal is None:
             return outputs
+        found = getattr(self, "distribution_type", None)  # Value functions have none.
+        if found is not None and found.distribution_class is Autoregressive:
+            # Its logits come of its model, later.
+            return {**outputs, "legal_actions": legal}
         return {**outputs, key: mask_illegal(outputs[key], legal)}
 
     def _check_maskable(self):
         found = self.distribution_type.distribution_class
-        can = issubclass(found, (Categorical, MultiCategorical))
+        can = issubclass(found, (Autoregressive, Categorical, MultiCategorical))
         if self.has_action_mask and not can:
             raise ValueError(
                 f"Observations have an entry {action_masks.KEY!r}, and the policy's "

@@ -227,7 +227,9 @@ class Policy(masking.MasksActions, keras.Model):
         Returns:
             A `kerasrl.distributions.Distribution`.
         """
-        return self.distribution_type(outputs["distribution"])
+        legal = outputs.get("legal_actions")
+        more = {} if legal is None else {"legal": legal}
+        return self.distribution_type(outputs["distribution"], **more)
 
     @property
     def is_told_by_parameters(self):

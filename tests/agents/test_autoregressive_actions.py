@@ -69,6 +69,20 @@ def test_what_acts_without_tensorflow_draws_as_it_should():
     assert len(actions) == 6
 
 
+@pytest.mark.parametrize("cell", [None, pytest.param("gru", marks=pytest.mark.slow)])
+def test_no_illegal_action_ever(cell):
+    """Of an environment in which it is an error."""
+    make = lambda: testing.IllegalActionsEnv([3, 4], 2, episode_length=5)  # noqa: E731
+    policy = {"hidden_units": (4,), "autoregressor": "made", "cell": cell}
+    agent = AGENTS["PPO"](policy=policy, seed=0)
+    agent.compile(jit_compile=False)
+    history = agent.fit(make, steps=160, num_envs=4, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    for deterministic in (True, False):
+        agent.evaluate(make, 4, deterministic=deterministic, verbose=0)
+    assert agent.actor().backend == "numpy"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", LEARNING)

@@ -243,6 +243,36 @@ def test_the_same_in_every_mode():
     everywhere(function, context, atol=1e-5)
 
 
+def test_what_is_illegal_has_no_probability():
+    """And the rest is as if it had never been there."""
+    found, context, actions, free = probabilities("choices")
+    legal = np.array([[1, 1, 0, 1, 1, 1, 0, 0, 1]], bool)
+    allowed = legal[0][actions + [0, 3, 5]].all(axis=1)
+    masked = found(context, legal=legal)
+    many = found(np.repeat(context, len(free), 0), legal=np.repeat(legal, len(free), 0))
+    received = np.exp(np.asarray(many.log_prob(actions)))
+    assert allowed.sum() == 8 and (received[~allowed] == 0.0).all()
+    np.testing.assert_allclose(received.sum(), 1.0, rtol=1e-5)
+    # Each component's share among those that are left, given those before.
+    for row in np.flatnonzero(allowed):
+        expected = 1.0
+        for place in range(3):
+            like = (actions[:, :place] == actions[row, :place]).all(axis=1)
+            options = legal[0][actions[:, place] + [0, 3, 5][place]]
+            same = actions[:, place] == actions[row, place]
+            expected *= free[like & same].sum() / free[like & options].sum()
+        np.testing.assert_allclose(received[row], expected, rtol=1e-4)
+    kept = received[allowed]
+    entropy = -(kept * np.log(kept)).sum()
+    np.testing.assert_allclose(masked.entropy(), [entropy], rtol=1e-4)
+    np.testing.assert_allclose(masked.kl(masked), [0.0], atol=1e-6)
+    drawn = found(np.repeat(context, 500, 0), legal=np.repeat(legal, 500, 0)).sample(
+        seed=1
+    )
+    assert legal[0][np.asarray(drawn) + [0, 3, 5]].all()
+    assert legal[0][np.asarray(masked.mode()) + [0, 3, 5]].all()
+
+
 def test_the_mode_is_greedy():
     found, context, actions, _ = probabilities("choices")
     model, components = found.options["model"], found.options["components"]
