@@ -186,10 +186,12 @@ class AtariEnvironments(Environments):
         return [getattr(self._games, name)(*args, **kwargs)]
 
     def foreach(self, function):
+        if self.num_envs == 1:
+            return [function(AtariGame(self))]
         raise TypeError(
             f"The single games of {self.name} cannot be reached: they run in threads "
-            "of the emulator. Make them with a factory, such as `lambda: "
-            "gymnasium.make('ALE/Pong-v5')`, to have environments of your own."
+            "of the emulator. Make one game only, or have environments of your own by "
+            "a factory, such as `lambda: gymnasium.make('ALE/Pong-v5')`."
         )
 
     def set_attr(self, name, value):
@@ -225,6 +227,47 @@ class AtariEnvironments(Environments):
         newest = frames.astype(words.dtype)
         np.left_shift(newest, 8 * (stacks.shape[-1] - 1), out=newest)
         np.bitwise_or(words, newest, out=words)
+
+
+class AtariGame(gymnasium.Env):
+    """The game of `AtariEnvironments` that have one only, for films and wrappers.
+
+    Rewards and ends are those of the whole game.
+
+    Args:
+        envs: `AtariEnvironments` of one game.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 15}
+    render_mode = "rgb_array"
+
+    def __init__(self, envs):
+        self.spec = None
+        self.observation_space = envs.observation_space
+        self.action_space = envs.action_space
+        self._envs = envs
+        self._begun = None
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        begun, self._begun = self._begun, None
+        if begun is None or seed is not None:
+            begun = self._envs.reset([seed])
+        return begun[0].copy(), dict(self._envs.reset_infos[0])
+
+    def step(self, action):
+        step = self._envs.step(np.array([action])).as_played
+        terminated, truncated = bool(step.terminated[0]), bool(step.truncated[0])
+        observations = step.observations
+        if terminated or truncated:
+            # The emulator has begun another one.
+            self._begun = observations
+            observations = step.final_observations
+        reward, info = float(step.rewards[0]), step.infos[0]
+        return observations[0].copy(), reward, terminated, truncated, info
+
+    def render(self):
+        return self._envs.render()[0]
 
 
 def make_atari(name, spec, num_envs, env_config, render_mode, share):

@@ -219,8 +219,31 @@ def test_workers_are_refused():
         make_agent().fit(BREAKOUT, steps=16, num_workers=1, verbose=0)
 
 
+def test_one_game_is_an_environment():
+    """For films and `kerasrl rollout`: the same games, whole and unclipped."""
+    config = {**CONFIG, "max_num_frames_per_episode": 80}
+    several, alone = (make_envs("ALE/Asteroids-v5", 1, config) for _ in range(2))
+    game = alone.foreach(lambda env: env)[0]
+    observation, _ = game.reset(seed=5)
+    expected = several.reset([5])
+    for time in range(44):
+        np.testing.assert_array_equal(observation, expected[0])
+        step = several.step(np.array([time % 14])).as_played
+        observation, reward, terminated, truncated, info = game.step(time % 14)
+        assert (reward, terminated) == (step.rewards[0], step.terminated[0])
+        assert truncated == step.truncated[0] == (time in (19, 39))
+        assert info == step.infos[0]
+        expected = step.observations
+        if truncated:
+            np.testing.assert_array_equal(observation, step.final_observations[0])
+            observation, _ = game.reset()
+    assert game.render().shape == (42, 42, 3)
+    several.close()
+    alone.close()
+
+
 def test_what_cannot_be_reached():
-    envs = make_envs(BREAKOUT, 1, SMALL)
+    envs = make_envs(BREAKOUT, 2, SMALL)
     with pytest.raises(TypeError, match="factory"):
         envs.foreach(lambda env: env)
     with pytest.raises(AttributeError, match="difficulty"):
