@@ -105,5 +105,7 @@ def split(env_config):
 
 def registered(env_config):
     """The name and the wrapper that an `env_config` asks for, or `None`."""
-    name = (env_config or {}).get("preprocessor")
+    # What is no dict is refused where environments are made.
+    config = env_config if isinstance(env_config, dict) else {}
+    name = config.get("preprocessor")
     return None if name is None else (name, _PREPROCESSORS.find(name))

@@ -41,7 +41,9 @@ def _changed(agent, found, parts):
     variables = [variable for name in parts for variable in trained[name]]
     # 1, but in mixed precision.
     scale = agent.policy.optimizer.scale_loss(1.0)
-    changed = list(agent.step_gradients([each / scale for each in found], variables))
+    # Those of embeddings are sparse.
+    unscaled = [tf.convert_to_tensor(each) / scale for each in found]
+    changed = list(agent.step_gradients(unscaled, variables))
     received = [tuple(getattr(each, "shape", ())) for each in changed]
     expected = [tuple(each.shape) for each in found]
     if received != expected:

@@ -706,3 +706,87 @@ def test_the_package_is_the_command():
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("kerasrl, version")
+
+
+OWN_PARTS = """
+import gymnasium
+import keras
+import kerasrl
+from kerasrl.distributions import Categorical
+
+
+class Wide(keras.layers.Layer):
+    def __init__(self, width=3, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+        self.dense = keras.layers.Dense(width)
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width}
+
+
+class Own(Categorical):
+    pass
+
+
+class Half(gymnasium.ObservationWrapper):
+    def __init__(self, env):
+        super().__init__(env)
+        self.observation_space = gymnasium.spaces.Box(-9, 9, (2,))
+
+    def observation(self, observation):
+        return observation[:2]
+
+
+def metrics(agent, batch, outputs, settings):
+    return {"reward_size": agent.scale * keras.ops.mean(batch["rewards"])}
+
+
+kerasrl.register_model("wide", Wide)
+kerasrl.register_distribution("own", Own)
+kerasrl.register_preprocessor("half", Half)
+Measured = kerasrl.A2C.with_updates("Measured", metrics=metrics, defaults={"scale": 1})
+"""
+
+
+def test_parts_by_name_from_file_to_checkpoint(tmp_path, monkeypatch):
+    (tmp_path / "own_parts_of_a_user.py").write_text(OWN_PARTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "experiment.yaml").write_text(
+        "named:\n"
+        "  run: own_parts_of_a_user:Measured\n"
+        "  env: CartPole-v1\n"
+        "  config:\n"
+        "    scale: 3\n"
+        "    rollout_fragment_length: 8\n"
+        "    num_envs_per_worker: 2\n"
+        "    model:\n"
+        "      custom_model: wide\n"
+        "      custom_model_config: {width: 5}\n"
+        "      custom_action_dist: own\n"
+        "      custom_preprocessor: half\n"
+    )
+    modules = ("--import", "own_parts_of_a_user")
+    result = kerasrl(
+        *("train", "-f", tmp_path / "experiment.yaml", "--logdir", tmp_path / "run"),
+        *("--steps", 32, "--progress", "none", "--eval-episodes", 0, "--eager"),
+        *modules,
+    )
+    assert result.exit_code == 0, (result.output, result.exception)
+    content = params(tmp_path / "run")
+    policy = content["config"]["policy"]["config"]
+    assert policy["trunk"]["registered_name"] == "models>wide"
+    assert policy["trunk"]["config"]["width"] == 5
+    assert policy["distribution"] == "own" and content["config"]["scale"] == 3
+    assert content["settings"]["env_config"] == {"preprocessor": "half"}
+    (line,) = (tmp_path / "run" / "result.json").read_text().splitlines()
+    assert json.loads(line)["reward_size"] == 3.0
+    (path,) = (tmp_path / "run").glob("checkpoint-*[0-9]")
+    result = kerasrl("evaluate", path, "--episodes", 1, *modules)
+    assert result.exit_code == 0, (result.output, result.exception)
