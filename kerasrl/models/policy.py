@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from kerasrl import spaces, spellings
-from kerasrl.distributions import distribution_for
+from kerasrl.distributions import Autoregressive, distribution_for
 from kerasrl.distributions.checking import check_methods, is_complete
 from kerasrl.models import encoder, masking, torso
 from kerasrl.models.scan import scan_states
@@ -227,8 +227,9 @@ class Policy(masking.MasksActions, keras.Model):
         Returns:
             A `kerasrl.distributions.Distribution`.
         """
-        legal = outputs.get("legal_actions")
-        more = {} if legal is None else {"legal": legal}
+        more = {}
+        if self.distribution_type.distribution_class is Autoregressive:
+            more["legal"] = outputs.get("legal_actions")
         return self.distribution_type(outputs["distribution"], **more)
 
     @property
