@@ -166,7 +166,8 @@ def off_policy_experiments(experiment):
             algorithm=algorithm, sb3={**SB3_PENDULUM, **noise}, **PENDULUM
         )
     experiments["sac-pendulum-held-noise"] = experiment(
-        algorithm="SAC", policy={"noise_steps": 8}, **PENDULUM
+        algorithm="SAC",
+        **{**PENDULUM, "policy": {**PENDULUM["policy"], "noise_steps": 8}},
     )
     experiments["sac-discrete-cartpole"] = experiment(
         algorithm="SAC",
