@@ -61,6 +61,9 @@ class Experiment:
     anneal: bool = False
     #: First epsilon, environment steps of its fall, last epsilon.
     exploration: tuple | None = None
+    env_config: dict | None = None
+    #: How many episodes the policies at the end, and the best, are evaluated on.
+    episodes: int = EVALUATION_EPISODES
     #: Whether it is evaluated by the modes of its distributions.
     deterministic: bool = True
     #: What evaluations measure: the mean "return", or the share of episodes that end
@@ -433,6 +436,7 @@ def train_kerasrl(experiment, steps, seed):
             callbacks.append(
                 kerasrl.callbacks.PeriodicEvaluation(
                     experiment.env,
+                    env_config=experiment.env_config,
                     every_steps=max(steps // experiment.evaluations, 1),
                     episodes=10,
                     seed=10_000 + seed,
@@ -442,6 +446,7 @@ def train_kerasrl(experiment, steps, seed):
         history = agent.fit(
             experiment.env,
             steps=steps,
+            env_config=experiment.env_config,
             num_envs=experiment.num_envs,
             callbacks=callbacks,
             verbose=0,
@@ -462,8 +467,9 @@ def evaluate(agent, experiment, seed):
         return success_rate(agent, env, seed)
     result = agent.evaluate(
         env,
-        episodes=EVALUATION_EPISODES,
+        episodes=experiment.episodes,
         deterministic=experiment.deterministic,
+        env_config=experiment.env_config,
         seed=seed,
     )
     return float(result["return_mean"])
