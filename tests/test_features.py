@@ -346,7 +346,7 @@ def test_regularizers_join_the_loss_of_off_policy_agents(name):
 @pytest.mark.parametrize("name", [n for n in AGENTS if n not in ("PG", "A2C", "PPO")])
 def test_wrong_kind_of_policy_is_refused_by_the_name_of_the_right_one(name):
     base = "ActionValuePolicy" if name in ("DDPG", "TD3", "SAC") else "QFunction"
-    for policy in ("mlp", kerasrl.models.ActorCritic(), 3):
+    for policy in (["mlp"], kerasrl.models.ActorCritic(), 3):
         with pytest.raises(TypeError, match=f"kerasrl.models.{base}"):
             AGENTS[name](policy=policy)
 
