@@ -71,6 +71,7 @@ setup(
         # Stable-Baselines3 takes the frames of games from OpenCV.
         "bench": [
             "stable-baselines3>=2.9,<3",
+            "sb3-contrib>=2.9,<3",
             "torch>=2.3",
             "opencv-python-headless",
             *ATARI,

@@ -19,6 +19,7 @@ Needs the extra `bench`: `pip install -e ".[bench]"`.
 """
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -38,6 +39,7 @@ PACKAGES = (
     "gymnasium",
     "numpy",
     "stable_baselines3",
+    "sb3_contrib",
     "torch",
 )
 
@@ -50,6 +52,27 @@ PRESETS = {
         "stable_baselines3": {"n_steps": 128, "batch_size": 256, "n_epochs": 4},
         "warm_up": 4096,
         "steps": 100_000,
+    },
+    # Both with a cell of 64 units for the policy and one for the value.
+    "ppo-recurrent": {
+        "algorithm": "PPO",
+        "env": "CartPole-v1",
+        "num_envs": 8,
+        "kerasrl": {
+            "policy": {"cell": "lstm", "cell_units": 64},
+            "rollout_length": 128,
+            "minibatch_size": 256,
+            "num_epochs": 10,
+        },
+        "stable_baselines3": {
+            "n_steps": 128,
+            "batch_size": 256,
+            "n_epochs": 10,
+            "policy_kwargs": {"lstm_hidden_size": 64},
+        },
+        "their_algorithm": ("sb3_contrib", "RecurrentPPO", "MlpLstmPolicy"),
+        "warm_up": 2048,
+        "steps": 16_384,
     },
     "a2c": {
         "algorithm": "A2C",
@@ -257,11 +280,12 @@ def measure_kerasrl(preset, arguments):
 
 
 def measure_sb3(preset, arguments):
-    import stable_baselines3
     from stable_baselines3.common.env_util import make_atari_env, make_vec_env
     from stable_baselines3.common.vec_env import VecFrameStack
 
-    policy, number = "MlpPolicy", {"n_envs": preset["num_envs"], "seed": 0}
+    default = ("stable_baselines3", preset["algorithm"], "MlpPolicy")
+    library, algorithm, policy = preset.get("their_algorithm", default)
+    number = {"n_envs": preset["num_envs"], "seed": 0}
     if "atari" in preset:
         import ale_py  # noqa: F401  # Registers the games.
 
@@ -269,7 +293,7 @@ def measure_sb3(preset, arguments):
         envs = VecFrameStack(make_atari_env(preset["atari"], **number), 4)
     else:
         envs = make_vec_env(preset["env"], **number)
-    model = getattr(stable_baselines3, preset["algorithm"])(
+    model = getattr(importlib.import_module(library), algorithm)(
         policy, envs, seed=0, device="cpu", **preset["stable_baselines3"]
     )
     model.learn(preset["warm_up"])

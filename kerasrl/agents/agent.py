@@ -186,9 +186,10 @@ class Agent(Trainer, Replaceable, Configurable):
             optimizer: A Keras optimizer, its name, or `None` for the algorithm's
                 default. The learning rate and its schedule live here. Critics, policy
                 and temperature of DDPG, TD3 and SAC have one like it each.
-            jit_compile: Whether updates are compiled with XLA. `"auto"` does so for
-                policies without recurrence, where it doubles the speed, but for
-                convolutions on a CPU; and without if XLA cannot compile the policy.
+            jit_compile: Whether updates are compiled with XLA. `"auto"` does so,
+                which doubles the speed, or makes four times as much of it for recurrent
+                policies; but not for several replicas, nor for convolutions on a CPU,
+                nor if XLA cannot compile the policy.
             run_eagerly: Whether updates run line by line, for debugging.
             metrics: List of Keras metrics of the predicted values against the value
                 targets, such as `["mae"]`. For on-policy algorithms only.

@@ -13,11 +13,11 @@ _logger = logging.getLogger(__name__)
 
 def gains_from_xla(agent):
     """Whether `jit_compile="auto"` means XLA for an agent."""
-    # XLA takes long to compile loops over time, and then gains nothing. Nor can it
-    # compile what replicas exchange. Convolutions take it ten times as long on a CPU.
+    # XLA cannot compile what replicas exchange. Convolutions take it ten times as long
+    # on a CPU.
     convolves = any(len(variable.shape) > 3 for variable in agent.trainable_variables)
     slow = convolves and not tf.config.list_physical_devices("GPU")
-    return agent.replicas.compiles and not agent.policy.is_recurrent and not slow
+    return agent.replicas.compiles and not slow
 
 
 class CompiledUpdate:

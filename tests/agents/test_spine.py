@@ -9,12 +9,12 @@ import tiny
 import kerasrl
 from kerasrl import testing
 
-#: Agents for which "auto" means XLA: not those that go through time.
-WITH_XLA = [name for name in tiny.AGENTS if "recurrent" not in name and name != "R2D2"]
-
 #: One agent for each kind of update, replay and memory, for every day. The others are
 #: made of the same parts: `make test-slow` has them all.
 CENTRAL = ["PPO", "A2C", "PPO_recurrent", "DQN", "Rainbow", "R2D2", "TD3", "SAC"]
+
+#: Those whose updates XLA compiles every day. Loops over time take long: one of them.
+COMPILED = [name for name in tiny.AGENTS if "recurrent" not in name]
 
 
 def assert_same_weights(first, second):
@@ -123,13 +123,14 @@ def test_dropout_and_averaged_weights_resume_exactly(
 
 
 @pytest.mark.xla
-@pytest.mark.parametrize("name", WITH_XLA)
+@pytest.mark.parametrize("name", tiny.among(tiny.AGENTS, COMPILED))
 def test_a_run_traces_once(name):
     """With XLA: of which the one trace says too that it could compile it."""
     agent = tiny.make(name, jit_compile="auto")
     steps = 500 if name in tiny.ON_POLICY else 400
     agent.fit(tiny.hostile_env(name), steps=steps, num_envs=2, verbose=0)
     assert agent.num_traces == 1
+    assert agent.compiled_update(None).jit_compile
     assert agent.iterations > 10
 
 
