@@ -152,6 +152,29 @@ def has_legal(mask, counts):
     return np.logical_or.reduceat(legal, starts, axis=-1).all(-1)
 
 
+def are_legal(mask, actions, counts):
+    """Where actions consist of options that may be chosen.
+
+    Args:
+        mask: Array `[..., sum(counts)]`.
+        actions: Int array `[..., *shape]`, choices counted from zero.
+        counts: List of integers, from `counts_of_options`.
+
+    Returns:
+        Bool array `[...]`.
+
+    Example:
+
+    ```python
+    are_legal(np.array([[0, 1], [0, 1]]), np.array([1, 0]), counts=[2])  # [True, False]
+    ```
+    """
+    lead = mask.shape[:-1]
+    offsets = np.cumsum([0, *counts[:-1]])
+    chosen = np.asarray(actions).reshape(*lead, len(counts)) + offsets
+    return (np.take_along_axis(mask, chosen, axis=-1) > 0).all(-1)
+
+
 def _holds_flags(leaf):
     if isinstance(leaf, spaces.MultiBinary):
         return True

@@ -1,5 +1,6 @@
 """Shared set-up of the tests."""
 
+import ctypes
 import gc
 import os
 import pathlib
@@ -41,8 +42,16 @@ def pytest_runtest_teardown(item):
     if _resident() > _kept["resident"] + _GARBAGE:
         _forget_custom_gradients()
         gc.collect()
+        _trim()
         _kept["resident"] = _resident()
     return result
+
+
+def _trim():
+    """Gives back to the system what was freed in pieces, where its C library can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _resident():

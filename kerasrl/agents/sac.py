@@ -204,11 +204,13 @@ class SAC(OffPolicyAgent):
     def _entropies(self, batch, entropies):
         """Entropies, and what they are wanted to be, for the temperature."""
         legal = self.policy.legal_actions(batch["observations"])
-        if legal is None or self.target_entropy is not None:
+        if legal is None:
             return entropies, self.wanted_entropy()
         # Where there is less to choose from, less entropy is possible.
-        counts = ops.sum(ops.cast(legal, "float32"), axis=-1)
-        return entropies - self.entropy_fraction * ops.log(counts), 0.0
+        most = ops.log(ops.sum(ops.cast(legal, "float32"), axis=-1))
+        if self.target_entropy is None:
+            return entropies - self.entropy_fraction * most, 0.0
+        return entropies - ops.minimum(self.target_entropy, most), 0.0
 
     def _continuous(self, batch, distribution, next_distribution, temperature):
         policy, seed = self.policy, self.seed_generator

@@ -24,7 +24,8 @@ class ActionMaskObservation(gymnasium.Wrapper):
     `"observation"`.
 
     Environments with the method are wrapped by `kerasrl.make_envs`, and so by `fit` and
-    `evaluate`, without being asked. For the others, whose mask nobody can know of
+    `evaluate`, without being asked, unless they, or a wrapper of theirs, have
+    `action_masks = None`. For the others, whose mask nobody can know of
     before the first `reset`, there is a warning.
 
     Args:
@@ -51,12 +52,13 @@ class ActionMaskObservation(gymnasium.Wrapper):
         if self._counts is None:
             raise ValueError(
                 f"{env} has the action space {env.action_space}. There are masks for "
-                "Discrete and MultiDiscrete actions only."
+                "Discrete and MultiDiscrete actions only. To leave its masks out, wrap "
+                "it in one with the attribute action_masks = None."
             )
         if has_mask(env.observation_space, env.action_space):
             raise ValueError(f"Observations of {env} have an entry {KEY!r} already.")
         self._is_dict = isinstance(env.observation_space, gymnasium.spaces.Dict)
-        self._has_method = env.has_wrapper_attr(_METHOD)
+        self._has_method = _has_method(env)
         self.observation_space = with_mask_space(
             env.observation_space, env.action_space
         )
@@ -84,9 +86,11 @@ class ActionMaskObservation(gymnasium.Wrapper):
         return {OBSERVATION: observation, KEY: mask}
 
     def _as_array(self, mask):
-        if isinstance(mask, (list, tuple)) and np.ndim(mask[0]):
+        if isinstance(mask, (list, tuple)) and len(mask) and np.ndim(mask[0]):
             mask = np.concatenate([np.asarray(part) for part in mask])
         array = np.asarray(mask)
+        if array.ndim > 1 and len(set(self._counts)) == 1:
+            array = array.ravel()
         if array.shape != (sum(self._counts),) or array.dtype.kind not in "biuf":
             source = f"{_METHOD}()" if self._has_method else f"info[{KEY!r}]"
             raise ValueError(
@@ -110,10 +114,14 @@ def with_told_masks(env):
     Raises:
         ValueError: It has, and actions are neither `Discrete` nor `MultiDiscrete`.
     """
-    if not env.has_wrapper_attr(_METHOD):
+    if not _has_method(env):
         return env
     if counts_of_options(env.action_space) and has_mask(
         env.observation_space, env.action_space
     ):
         return env
     return ActionMaskObservation(env)
+
+
+def _has_method(env):
+    return env.has_wrapper_attr(_METHOD) and callable(env.get_wrapper_attr(_METHOD))

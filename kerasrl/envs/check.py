@@ -8,7 +8,7 @@ import numpy as np
 import optree
 from gymnasium.utils import env_checker
 
-from kerasrl import spaces
+from kerasrl import action_masks, spaces
 from kerasrl.envs.actions import ActionConverter
 from kerasrl.envs.make import make_envs
 from kerasrl.envs.protocol import EnvProtocolError
@@ -54,6 +54,13 @@ def check_env(env, env_config=None):
             )
         _take_steps(envs)
         single = envs.envs[0]
+        if envs.has_action_mask:
+            # It would take illegal actions.
+            _check_reset(envs)
+            return [
+                *_remarks(envs),
+                "gymnasium's checker, which knows no masks, was not run.",
+            ]
         try:
             env_checker.check_env(
                 single.unwrapped, skip_render_check=True, skip_close_check=True
@@ -75,16 +82,29 @@ def _take_steps(envs):
     with warnings.catch_warnings():
         # One of the remarks instead.
         warnings.filterwarnings("ignore", ".*the observation is out of bounds")
-        _check_finite(envs, "reset", envs.reset([13]))
+        observations = envs.reset([13])
+        _check_finite(envs, "reset", observations)
         for number in range(_STEPS):
-            action = envs.action_space.sample()
+            action = _legal_sample(envs, observations)
             step = envs.step(inverse(optree.tree_map(_one_row, example, action)))
-            call = f"step {number + 1}"
+            observations, call = step.observations, f"step {number + 1}"
             if not np.isfinite(step.rewards).all():
                 raise envs._fault(0, call, f"the reward is {step.rewards[0]}.")
             _check_finite(
                 envs, call, step.observations, *step.final_observations.values()
             )
+
+
+def _legal_sample(envs, observations):
+    space = envs.action_space
+    if not envs.has_action_mask:
+        return space.sample()
+    mask = (observations[action_masks.KEY][0] > 0).astype(np.int8)
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return space.sample(mask)
+    ends = np.cumsum(action_masks.counts_of_options(space))[:-1]
+    chosen = [space.np_random.choice(np.flatnonzero(m)) for m in np.split(mask, ends)]
+    return np.reshape(chosen, space.shape) + space.start
 
 
 def _one_row(_, action):

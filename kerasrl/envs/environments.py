@@ -349,6 +349,20 @@ class Environments(abc.ABC):
             self._warned.add(leaf.name)
             warnings.warn(str(fault), stacklevel=4)
 
+    def _check_final_masks(self, step, call):
+        """Looks whether what was cut off could have gone on; see `_check_masks`."""
+        for index, final in step.final_observations.items():
+            cut = step.truncated[index] and not step.terminated[index]
+            mask = final[action_masks.KEY]
+            if cut and not action_masks.has_legal(mask, self._counts):
+                raise self._fault(
+                    index,
+                    call,
+                    "the episode was truncated, and the action mask of its last "
+                    "observation leaves no action to take. Where nothing can be done "
+                    "any more, the episode ends with `terminated`.",
+                )
+
     def _check_masks(self, observations, call, exempt=None):
         """Looks whether there is an action to take in every environment.
 

@@ -137,7 +137,7 @@ class SerialEnvironments(Environments):
         if ends is None:
             no = self._no_ends
             return EnvStep(out, rewards, no, no, self._all_valid, {}, False, infos)
-        return EnvStep(
+        step = EnvStep(
             out,
             rewards,
             ends.terminated,
@@ -147,6 +147,9 @@ class SerialEnvironments(Environments):
             True,
             infos,
         )
+        if self.has_action_mask:
+            self._check_final_masks(step, self._call())
+        return step
 
     def foreach(self, function):
         return [function(env) for env in self.envs]

@@ -132,7 +132,7 @@ class VectorEnvironments(Environments):
             rewards[fillers] = 0.0
             truncated = truncated | fillers
             valid = ~fillers
-        return EnvStep(
+        step = EnvStep(
             out,
             rewards,
             terminated,
@@ -142,6 +142,9 @@ class VectorEnvironments(Environments):
             bool(any_ended or any_filler),
             lambda: self._step_infos(infos, indices, fillers, reset_infos),
         )
+        if self.has_action_mask and final_observations:
+            self._check_final_masks(step, call)
+        return step
 
     def foreach(self, function):
         envs = getattr(self.env.unwrapped, "envs", None)
@@ -205,11 +208,13 @@ class VectorEnvironments(Environments):
 
     def _refuse_lost_masks(self, env):
         vector_env = env.unwrapped
-        if self.has_action_mask or not isinstance(
-            vector_env, (SyncVectorEnv, AsyncVectorEnv)
-        ):
+        if self.has_action_mask:
             return
-        if any(vector_env.call("has_wrapper_attr", "action_masks")):
+        if isinstance(vector_env, (SyncVectorEnv, AsyncVectorEnv)):
+            has_method = any(vector_env.call("has_wrapper_attr", "action_masks"))
+        else:
+            has_method = callable(getattr(vector_env, "action_masks", None))
+        if has_method:
             raise ValueError(
                 f"Environments of {self.name} have a method action_masks(), which "
                 "cannot be asked from here in time. Wrap each of them in "

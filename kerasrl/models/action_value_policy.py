@@ -164,10 +164,6 @@ class ActionValuePolicy(Policy):
         actions = self.distribution(outputs).mode()
         return self.combinations.actions(actions) if self.is_discrete else actions
 
-    def legal_actions(self, observations):
-        legal = super().legal_actions(observations)
-        return None if legal is None else self.combinations.legal(legal)
-
     def normalize_actions(self, actions):
         """Maps actions from the bounds of the action space to `[-1, 1]`.
 

@@ -27,7 +27,7 @@ def legal_options(mask, counts):
     legal_options(np.array([[0, 1, 0, 0]]), [2, 2])  # [[False, True, True, True]]
     ```
     """
-    legal = mask > 0
+    legal = ops.cast(mask, "bool")
     if len(counts) == 1:
         return ops.logical_or(legal, ~ops.any(legal, axis=-1, keepdims=True))
     choices = np.repeat(np.eye(len(counts), dtype=np.float32), counts, axis=0)
@@ -44,8 +44,8 @@ def mask_illegal(values, legal):
         legal: Bool `[..., A]`, as from `legal_options`.
 
     Returns:
-        Float `[..., A]`: `kerasrl.action_masks.ILLEGAL`, or as low as the dtype goes
-        safely, where an action may not be taken. No gradient flows there.
+        Float32 `[..., A]`: `kerasrl.action_masks.ILLEGAL`, which halves do not hold,
+        where an action may not be taken. No gradient flows there.
 
     Example:
 
@@ -53,11 +53,8 @@ def mask_illegal(values, legal):
     mask_illegal(np.array([2.0, 3.0]), np.array([True, False]))  # [2.0, -1e9]
     ```
     """
-    values = ops.convert_to_tensor(values)
-    lowest = ILLEGAL
-    if "float16" in str(values.dtype) and "bfloat" not in str(values.dtype):
-        lowest = -3e4
-    return ops.where(legal, values, ops.full_like(values, lowest))
+    values = ops.cast(values, "float32")
+    return ops.where(legal, values, ops.full_like(values, ILLEGAL))
 
 
 def random_legal(uniform, legal):
@@ -132,10 +129,12 @@ class MasksActions:
         """
         if not self.has_action_mask:
             return None
-        return legal_options(
+        legal = legal_options(
             observations[action_masks.KEY],
             action_masks.counts_of_options(self.action_space),
         )
+        combinations = getattr(self, "combinations", None)
+        return legal if combinations is None else combinations.legal(legal)
 
     def masked(self, outputs, inputs):
         """Replaces what stands for actions that may not be taken.
@@ -159,12 +158,16 @@ class MasksActions:
         if found is not None and found.distribution_class is Autoregressive:
             # Its logits come of its model, later.
             return {**outputs, "legal_actions": legal}
+        if outputs[key].shape[-1] != legal.shape[-1]:
+            return outputs  # Refused elsewhere, rather than broadcast.
         return {**outputs, key: mask_illegal(outputs[key], legal)}
 
     def _check_maskable(self):
+        if not self.has_action_mask or self._masked_output != "distribution":
+            return
         found = self.distribution_type.distribution_class
         can = issubclass(found, (Autoregressive, Categorical, MultiCategorical))
-        if self.has_action_mask and not can:
+        if not can:
             raise ValueError(
                 f"Observations have an entry {action_masks.KEY!r}, and the policy's "
                 f"distribution is {found.__name__}. Masks replace logits of "

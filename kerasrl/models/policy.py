@@ -51,8 +51,7 @@ class Policy(masking.MasksActions, keras.Model):
     find them in `batch["outputs"]`.
 
     Where observations have an entry `"action_mask"`, logits of actions that may not be
-    taken are replaced after `call`; it need not do anything about them. An `unroll` of
-    your own returns `self.masked(outputs, inputs)`.
+    taken are replaced after `call` and `unroll`, which need not do anything about them.
 
     Checkpoints hold the arguments of `__init__`, if all are numbers, texts, booleans or
     `None`. For others, define `get_config`. A class that extends a built-in policy need
@@ -152,6 +151,7 @@ class Policy(masking.MasksActions, keras.Model):
             return
         try:
             self.setup(observation_space, action_space)
+            self._check_maskable()
             outputs = self(self.example_inputs(1), state=self.get_initial_state(1))
             self._check_outputs(outputs)
         except Exception:
@@ -357,7 +357,6 @@ class Policy(masking.MasksActions, keras.Model):
         }
 
     def _check_outputs(self, outputs):
-        self._check_maskable()
         if not isinstance(outputs, dict) or "distribution" not in outputs:
             raise ValueError(
                 f"{type(self).__name__}.call returned {type(outputs).__name__}. "

@@ -91,10 +91,6 @@ class QFunction(Policy):
         """
         return self.combinations.actions(ops.argmax(outputs["q_values"], axis=-1))
 
-    def legal_actions(self, observations):
-        legal = super().legal_actions(observations)
-        return None if legal is None else self.combinations.legal(legal)
-
     def distribution(self, outputs):
         """Raises: an action-value network has no action distribution."""
         raise TypeError(

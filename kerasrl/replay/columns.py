@@ -5,6 +5,8 @@ import copy
 import numpy as np
 import optree
 
+from kerasrl import action_masks
+
 
 class Column:
     """One leaf of what is kept of a row, stored as it is.
@@ -283,7 +285,10 @@ def _frame_counts(frame_stack, frame_axis, paths, leaves, treespec):
                 f"Received: {sorted(unknown)}. Expected some of: {paths}."
             )
     else:
-        stacks = dict.fromkeys(paths, frame_stack)
+        # A mask of actions is no image.
+        stacks = dict.fromkeys(
+            [path for path in paths if path != (action_masks.KEY,)], frame_stack
+        )
     for path, leaf in zip(paths, leaves, strict=True):
         count = stacks.get(path, 1)
         if not isinstance(count, int | np.integer) or count < 1:

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import optree
 
-from kerasrl import spaces
+from kerasrl import action_masks, spaces
 from kerasrl.envs.protocol import EnvProtocolError, Observations, bound, shown
 
 #: The greatest size of an observation: squares of larger ones would soon be infinite.
@@ -123,6 +123,8 @@ class RecordedCheck:
             observation_space=observation_space, name="the rollouts", first_index=0
         )
         self._check_numbers = RolloutCheck(recorded)
+        self._has_mask = action_masks.has_mask(observation_space, action_space)
+        self._counts = action_masks.counts_of_options(action_space)
         action_space = spaces.emitted(action_space)
         self._actions = spaces.leaves(action_space)
         self._examples = {
@@ -159,6 +161,18 @@ class RecordedCheck:
                     f"The rollout's actions are not of {space}. Received: numbers from "
                     f"{leaf.min()} to {leaf.max()}. Expected: choices counted from 0, "
                     "whatever the space starts at."
+                )
+        if self._has_mask:
+            mask = rollout.observations[action_masks.KEY]
+            legal = action_masks.are_legal(mask, rollout.actions, self._counts)
+            if not (legal | ~rollout.valid).all():
+                time, env = np.argwhere(~legal & rollout.valid)[0].tolist()
+                raise ValueError(
+                    f"The rollout's action at step {time} in environment {env} is one "
+                    "that its mask forbids. Received: "
+                    f"{np.asarray(rollout.actions)[time, env].tolist()} with the mask "
+                    f"{mask[time, env].tolist()}. Give the mask under which it was "
+                    "chosen."
                 )
         observations = optree.tree_map(
             lambda leaf, last: np.concatenate([leaf, last[None]]),

@@ -79,7 +79,7 @@ class IllegalActionsEnv(gymnasium.Env):
     def step(self, action):
         choices = np.atleast_1d(action) - self.start
         pairs = list(zip(self._legal, choices, strict=True))
-        is_legal = all(legal[choice] for legal, choice in pairs)
+        is_legal = all(c in np.flatnonzero(legal) for legal, c in pairs)
         if not is_legal and self.source != "none":
             raise ValueError(
                 f"Received the action {choices}. Expected one of "

@@ -98,9 +98,11 @@ def _weights(policy):
     if not isinstance(encoder, Encoder):
         return []
     weights = list(encoder.origins)
-    if policy.has_action_mask:
-        # The encoder does not get the mask.
-        weights.insert(sorted(policy.observation_space).index(action_masks.KEY), None)
+    space = policy.observation_space
+    if policy.has_action_mask and len(weights) < len(spaces.leaves(space)):
+        # The encoder does not get the mask, which is one leaf after those before it.
+        before = [space[key] for key in space if key < action_masks.KEY]
+        weights.insert(sum(len(spaces.leaves(part)) for part in before), None)
     return weights
 
 

@@ -23,9 +23,12 @@ def forward(policy, batch, training=False):
     inputs = _inputs(policy, batch)
     if not policy.is_recurrent:
         return policy(inputs, training=training)
+    inputs = swap(inputs)
     outputs = policy.unroll(
-        swap(inputs), batch["state"], swap(batch["episode_starts"]), training=training
+        inputs, batch["state"], swap(batch["episode_starts"]), training=training
     )
+    # Not all that users define does it.
+    outputs = policy.masked(outputs, inputs)
     return swap({name: value for name, value in outputs.items() if name != "state"})
 
 
@@ -87,7 +90,7 @@ def rollout_outputs(policy, rollout):
         {name: rollout["next_inputs"][name] for name in steps},
     )
     starts = steps.pop("episode_starts")
-    outputs = policy.unroll(steps, rollout["state"], starts)
+    outputs = policy.masked(policy.unroll(steps, rollout["state"], starts), steps)
     outputs = {name: value for name, value in outputs.items() if name != "state"}
     next_values = tf.where(
         rollout["truncated"], rollout["truncation_values"], outputs["values"][1:]

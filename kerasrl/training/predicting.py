@@ -3,7 +3,7 @@
 import numpy as np
 import optree
 
-from kerasrl import checks, spaces
+from kerasrl import action_masks, checks, spaces
 from kerasrl.envs.actions import ActionConverter
 from kerasrl.envs.protocol import Misfit, Observations, bound, shown
 from kerasrl.training import origins
@@ -22,6 +22,8 @@ def predict(agent, observations, state, previous, deterministic, seed):
     checked = Observations(policy.observation_space)
     origins.apply(policy, checked)
     observations, num_rows = _convert(checked, observations)
+    if policy.has_action_mask:
+        _check_mask(policy, observations[action_masks.KEY])
     inputs = policy.example_inputs(num_rows)
     inputs["observations"] = observations
     actions, rewards = previous
@@ -50,6 +52,16 @@ def predict(agent, observations, state, previous, deterministic, seed):
     outputs = actor({**inputs, "state": state}, noise)
     actions = converter.batch(outputs["actions"])
     return (actions, outputs["state"]) if policy.is_recurrent else actions
+
+
+def _check_mask(policy, mask):
+    counts = action_masks.counts_of_options(policy.action_space)
+    empty = np.flatnonzero(~action_masks.has_legal(mask, counts))
+    if len(empty):
+        raise ValueError(
+            f"Received an action mask that leaves no action to take, in row {empty[0]}:"
+            f" {mask[empty[0]].tolist()}. Expected: a 1 for each choice at least."
+        )
 
 
 def _convert(checked, observations):

@@ -23,6 +23,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 import kerasrl
 from kerasrl import testing
 from kerasrl.agents.exploration import epsilon_greedy
+from kerasrl.rollouts.checking import RecordedCheck
 
 DISCRETE_AGENTS = [name for name in tiny.AGENTS if name not in tiny.CONTINUOUS]
 #: One for each way to choose an action, and to learn from it.
@@ -105,6 +106,59 @@ def test_predict_takes_the_mask():
     assert random.tolist() == [2, 3, 4, 5, 6, 7]
     with pytest.raises(ValueError, match="action_mask"):
         agent.predict({"observation": np.zeros((1, 1), int)})
+    mask[3] = 0
+    with pytest.raises(ValueError, match="row 3"):
+        agent.predict(observations)
+
+
+def test_recorded_rollouts_are_legal():
+    rollouts = []
+
+    class Keep(kerasrl.callbacks.Callback):
+        def on_rollout_end(self, rollout):
+            rollouts.append(rollout)
+
+    agent = make_agent("A2C")
+    agent.fit(illegal_actions, steps=40, num_envs=2, verbose=0, callbacks=[Keep()])
+    agent.learn_from(rollouts[0])
+    wrong = rollouts[-1]
+    mask = wrong.observations["action_mask"]
+    wrong.actions[1, 1] = np.argmin(mask[1, 1])
+    check = RecordedCheck(agent.policy.observation_space, agent.policy.action_space)
+    check(rollouts[0])
+    with pytest.raises(ValueError, match="step 1 in environment 1.*forbids"):
+        check(wrong)
+
+
+def test_a_policy_with_its_own_way_through_time_is_masked_in_training():
+    """Log-probabilities of learning are those of acting: no ratio differs from 1."""
+
+    class Counting(kerasrl.models.Policy):
+        def setup(self, observation_space, action_space):
+            super().setup(observation_space, action_space)
+            self.head = keras.layers.Dense(self.num_parameters)
+
+        def get_initial_state(self, batch_size):
+            return keras.ops.zeros((batch_size, 1))
+
+        def call(self, inputs, state=None, training=False):
+            seen = keras.ops.cast(inputs["observations"]["observation"], "float32")
+            outputs = self.head(seen)
+            values = outputs[..., 0]
+            return {"distribution": outputs, "values": values, "state": state + 1.0}
+
+        def unroll(self, inputs, state, episode_starts, training=False):
+            seen = keras.ops.cast(inputs["observations"]["observation"], "float32")
+            outputs = self.head(seen)
+            return {
+                **{"distribution": outputs, "values": outputs[..., 0]},
+                "state": state + 1.0,
+            }
+
+    agent = kerasrl.PPO(policy=Counting(), rollout_length=8, num_epochs=1, seed=0)
+    agent.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    history = agent.fit(illegal_actions, steps=32, num_envs=2, verbose=0).history
+    assert history["clip_fraction"] == [0.0] and history["entropy"][0] <= np.log(2)
 
 
 # By definition ------------------------------------------------------------------------
@@ -221,7 +275,7 @@ def test_random_actions_are_uniform_among_legal_ones():
 
 
 def test_combinations_are_learnt_as_a_whole():
-    """A reward for two choices that agree, of which neither says anything alone."""
+    """Two choices, which pay only if both are right."""
     agent = tiny.make("DQN", policy={"hidden_units": (32,)}, gamma=0.0)
     make = lambda: testing.IllegalActionsEnv([4, 3], 1, episode_length=10)  # noqa: E731
     agent.fit(make, steps=3_000, num_envs=4, verbose=0)

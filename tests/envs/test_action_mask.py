@@ -84,6 +84,13 @@ def test_a_mask_for_each_choice_is_joined():
     assert observation["action_mask"].shape == (8, 5)
     assert (observation["action_mask"].sum(axis=1) == 1 + 2).all()
 
+    class InRows(IllegalActionsEnv):
+        def __init__(self):
+            super().__init__([3, 3], 1)
+            self.action_masks = lambda: np.stack(self._legal)
+
+    assert make_envs(InRows).reset()["action_mask"].shape == (8, 6)
+
 
 class Stuck(IllegalActionsEnv):
     """Nothing is legal for one choice from the second step on."""
@@ -132,6 +139,41 @@ def test_vector_environments_whose_masks_would_be_lost_are_refused():
         make_envs(SyncVectorEnv([make, make]))
     wrapped = lambda: ActionMaskObservation(make())  # noqa: E731
     assert make_envs(SyncVectorEnv([wrapped, wrapped])).has_action_mask
+
+
+@pytest.mark.parametrize("vector", [False, True])
+def test_a_truncated_episode_that_could_not_go_on_is_an_error(vector):
+    """Its last observation is valued, by the actions that were possible there."""
+
+    class Cut(IllegalActionsEnv):
+        def step(self, action):
+            *rest, terminated, truncated, info = super().step(action)
+            return *rest, False, terminated or truncated, info
+
+    def make():
+        return Cut(**SMALL, source="observation", terminates=True)
+
+    envs = make_envs(SyncVectorEnv([make, make]) if vector else make, num_envs=2)
+    observations = envs.reset([0, 1])
+    with pytest.raises(
+        EnvProtocolError, match="Environment 0 of .*truncated.*`terminated`"
+    ):
+        for _ in range(3):
+            observations = envs.step(observations["observation"][:, 0]).observations
+
+
+def test_masks_can_be_left_out():
+    class Unmasked(gymnasium.Wrapper):
+        action_masks = None
+
+    assert not make_envs(Unmasked(IllegalActionsEnv(**SMALL))).has_action_mask
+    assert make_envs(gymnasium.Wrapper(IllegalActionsEnv(**SMALL))).has_action_mask
+
+
+@pytest.mark.parametrize("options", [4, [4, 3]])
+def test_the_checker_takes_legal_actions(options):
+    (remark,) = check_env(lambda: IllegalActionsEnv(options, 2, start=1))
+    assert "knows no masks" in remark
 
 
 class Wrong(IllegalActionsEnv):

@@ -134,6 +134,7 @@ def test_a_mask_alone_is_no_observation():
         spaces.MultiBinary(3),
         spaces.Box(0, 1, (3,), np.int8),
         spaces.Box(0.0, 1.0, (3,), np.float32),
+        spaces.Box(0, 1, (3,), bool),
         spaces.MultiDiscrete([2, 2, 2]),
     ],
 )
@@ -150,7 +151,8 @@ def test_networks_do_not_get_the_mask(mask_space):
         **inputs,
         "observations": {"observation": inputs["observations"], "action_mask": mask},
     }
-    outputs, expected = with_mask(masked_inputs), without(inputs)
+    tensors = keras.tree.map_structure(tf.convert_to_tensor, masked_inputs)
+    outputs, expected = with_mask(tensors), without(inputs)
     np.testing.assert_array_equal(outputs["values"], expected["values"])
     logits = outputs["distribution"].numpy()
     np.testing.assert_array_equal(logits[:, 1:], expected["distribution"][:, 1:])
@@ -217,3 +219,45 @@ def test_sequences_are_masked_step_by_step(network, key, cell):
     illegal = (mask == 0) & mask.any(-1, keepdims=True)
     assert illegal.any() and (unrolled[illegal] == action_masks.ILLEGAL).all()
     assert (unrolled[~illegal] > IMPOSSIBLE).all()
+
+
+class Wide(kerasrl.models.QFunction):
+    """As many values as it is told."""
+
+    width = 1
+
+    def setup(self, observation_space, action_space):
+        super().setup(observation_space, action_space)
+        self.head = keras.layers.Dense(self.width)
+
+    def call(self, inputs, state=None, training=False):
+        return {"q_values": self.head(inputs["observations"]["observation"])}
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_a_wrong_number_of_values_is_not_stretched(width):
+    network = Wide()
+    network.width = width
+    with pytest.raises(ValueError, match=rf"shape \(1, {width}\).*\(1, 3\)"):
+        network.build_for(masked_space(spaces.MultiBinary(3)), spaces.Discrete(3))
+
+
+def test_only_distributions_of_choices_can_be_masked():
+    class Softer(Categorical):
+        pass
+
+    class Choosing(kerasrl.models.ActorCritic):
+        def choose_distribution(self, action_space):
+            chosen = super().choose_distribution(action_space)
+            chosen.distribution_class = self.chosen
+            return chosen
+
+    arguments = masked_space(spaces.MultiBinary(3)), spaces.Discrete(3)
+    policy = Choosing(hidden_units=(4,))
+    policy.chosen = Softer
+    policy.build_for(*arguments)
+    assert policy.distribution_type.distribution_class is Softer
+    policy = Choosing(hidden_units=(4,))
+    policy.chosen = kerasrl.distributions.DiagonalGaussian
+    with pytest.raises(ValueError, match="DiagonalGaussian.*Masks replace"):
+        policy.build_for(*arguments)

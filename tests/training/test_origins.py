@@ -266,3 +266,36 @@ def test_bounds_are_told_as_the_space_has_them():
         with pytest.warns(UserWarning, match=r"17000000\d\d\.\d+.*to 1700000005\.0"):
             for seed in range(9):
                 envs.reset([seed])
+
+
+def test_origins_are_of_the_leaves_around_a_mask():
+    """Parts before it in the order of keys may have leaves of their own."""
+
+    class Masked(Clock):
+        def __init__(self):
+            super().__init__()
+            part = self.observation_space
+            inner = spaces.Dict({"x": part, "y": part})
+            mask = spaces.MultiBinary(int(self.action_space.n))
+            self.observation_space = spaces.Dict(
+                {"a": inner, "action_mask": mask, "z": part}
+            )
+
+        def reset(self, **kwargs):
+            observation, info = super().reset(**kwargs)
+            return self._all(observation), info
+
+        def step(self, action):
+            observation, *rest = super().step(action)
+            return self._all(observation), *rest
+
+        def _all(self, observation):
+            mask = np.ones(self.action_space.n, np.int8)
+            inner = {"x": observation, "y": observation}
+            return {"a": inner, "action_mask": mask, "z": observation}
+
+    agent = make("PPO")
+    agent.fit(Masked(), steps=32, verbose=0)
+    origins_of = [float(origin[0]) for origin in agent.policy.encoder.origins]
+    assert all(abs(origin - NOW) <= 128 for origin in origins_of)
+    assert len(origins_of) == 3
