@@ -107,7 +107,7 @@ def test_wrong_hyperparameters_are_refused(arguments, message):
 
 def test_wrong_policy_is_refused():
     with pytest.raises(TypeError, match="kerasrl.models.Policy"):
-        kerasrl.PPO(policy="mlp")
+        kerasrl.PPO(policy=3)
 
 
 def test_wrong_callback_is_refused():
