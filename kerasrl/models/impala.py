@@ -14,7 +14,7 @@ class ImpalaCNN(Configured, keras.layers.Layer):
 
     A section is a convolution and a pooling that halves the image, followed by residual
     blocks; there are as many as `channels`. All convolutions are 3 x 3. It has fewer
-    weights than `CNN` and needs about five times its arithmetic; policies take it by
+    weights than `CNN` and needs about six times its arithmetic; policies take it by
     its name, `"impala"`. Integer images, which policies have scaled already (see
     `Encoder`), are divided by 255.
 
