@@ -255,7 +255,27 @@ EXPERIMENTS = {
     ),
 }
 
-
+# A game that is learnt in minutes, of smaller frames, by a smaller network. Random play
+# scores 400 with a standard deviation of 270 (16 games).
+EXPERIMENTS["ppo-kung-fu"] = Experiment(
+    algorithm="PPO",
+    env="ALE/KungFuMaster-v5",
+    env_config={"preset": "deepmind", "img_height": 42, "img_width": 42},
+    steps=80_000,
+    gate=1200,
+    required=1.0,
+    deterministic=False,
+    episodes=16,
+    learning_rate=5e-4,
+    settings={
+        "rollout_length": 64,
+        "num_epochs": 3,
+        "minibatch_size": 128,
+        "entropy_coef": 0.01,
+        "clip_ratio": 0.1,
+    },
+    policy={"filters": ((16, 4, 2), (32, 4, 2)), "hidden_units": (256,)},
+)
 EXPERIMENTS.update(off_policy_experiments(Experiment))
 
 
