@@ -3,6 +3,7 @@
 import sys
 
 import gymnasium
+import keras
 import numpy as np
 import pytest
 from ale_py.vector_env import AtariVectorEnv
@@ -143,8 +144,10 @@ class Watch(kerasrl.callbacks.Callback):
 
 
 def make_agent(**arguments):
+    # No convolutions: they would act in TensorFlow.
+    trunk = [keras.layers.Flatten(), keras.layers.Dense(4)]
     agent = kerasrl.DQN(
-        policy={"filters": [[4, 8, 8]], "hidden_units": (8,)},
+        policy=keras.Sequential(trunk),
         batch_size=4,
         buffer_size=600,
         exploration=1.0,
