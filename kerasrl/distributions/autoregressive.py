@@ -14,8 +14,6 @@ from kerasrl.losses.shapes import static_shape
 
 #: Up to so many beginnings of an action, expectations go over all of them.
 MOST_ENUMERATED = 32
-# One number, so that equal distributions have equal estimates, with nothing to keep.
-_SEED = 20_150_212
 
 
 @keras.saving.register_keras_serializable("kerasrl")
@@ -35,9 +33,8 @@ class Autoregressive(Distribution):
     many rows. Beyond that, and after a number, no closed form is known, and both are
     estimates from one drawn action: the sum of the entropies (divergences) of the
     components, each given those before it. They are right on average, also their
-    gradients, and spread less than minus the log-probability. What is drawn for them
-    depends on nothing but the distribution, its place in the batch, and whether XLA
-    compiles it.
+    gradients, and spread less than minus the log-probability. Each is drawn anew, so
+    that over many updates their errors cancel.
 
     `mode` takes the most probable option of each component, given those before. The
     most probable action may be another one.
@@ -51,6 +48,8 @@ class Autoregressive(Distribution):
         components: `Components` of the action space.
         legal: Bool `[..., P]`, false for options that may not be chosen, whatever the
             components before; for `MultiDiscrete` actions only. `None` if all may be.
+        estimation_seed: `keras.random.SeedGenerator` of the actions that estimates are
+            made of, or `None` for Keras's global one.
 
     Example:
 
@@ -61,11 +60,12 @@ class Autoregressive(Distribution):
 
     has_weights = True
 
-    def __init__(self, parameters, model, components, legal=None):
+    def __init__(self, parameters, model, components, legal=None, estimation_seed=None):
         super().__init__(parameters)
         self._model = model
         self._components = components
         self._legal = legal
+        self._estimation_seed = estimation_seed
 
     @staticmethod
     def parameters_size(action_space):
@@ -203,7 +203,9 @@ class Autoregressive(Distribution):
         return parts
 
     def _estimated(self, quantity):
-        drawn = keras.tree.map_structure(ops.stop_gradient, self.sample(_SEED))
+        # With the same numbers each time, a policy would learn what suits those.
+        drawn = self.sample(self._estimation_seed)
+        drawn = keras.tree.map_structure(ops.stop_gradient, drawn)
         parts = self._components.split(drawn, None)
         inputs = self._components.encode_all(parts)
         parameters = self._emitted(inputs)
@@ -217,7 +219,7 @@ class Autoregressive(Distribution):
         return ops.squeeze(total, -1) + score
 
 
-def autoregressive_for(action_space, model):
+def autoregressive_for(action_space, model, seed=0):
     """Returns the type of autoregressive distributions over an action space.
 
     Args:
@@ -225,9 +227,12 @@ def autoregressive_for(action_space, model):
         model: As for `Autoregressive`, a layer with an attribute `context_units`, the
             size of the context, and a method `arrange(input_sizes, output_sizes)`,
             which is told the sizes of all components (see `Components`).
+        seed: Integer, or `None` for a random one: from where entropies and divergences
+            that have no closed form are estimated.
 
     Returns:
-        A `DistributionType`.
+        A `DistributionType`. Its option `estimation_seed`, a
+        `keras.random.SeedGenerator`, has a state, which a `Policy` keeps.
 
     Raises:
         ValueError: Actions have one component only, or in the model a component's
@@ -255,6 +260,7 @@ def autoregressive_for(action_space, model):
         components.like.action_dtype,
         model=model,
         components=components,
+        estimation_seed=keras.random.SeedGenerator(seed),
     )
 
 

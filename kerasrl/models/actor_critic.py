@@ -150,7 +150,9 @@ class ActorCritic(Configured, Policy):
             self.component_model = made.make_autoregressor(
                 self.autoregressor, self._seed(3000)
             )
-            return autoregressive_for(action_space, self.component_model)
+            return autoregressive_for(
+                action_space, self.component_model, self._seed(3001)
+            )
         return distribution_for(action_space, self.distribution_name)
 
     def setup(self, observation_space, action_space):

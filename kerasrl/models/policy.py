@@ -113,6 +113,8 @@ class Policy(masking.MasksActions, keras.Model):
         self.action_space = action_space
         self.distribution_type = self.choose_distribution(action_space)
         self.num_parameters = self.distribution_type.parameters_size
+        # Tracked by Keras: checkpoints tell how estimates go on.
+        self.estimation_seed = self.distribution_type.options.get("estimation_seed")
 
     def choose_distribution(self, action_space):
         """Returns which distribution actions are drawn from. Override it for others.

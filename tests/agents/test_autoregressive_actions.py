@@ -8,6 +8,7 @@ from tiny import among
 
 import kerasrl
 from kerasrl import testing
+from kerasrl.distributions import autoregressive
 
 AGENTS = {
     "A2C": lambda **kw: kerasrl.A2C(**kw),
@@ -18,8 +19,9 @@ LEARNING = {"PPO": (60_000, 0.01), "A2C": (100_000, 0.05)}
 
 
 @pytest.mark.parametrize("name", among(["PPO", "A2C"], ["PPO"]))
-def test_resume_is_exact_with_workers(name, tmp_path):
-    """And with memory; PPO is held near the policy that acted."""
+def test_resume_is_exact_with_workers(name, tmp_path, monkeypatch):
+    """And with memory; PPO is held near the policy that acted. Entropy is estimated."""
+    monkeypatch.setattr(autoregressive, "MOST_ENUMERATED", 0)
     policy = {"hidden_units": (8,), "autoregressor": "made"}
     if name == "A2C":
         policy.update(cell="gru", cell_units=4, previous_inputs=True)
@@ -33,6 +35,8 @@ def test_resume_is_exact_with_workers(name, tmp_path):
     assert straight.actor().backend == "numpy"
     resumed = kerasrl.load(resumed.save(tmp_path / "agent.kerasrl"))
     before = straight.get_weights()
+    states = [agent.policy.estimation_seed.state for agent in (straight, resumed)]
+    assert np.array_equal(*states) and states[0][1] > 0
     for agent in (straight, resumed):
         agent.fit(Identity, **settings)
     pairs = zip(straight.get_weights(), resumed.get_weights(), strict=True)
