@@ -39,7 +39,8 @@ PRESETS = {
         "episodic_life": True,
         "padding": "reset",
     },
-    # Machado et al. (2018), as in Dopamine, and what the ids ending in -v5 stand for.
+    # Machado et al. (2018). Dopamine, and the ids ending in -v5, have sticky actions
+    # too, but only those that each game needs: full_action_space=False.
     "machado": {
         **_COMMON,
         "repeat_action_probability": 0.25,
@@ -121,7 +122,8 @@ class AtariEnvironments(Environments):
 
     def reset(self, seeds=None):
         seeds = self._check_seeds(seeds)
-        seeds = np.array([-1 if seed is None else seed for seed in seeds])
+        # The emulator takes 31 bits, and -1 for a seed of its own.
+        seeds = np.array([-1 if seed is None else seed % 2**31 for seed in seeds])
         frames, infos = self._games.reset(seed=seeds)
         self.reset_infos = _unbatch(infos)
         self._lives = infos["lives"].copy()
@@ -158,14 +160,14 @@ class AtariEnvironments(Environments):
         rewards = np.sign(scores) if self.options["reward_clipping"] else scores
 
         def infos_of_each():
-            return _unbatch(infos, ended, scores)
+            return _unbatch(infos, over, scores)
 
         told, played = (
             EnvStep(
                 out,
                 rewards_told,
                 terminated | ends_told,
-                # What ends with a loss and by the time limit at once has ended.
+                # With a loss and the time limit at once, it was the limit.
                 truncated,
                 self._all_valid,
                 finals,
@@ -340,16 +342,19 @@ def _count_cores():
         return os.cpu_count() or 1
 
 
-def _unbatch(infos, ended=None, scores=None):
-    """Infos `[B]` as a list of dicts, with the score of the step."""
+def _unbatch(infos, over=None, scores=None):
+    """Infos `[B]` as a list of dicts, with the score of the step.
+
+    Where a game is over, the emulator has begun another one, and its infos are of that.
+    """
     names = ("lives", "frame_number", "episode_frame_number")
     result = [
         dict(zip(names, values, strict=True))
         for values in zip(*(infos[name].tolist() for name in names), strict=True)
     ]
     if scores is not None:
-        for info, score, end in zip(result, scores.tolist(), ended, strict=True):
-            info["score"] = score
-            if end:
-                info["reset_info"] = {}
+        for index, score in enumerate(scores.tolist()):
+            if over[index]:
+                result[index] = {"reset_info": result[index]}
+            result[index]["score"] = score
     return result

@@ -77,9 +77,12 @@ def test_what_learners_and_others_are_told(preset, changed):
                 final = step.final_observations[env]
                 np.testing.assert_array_equal(final, np.stack(stack, -1))
                 stack = first(frames[env, 0])
-                assert step.infos[env]["reset_info"] == {}
             stacks[env] = stack
-            assert step.infos[env]["score"] == scores[env]
+            # Those of the emulator are of the next game, where one is over.
+            names = ("lives", "frame_number", "episode_frame_number")
+            info = {name: infos[name][env] for name in names}
+            info = {"reset_info": info} if over[env] else info
+            assert step.infos[env] == {**info, "score": scores[env]}
         observations = step.observations
         losses, overs = losses + lost.sum(), overs + terminated.sum()
         cuts, scored = cuts + truncated.sum(), scored + (scores != 0).sum()
@@ -105,9 +108,10 @@ def test_presets_are_complete_and_differ():
 
 
 def test_the_same_seeds_give_the_same_games():
-    def play(num_threads):
+    def play(num_threads, more=0):
         envs = make_envs(BREAKOUT, 3, {**SMALL, "num_threads": num_threads})
-        seen = [envs.reset([1, 2, 1]).sum(axis=(1, 2, 3))]
+        seeds = [1 + more, 2 + more, 1]  # The emulator takes 31 bits.
+        seen = [envs.reset(seeds).sum(axis=(1, 2, 3))]
         for time in range(40):
             step = envs.step(np.full(3, time % 18))
             seen.append(step.observations.sum(axis=(1, 2, 3)))
@@ -116,6 +120,7 @@ def test_the_same_seeds_give_the_same_games():
 
     first = play(1)
     np.testing.assert_array_equal(first, play(3))
+    np.testing.assert_array_equal(first, play(3, 2**31))
     np.testing.assert_array_equal(first[:, 0], first[:, 2])
     assert (first[:, 0] != first[:, 1]).any()
 
