@@ -87,8 +87,9 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    chosen = {"swing": Laplace} if args.distribution == "laplace" else None
-    policy = {"distribution": chosen, "initial_log_std": -1.0}
+    policy = {"initial_log_std": -1.0}
+    if args.distribution == "laplace":
+        policy = {"distribution": {"swing": Laplace}}  # It has a scale of its own.
     agent = kerasrl.PPO(policy=policy, entropy_coef=0.005, seed=args.seed)
     agent.fit(Golf, steps=args.steps, num_envs=8, verbose=2)
     env = Golf()

@@ -46,12 +46,14 @@ class ActorCritic(Configured, Policy):
             statistics are weights of the policy, frozen outside training. What a
             float64 space has far from zero is first shifted, before it is rounded.
         log_std: `"independent"` of the state, or `"predicted"` by the action head.
-            Used with continuous actions, or parts of them, only.
+            Used with `DiagonalGaussian` and its subclasses, so with continuous
+            actions, or parts of them, only.
         initial_log_std: Float, its first value.
         distribution: `None` for that of the action space; a subclass of
             `kerasrl.distributions.Distribution` that is registered, or its name; for
             the parts of a `Dict` or `Tuple` action space, a dict or tuple of them. The
-            action head emits all parameters of one that is not the default.
+            action head emits all parameters, but for the standard deviations that
+            `log_std` is about.
         autoregressor: `None` for actions of independent components. `"made"`, a `MADE`
             or a layer like it, makes each component depend on those before it, see
             `kerasrl.distributions.Autoregressive`; the action head then emits its
@@ -128,10 +130,12 @@ class ActorCritic(Configured, Policy):
         self.initial_log_std = initial_log_std
         self.distribution_name = distribution_name(distribution)
         made.check_autoregressor(autoregressor)
-        if autoregressor is not None and (distribution or initial_log_std):
+        changed = log_std != "independent" or initial_log_std
+        if autoregressor is not None and (distribution or changed):
             raise ValueError(
                 "Received an autoregressor together with "
-                f"distribution={distribution!r}, initial_log_std={initial_log_std}. "
+                f"distribution={distribution!r}, initial_log_std={initial_log_std}, "
+                f"log_std={log_std!r}. "
                 "What an autoregressor says of the components of actions are the "
                 "default distributions: leave those out."
             )
@@ -185,10 +189,14 @@ class ActorCritic(Configured, Policy):
             self.action_encoder = ActionEncoder(action_space)
         # Of each part of an action: how many parameters, and whether it is Gaussian.
         self.part_sizes = [
-            (part.parameters_size, part.distribution_class is DiagonalGaussian)
+            (
+                part.parameters_size,
+                issubclass(part.distribution_class, DiagonalGaussian),
+            )
             for part in self.distribution_type.parts
         ]
         num_means = sum(size // 2 for size, gaussian in self.part_sizes if gaussian)
+        self._check_log_std(num_means)
         self.independent_log_std = num_means > 0 and self.log_std == "independent"
         units = self.num_parameters
         if self.independent_log_std:
@@ -275,6 +283,17 @@ class ActorCritic(Configured, Policy):
             "noise_features": seen,
             **outputs,
         }
+
+    def _check_log_std(self, num_means):
+        """Raises where a chosen distribution leaves nothing to start or to predict."""
+        changed = self.initial_log_std or self.log_std != "independent"
+        if changed and not num_means and self.distribution_name is not None:
+            raise ValueError(
+                f"Received initial_log_std={self.initial_log_std}, log_std="
+                f"{self.log_std!r} with distribution={self.distribution_name!r}, where "
+                "no part of an action is a DiagonalGaussian or a subclass of it. Leave "
+                "them out, and scale in the distribution what it is given."
+            )
 
     def _with_log_std(self, emitted):
         """The parameters of all parts, from what the action head emits."""

@@ -19,7 +19,9 @@ class MADE(Configured, keras.layers.Layer):
     components.
 
     Paper: Germain et al. (2015), https://arxiv.org/abs/1502.03509. The context is seen
-    by all layers; degrees of hidden units are spread evenly.
+    by all layers; degrees of hidden units are spread evenly. As in the paper, outputs
+    see inputs directly too: each depends on all that it may, however narrow the hidden
+    layers are. Two policies with one `MADE` share its weights: make one for each.
 
     A layer of your own does the same with an attribute `context_units`, and methods
     `arrange(input_sizes, output_sizes)` and `call(actions, context)`.
@@ -100,7 +102,7 @@ class MADE(Configured, keras.layers.Layer):
             else:
                 sees = np.repeat(np.arange(count), outputs)
                 gain = 0.01
-            self.masks.append((seen[:, None] <= sees).astype(np.float32))
+            self.masks.append(_mask(seen, sees))
             for kernels, size, name in (
                 (self.kernels, len(seen), "kernel"),
                 (self.context_kernels, self.context_units, "context_kernel"),
@@ -121,6 +123,14 @@ class MADE(Configured, keras.layers.Layer):
                 )
             )
             seen = sees
+        if self.hidden_units:
+            self.direct_mask = _mask(np.repeat(np.arange(1, count), inputs[:-1]), seen)
+            seed = self._seed(2 * len(self.biases))
+            self.direct_kernel = self.add_weight(
+                name="direct_kernel",
+                shape=self.direct_mask.shape,
+                initializer=make_initializer(self.kernel_initializer, gain, seed),
+            )
 
     def call(self, actions, context):
         features = actions
@@ -134,6 +144,9 @@ class MADE(Configured, keras.layers.Layer):
             )
             if number < last:
                 features = self.activation(features)
+        if self.hidden_units:
+            direct = ops.matmul(actions, self.direct_kernel * self.direct_mask)
+            features = features + direct
         return features
 
     def get_build_config(self):
@@ -142,6 +155,11 @@ class MADE(Configured, keras.layers.Layer):
 
     def build_from_config(self, config):
         pass
+
+
+def _mask(seen, sees):
+    """Which of some units, `[I]`, others may see, `[O]`: float32 `[I, O]`."""
+    return (seen[:, None] <= sees).astype(np.float32)
 
 
 def make_autoregressor(autoregressor, seed):

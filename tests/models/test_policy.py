@@ -260,3 +260,25 @@ def test_unsupported_space_is_named():
 def test_merge_time_keeps_rows_in_order():
     merged = merge_time({"x": np.arange(6).reshape(2, 3)})
     np.testing.assert_array_equal(merged["x"], np.arange(6))
+
+
+def test_deviations_of_a_gaussian_of_another_class():
+    """They were emitted by the action head, whatever `initial_log_std` said."""
+    for space, chosen, numbers in (
+        (BOX, "TanhGaussian", slice(3, 6)),
+        (spaces.Tuple([ACTIONS, BOX]), (None, "TanhGaussian"), slice(5, 8)),
+    ):
+        for log_std in ("independent", "predicted"):
+            policy = models.ActorCritic(
+                distribution=chosen, initial_log_std=-1.0, log_std=log_std
+            )
+            policy.build_for(BOX, space)
+            outputs = policy(policy.example_inputs(1))["distribution"]
+            np.testing.assert_allclose(outputs[0, numbers], -1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("given", [{"initial_log_std": -1.0}, {"log_std": "predicted"}])
+def test_deviations_that_a_distribution_has_not(given):
+    policy = models.ActorCritic(distribution="Deterministic", **given)
+    with pytest.raises(ValueError, match="no part of an action is a DiagonalGaussian"):
+        policy.build_for(BOX, BOX)
