@@ -16,6 +16,9 @@ DEFINITION = re.compile(r"def \w+\([^)]*\)")
 
 #: Arguments of NumPy, Keras, Gymnasium, RLlib and of schedules that our texts speak of.
 ELSEWHERE = {
+    # Entries of `env_config`.
+    "padding",
+    "preset",
     "all",
     "allow_pickle",
     "keepdims",

@@ -218,7 +218,7 @@ def test_what_only_training_can_refuse_leaves_nothing(directory):
     )
     assert "A2C does not log the stop criterion 'clip_fraction'" in message
     message = error("train", "DQN", "Pendulum-v1", "--steps", 10, *directory)
-    assert "needs a Discrete action space" in message
+    assert "needs a Discrete, MultiDiscrete or MultiBinary" in message
 
 
 def test_what_was_trained_stays(tmp_path):
