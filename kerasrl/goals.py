@@ -41,7 +41,10 @@ def ask(name, function, achieved, desired, infos):
     """
     count = len(optree.tree_leaves(achieved)[0])
     steps = (achieved, desired, infos)
-    answer = np.asarray(function(*steps))
+    try:
+        answer = np.asarray(function(*steps))
+    except (TypeError, ValueError):  # It may branch by what it takes to be one number.
+        answer = np.array(None)
     if answer.shape == ():
         # Many say `return False`, or take the norm over all axes.
         answer = np.array([function(*_step(steps, index)) for index in range(count)])

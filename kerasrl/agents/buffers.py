@@ -136,6 +136,7 @@ def ask_environments(agent):
             continue
         function = None if agent.envs is None else agent.envs.goal_function(name)
         setattr(agent.buffer, name, function)
+    agent.buffer.check_again()
     if agent.buffer.compute_reward is None:
         who = "rollouts" if agent.envs is None else agent.env_name
         raise ValueError(
@@ -144,3 +145,17 @@ def ask_environments(agent):
             "rewards of other goals. Define it as a method of the environment, or pass "
             'a function: replay={"compute_reward": function}.'
         )
+
+
+def forget_environments(agent):
+    """Has a hindsight buffer ask nobody but the functions that `replay` has.
+
+    The environments of a `fit` that ended are closed, or belong to the user.
+
+    Args:
+        agent: An `OffPolicyAgent`, with a buffer or without.
+    """
+    if not isinstance(agent.buffer, HindsightReplayBuffer):
+        return
+    for name in goals.QUESTIONS:
+        setattr(agent.buffer, name, (agent.replay or {}).get(name))

@@ -243,6 +243,10 @@ class OffPolicyAgent(Agent):
         self._learns = False
         super().start_learning(num_envs)
 
+    def stop_learning(self):
+        super().stop_learning()
+        buffers.forget_environments(self)
+
     def expect_steps(self, steps, num_envs):
         super().expect_steps(steps, num_envs)
         reading.warn_of_no_learning(self, steps)

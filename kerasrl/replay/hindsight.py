@@ -12,7 +12,8 @@ from kerasrl.replay.streams import STEP, TERMINATED, TRUNCATED
 
 #: What becomes the goal of a transition.
 GOAL_STRATEGIES = ("future", "final", "episode")
-#: Share of the first samples that may differ from what the environment said.
+#: Share of samples that may differ from what the environment said: of the first ones,
+#: and again of those among them that are unusual, such as the few that reach a goal.
 _TOLERATED = 0.01
 
 
@@ -127,7 +128,15 @@ class HindsightReplayBuffer(ReplayBuffer):
         self._achieved = observations.part("achieved_goal")
         self._desired = observations.part("desired_goal")
         self._episodes = Episodes(self._store)
+        self.check_again()
+
+    def check_again(self):
+        """Has the next samples compared with what the functions say of their goals.
+
+        Call it where others are asked than before.
+        """
         self._is_checked = False
+        self._usual_reward = None
 
     def sample(
         self,
@@ -245,13 +254,28 @@ class HindsightReplayBuffer(ReplayBuffer):
         return goals.ask(name, function, achieved, desired, infos)
 
     def _check_answers(self, ids):
-        """Warns if, for goals that there were, answers differ from what happened."""
-        self._is_checked = True
+        """Warns if, for goals that there were, answers differ from what happened.
+
+        It is done with the first samples, and goes on until one of them has another
+        reward than most: what is wrong with success alone shows there only.
+        """
         env, position = self._starts.locate(ids)
+        rewards = self._store.rewards.take(self._store.streams.rows(env, position))
+        if self._usual_reward is None:
+            values, counts = np.unique(rewards, return_counts=True)
+            self._usual_reward = values[counts.argmax()]
+            chosen = slice(None)
+        else:
+            chosen = rewards != self._usual_reward
+        env, position, rewards = env[chosen], position[chosen], rewards[chosen]
+        unusual = rewards != self._usual_reward
+        self._is_checked = bool(unusual.any())
+        if not len(rewards):
+            return
         rows = self._store.streams.rows(env, position)
         desired = self._read(self._desired, env, position)
         happened = {
-            "compute_reward": self._store.rewards.take(rows),
+            "compute_reward": rewards,
             "compute_terminated": (self._store.kinds.take(rows) & TERMINATED) != 0,
         }
         for name, expected in happened.items():
@@ -259,16 +283,17 @@ class HindsightReplayBuffer(ReplayBuffer):
                 continue
             answer = self._ask(name, env, position, desired)
             wrong = ~np.isclose(answer, expected, rtol=1e-3, atol=1e-5)
-            if wrong.mean() > _TOLERATED:
+            shares = [wrong[rows].mean() for rows in (..., unusual) if wrong[rows].size]
+            if max(shares) > _TOLERATED:
                 index = np.flatnonzero(wrong)[0]
                 warnings.warn(
                     f"{name} says something else than the environment, for the goals "
                     f"that it had itself: {answer[index]} where it was "
                     f"{expected[index]}, and so in {np.count_nonzero(wrong)} of "
-                    f"{len(ids)} steps. Transitions with other goals will not go with "
-                    "those that happened. Wrappers and callbacks that change rewards "
-                    "must change what compute_reward returns; an info that it reads "
-                    "must be among the info_keys of fit.",
+                    f"{len(wrong)} steps. Transitions with other goals will not go "
+                    "with those that happened. Wrappers and callbacks that change "
+                    "rewards must change what compute_reward returns; an info that it "
+                    "reads must be among the info_keys of fit.",
                     stacklevel=2,
                 )
 

@@ -262,6 +262,7 @@ class Trainer:
                         run.close()
             finally:
                 self.envs = self.source = self._fitted_env = None
+                self.stop_learning()
                 if envs is not None:
                     envs.close()
 
@@ -286,7 +287,8 @@ class Trainer:
                 (`previous_inputs=True`). `None` at the start of episodes.
             previous_rewards: float `[N]`, the rewards that came with them.
             deterministic: Whether to take the mode of the distribution rather than
-                a sample.
+                a sample. Noise that is held (`noise_steps`) goes on with `state`;
+                without one, each call draws it anew.
             seed: Integer or `None`, seed of the sample.
 
         Returns:
@@ -394,6 +396,9 @@ class Trainer:
         """
         if self.reward_scaler is not None:
             self.reward_scaler.start(num_envs)
+
+    def stop_learning(self):
+        """Lets go of the environments, when `fit` ends however. Extend it likewise."""
 
     def learn_from(self, rollout):
         """Learns from a rollout as one iteration of `fit` does, however it was made.

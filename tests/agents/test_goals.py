@@ -111,6 +111,9 @@ def test_every_agent_that_replays_transitions(name):
 
     history = agent.fit(make, steps=150, num_envs=2, verbose=0).history
     assert np.isfinite(history["loss"][-1]) and agent.updates > 5
+    with pytest.raises(ValueError, match="has no compute_reward"):
+        agent.sample(8)  # Of environments that are closed.
+    agent.buffer.compute_reward = far_is_bad
     batch = agent.sample(8)
     achieved = batch["next_observations"]["achieved_goal"]
     desired = batch["observations"]["desired_goal"]
@@ -181,6 +184,7 @@ def test_changes_between_fits():
     with pytest.raises(ValueError, match="not empty"):
         agent.hindsight = None
     agent.n_step = 3  # What is stored does not depend on it.
+    agent.buffer.compute_reward = testing.BitFlippingEnv(4).compute_reward
     assert agent.sample(20)["steps"].max() == 3
     agent.buffer = None
     agent.hindsight = "final"

@@ -400,6 +400,35 @@ def test_answers_that_are_not_those_of_the_environment(arguments, match):
     with pytest.warns(UserWarning, match=match):
         buffer.sample(50)
     buffer.sample(50)  # Once is enough.
+    buffer.check_again()
+    with pytest.warns(UserWarning, match=match):
+        buffer.sample(50)
+
+
+@pytest.mark.parametrize("count", [8, 2000])
+def test_an_answer_that_is_wrong_where_a_goal_is_reached_alone(count):
+    """One step of 200: in few of the first samples, or in none of them."""
+    buffer = HindsightReplayBuffer(
+        250,
+        WALK,
+        spaces.Discrete(2),
+        compute_reward=lambda a, d, i: 2.0 * reached(a, d, i) + 1.0,
+    )
+    buffer.add(walk(200, desired=60.0))
+    rng = np.random.default_rng(0)
+    with pytest.warns(UserWarning, match="1.0 where it was 0.0"):
+        for _ in range(400):
+            buffer.sample(count, rng=rng)
+
+
+def test_a_function_of_one_step_that_branches():
+    def near(achieved, desired, infos):
+        distance = np.linalg.norm(achieved - desired, axis=-1)
+        return 0.0 if distance < 0.5 else -1.0
+
+    rewards = walked(compute_reward=near).sample(50, rng=np.random.default_rng(0))
+    expected = walked().sample(50, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(rewards["rewards"], expected["rewards"])
 
 
 @pytest.mark.parametrize(
