@@ -17,13 +17,15 @@ class HeldNoise(keras.layers.Layer):
     """Noise on actions that is linear in features.
 
     ```
-    action_j = mean_j + sum_i features_i std_ij noise_ij,   noise_ij ~ N(0, 1)
+    action_j = mean_j + sum_i features_i std_ij noise_ij + 0.001 noise_j
+
+    noise_ij, noise_j ~ N(0, 1)
     ```
 
     Generalised state-dependent exploration: while the matrix `noise` is held, equal
     features give equal noise, and a robot sways where white noise makes it shake. Of
     one step alone, actions are normally distributed, with the variance
-    `sum_i (features_i std_ij)^2`.
+    `sum_i (features_i std_ij)^2 + 1e-6`: where features vanish, a little is left.
 
     Paper: Raffin et al. (2021), https://arxiv.org/abs/2005.05719.
 

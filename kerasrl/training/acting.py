@@ -14,6 +14,8 @@ from kerasrl.rollouts.rollout import POLICY_INPUTS
 
 #: What policies returned in the acting function that is being traced.
 _CALLED = contextvars.ContextVar("called", default=None)
+#: Keys of a state of acting with noise that is held: no policy has the same of its own.
+_STATE, _NOISE, _AGE = "kerasrl_policy", "kerasrl_noise", "kerasrl_age"
 _logger = logging.getLogger(__name__)
 
 
@@ -68,7 +70,7 @@ def first_state(policy):
     if policy.held_noise is None:
         return state
     noise = ops.zeros((1, *policy.held_noise.matrix_shape))
-    return {"policy": state, "noise": noise, "age": ops.zeros((1,), "int32")}
+    return {_STATE: state, _NOISE: noise, _AGE: ops.zeros((1,), "int32")}
 
 
 def policy_state(state):
@@ -76,8 +78,8 @@ def policy_state(state):
 
     Rollouts may be of others, whose noise was held or was not.
     """
-    is_held = isinstance(state, dict) and set(state) == {"policy", "noise", "age"}
-    return state["policy"] if is_held else state
+    is_held = isinstance(state, dict) and set(state) == {_STATE, _NOISE, _AGE}
+    return state[_STATE] if is_held else state
 
 
 def choose(policy, inputs, outputs, distribution, deterministic):
@@ -97,16 +99,16 @@ def choose(policy, inputs, outputs, distribution, deterministic):
     if policy.held_noise is None:
         actions = distribution.mode() if deterministic else distribution.sample()
         return {"actions": actions, "state": state}
-    held = {name: inputs["state"][name] for name in ("noise", "age")}
+    noise, age = inputs["state"][_NOISE], inputs["state"][_AGE]
     if deterministic:
-        return {"actions": distribution.mode(), "state": {"policy": state, **held}}
-    noise, age = held["noise"], held["age"]
+        held = {_STATE: state, _NOISE: noise, _AGE: age}
+        return {"actions": distribution.mode(), "state": held}
     anew = ops.equal(age % policy.noise_steps, 0)[:, None, None]
     noise = ops.where(anew, keras.random.normal(ops.shape(noise)), noise)
     unit = policy.held_noise.unit(outputs["noise_features"], noise)
     return {
         "actions": distribution.from_noise(unit),
-        "state": {"policy": state, "noise": noise, "age": age + 1},
+        "state": {_STATE: state, _NOISE: noise, _AGE: age + 1},
     }
 
 

@@ -7,7 +7,10 @@ from tiny import among, hostile_env
 
 import kerasrl
 from kerasrl import testing
+from kerasrl.training.acting import policy_state
 
+#: What a state of acting has besides that of the policy.
+HELD = ("kerasrl_noise", "kerasrl_age")
 BOX = spaces.Box(-1.0, 1.0, (1,))
 REPLAY = {"learning_starts": 8, "batch_size": 4, "buffer_size": 100, "train_every": 2}
 AGENTS = {
@@ -42,8 +45,8 @@ class Acting:
         start = self.actor.initial_state
         repeat = lambda x: np.repeat(np.asarray(x)[None], num_envs, 0)  # noqa: E731
         self.start = {
-            "policy": (),
-            **{name: repeat(start[name]) for name in ("noise", "age")},
+            "kerasrl_policy": (),
+            **{name: repeat(start[name]) for name in HELD},
         }
         self.state = self.start
 
@@ -64,7 +67,7 @@ def test_noise_is_held_for_so_many_steps(name):
     assert ((np.diff(actions, axis=0) != 0.0).any(axis=1) == changes).all()
     assert actions[0, 0] != actions[0, 1]
     # An episode starts in the second environment: what the collector does.
-    for key in ("noise", "age"):
+    for key in HELD:
         acting.state[key][1] = acting.start[key][1]
     actions = np.stack([actions[-1], acting.step(), acting.step(), acting.step()])
     changes = np.diff(actions, axis=0) != 0.0
@@ -90,7 +93,7 @@ def test_actions_are_distributed_as_is_learnt(name):
     acted = deterministic({**inputs, "state": acting.state}, [])
     expected = np.tanh(mean) if name == "SAC" else mean
     np.testing.assert_allclose(acted["actions"], expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(acted["state"]["age"], acting.state["age"])
+    np.testing.assert_array_equal(acted["state"][HELD[1]], acting.state[HELD[1]])
 
 
 @pytest.mark.parametrize("name", among(AGENTS, ["A2C"]))
@@ -121,7 +124,14 @@ def test_ends_of_every_kind_with_memory():
     actions, state = agent.predict(np.zeros((3, 2), np.float32), deterministic=False)
     again, _ = agent.predict(np.zeros((3, 2), np.float32), state, deterministic=False)
     assert actions.shape == again.shape == (3, 2, 2)
-    np.testing.assert_array_equal(state["age"], 1)
+    np.testing.assert_array_equal(state[HELD[1]], 1)
+
+
+def test_names_of_other_states_are_not_taken():
+    """A policy may have a state of its own with the plainest of names."""
+    state = {"policy": 1.0, "noise": 2.0, "age": 3.0}
+    assert policy_state(state) is state
+    assert policy_state({"kerasrl_policy": 1.0, **dict.fromkeys(HELD)}) == 1.0
 
 
 def test_rollouts_of_others_are_learnt_from():
