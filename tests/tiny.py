@@ -45,6 +45,8 @@ def _replay(agent_class, policy=None, **defaults):
 
 _PPO = {"rollout_length": 16, "num_epochs": 2, "minibatch_size": 32}
 _SEQUENCES = {"burn_in": 2, "sequence_length": 6, "period": 4, "n_step": 2}
+_MEMORY = {"cell": "lstm", "cell_units": 4, "previous_inputs": True}
+_SHORT = {**_SEQUENCES, "batch_size": 24, "updates_per_call": 1, "train_every": 4}
 
 ON_POLICY = {
     "PG": _on_policy(kerasrl.PG, rollout_length=16),
@@ -70,9 +72,14 @@ OFF_POLICY = {
     "TD3": _replay(kerasrl.TD3),
     "SAC": _replay(kerasrl.SAC),
     "SAC_discrete": _replay(kerasrl.SAC),
+    "DDPG_recurrent": _replay(kerasrl.DDPG, {"cell": "gru", "cell_units": 4}, **_SHORT),
+    "TD3_recurrent": _replay(kerasrl.TD3, _MEMORY, prioritized=True, **_SHORT),
+    "SAC_recurrent": _replay(kerasrl.SAC, _MEMORY, **_SHORT),
+    "SAC_discrete_recurrent": _replay(kerasrl.SAC, _MEMORY, **_SHORT),
 }
 AGENTS = {**ON_POLICY, **OFF_POLICY}
 CONTINUOUS = ("DDPG", "TD3", "SAC")
+CONTINUOUS += tuple(f"{name}_recurrent" for name in CONTINUOUS)
 
 
 def env_of(name):

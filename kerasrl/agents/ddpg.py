@@ -2,7 +2,7 @@
 
 import keras
 
-from kerasrl.agents import exploration
+from kerasrl.agents import exploration, sequences
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import ActionValuePolicy, DeterministicActorCritic
 from kerasrl.optimizers import Adam
@@ -26,6 +26,10 @@ class DDPG(OffPolicyAgent):
         noise: `"gaussian"` (white) or `"ornstein_uhlenbeck"` (drifting).
         noise_scale: Float, schedule, or list of one float per environment: standard
             deviation of the noise on actions scaled to [-1, 1].
+        burn_in, sequence_length, period: With a recurrent policy, rows of a sequence
+            that only bring its memory up to date, rows that are learnt from, and steps
+            between the starts of sequences, as for `kerasrl.R2D2`. The batch size then
+            counts rows that are learnt from, in whole sequences.
         batch_size, **kwargs: As for `kerasrl.OffPolicyAgent`.
 
     Raises:
@@ -41,19 +45,32 @@ class DDPG(OffPolicyAgent):
     policy_base: type = ActionValuePolicy
     default_policy: type = DeterministicActorCritic
 
-    kinds = exploration.NOISE_KINDS
+    kinds = {**exploration.NOISE_KINDS, **sequences.KINDS}
 
     def __init__(
         self,
         policy=None,
         noise="gaussian",
         noise_scale=0.1,
+        burn_in=10,
+        sequence_length=20,
+        period=10,
         batch_size=256,
         **kwargs,
     ):
         super().__init__(policy, batch_size=batch_size, **kwargs)
+        self.burn_in = burn_in
+        self.sequence_length = sequence_length
+        self.period = period
         self.noise = noise
         self.noise_scale = noise_scale
+
+    learns_sequences = property(sequences.are_learnt)
+    samples_per_batch = property(sequences.per_batch)
+    make_buffer = sequences.make_buffer
+    iteration_length = sequences.iteration_length
+    num_updates = sequences.num_updates
+    update = sequences.update
 
     acting_state = exploration.noise_state
     exploration_inputs = exploration.noise_inputs
@@ -69,6 +86,6 @@ class DDPG(OffPolicyAgent):
         return critics.parts(self.policy)
 
     def loss(self, batch, outputs, settings):
-        critic_loss, metrics = critics.critic_loss(self, batch)
-        policy_loss = critics.policy_loss(self.policy, batch, outputs)
+        critic_loss, metrics = critics.critic_loss(self, batch, outputs)
+        policy_loss = critics.policy_loss(self, batch, outputs)
         return critic_loss + policy_loss, {**metrics, "policy_loss": policy_loss}

@@ -132,7 +132,11 @@ def act_with_noise(agent, inputs, deterministic):
         to go on from if it is an Ornstein-Uhlenbeck process.
     """
     policy, state = agent.policy, inputs["state"]
-    outputs = acting.call_policy(policy, {**inputs, "state": ()})
+    if policy.is_recurrent:
+        outputs = acting.call_policy(policy, inputs)
+        state = outputs["state"]
+    else:
+        outputs = acting.call_policy(policy, {**inputs, "state": ()})
     actions = policy.mode(outputs)
     if deterministic:
         return {"actions": policy.scale_actions(actions), "state": state}
@@ -151,8 +155,13 @@ def noise_state(agent):
     Args:
         agent: As for `act_with_noise`.
     """
+    if agent.policy.is_recurrent and agent.noise != "gaussian":
+        raise ValueError(
+            f"Received noise={agent.noise!r} and a recurrent policy. Replay keeps the "
+            "memory of a policy and not that of noise: use noise='gaussian'."
+        )
     if agent.noise == "gaussian":
-        return ()
+        return agent.policy.get_initial_state(1)
     return ops.zeros((1, *agent.policy.action_space.shape))
 
 

@@ -194,6 +194,11 @@ class OffPolicyAgent(Agent):
             self.previous_inputs = reading.previous_inputs_read(self.policy)
             self.follow(self.target_sources())
 
+    @property
+    def samples_per_batch(self):
+        """How many samples the replay buffer is asked for."""
+        return self.batch_size
+
     def target_sources(self):
         """Returns the variables that the target network follows."""
         return self.policy.trainable_variables
@@ -385,7 +390,7 @@ class OffPolicyAgent(Agent):
         if self.reward_scaler is not None:
             arguments["scale_rewards"] = self.reward_scaler.scale
         return self.buffer.sample(
-            self.batch_size, num_batches, rng=self.rng, **arguments
+            self.samples_per_batch, num_batches, rng=self.rng, **arguments
         )
 
     def update(self, batch, settings):

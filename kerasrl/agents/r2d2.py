@@ -6,13 +6,11 @@ import keras
 from keras import ops
 
 from kerasrl import checks, losses
-from kerasrl.agents import buffers, exploration
+from kerasrl.agents import exploration, sequences
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import QFunction, QNetwork
 from kerasrl.optimizers import Adam
-from kerasrl.replay import SequenceReplayBuffer
-from kerasrl.rollouts.rollout import POLICY_INPUTS
-from kerasrl.training import gradients, passes, reading, schedules
+from kerasrl.training import schedules
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
@@ -65,10 +63,13 @@ class R2D2(OffPolicyAgent):
 
     learns_sequences = True
 
+    make_buffer = sequences.make_buffer
+    iteration_length = sequences.iteration_length
+    num_updates = sequences.num_updates
+    update = sequences.update
+
     kinds = {
-        "burn_in": Hyperparameter(checks.natural, "replay"),
-        "sequence_length": Hyperparameter(checks.positive_integer, "replay"),
-        "period": Hyperparameter(checks.positive_integer, "replay"),
+        **sequences.KINDS,
         "double": Hyperparameter(checks.flag),
         "rescaling": Hyperparameter(checks.positive),
         "priority_mixture": Hyperparameter(checks.fraction),
@@ -131,54 +132,11 @@ class R2D2(OffPolicyAgent):
     def default_optimizer(self):
         return Adam(5e-4, epsilon=1e-8)
 
-    def make_buffer(self, num_envs):
-        options = dict(self.replay or {})
-        exponent = options.pop("priority_exponent", 0.9)
-        state = keras.tree.map_structure(
-            lambda x: keras.ops.convert_to_numpy(x)[0], self.policy.get_initial_state(1)
-        )
-        given = {
-            "capacity": self.buffer_size,
-            "observation_space": self.policy.observation_space,
-            "action_space": self.policy.action_space,
-            "num_envs": num_envs,
-            # One more row, to bootstrap from.
-            "sequence_length": self.burn_in + self.sequence_length + 1,
-            "period": self.period,
-            "state_example": state,
-            "priority_exponent": exponent if self.prioritized else None,
-            **reading.kept(self),
-            **buffers.stacking(self),
-        }
-        options = checks.keywords("replay", options, SequenceReplayBuffer, given)
-        return SequenceReplayBuffer(**given, **options)
-
-    def iteration_length(self, num_envs):
-        return self.period
-
-    def num_updates(self, num_envs):
-        steps = self.period * num_envs * self.gradient_steps
-        return max(self.updates_per_call, steps // self.train_every)
-
     def exploration_inputs(self, num_envs):
         return exploration.epsilon_inputs(self, num_envs)
 
     def act(self, inputs, deterministic):
         return exploration.act_epsilon_greedy(self, inputs, deterministic)
-
-    def update(self, batch, settings):
-        with self.target.scope():
-            target_outputs = passes.forward(self.policy, batch)
-        batch = {**batch, "target_q_values": target_outputs["q_values"]}
-        if self.burn_in:
-            # Before the gradient is recorded: the burn-in is not learnt from.
-            state = self._burn_in_state(batch)
-            batch = keras.tree.map_structure(
-                lambda x: x[:, self.burn_in :] if len(x.shape) > 1 else x,
-                {name: value for name, value in batch.items() if name != "state"},
-            )
-            batch["state"] = state
-        return gradients.gradient_step(self, batch, settings)
 
     def loss(self, batch, outputs, settings):
         rows = {
@@ -186,7 +144,9 @@ class R2D2(OffPolicyAgent):
             for name in ("rewards", "terminated", "truncated", "valid")
         }
         selector = ops.stop_gradient(outputs["q_values"]) if self.double else None
-        next_values = losses.greedy_values(batch["target_q_values"], selector)
+        next_values = losses.greedy_values(
+            batch["target_outputs"]["q_values"], selector
+        )
         targets, usable = losses.transformed_n_step_targets(
             ops.swapaxes(next_values, 0, 1),
             **rows,
@@ -208,11 +168,3 @@ class R2D2(OffPolicyAgent):
                 errors, usable, self.priority_mixture
             ),
         }
-
-    def _burn_in_state(self, batch):
-        names = (*POLICY_INPUTS, "episode_starts")
-        rows = passes.swap({name: batch[name] for name in names})
-        rows = keras.tree.map_structure(lambda x: x[: self.burn_in], rows)
-        starts = rows.pop("episode_starts")
-        state = self.policy.unroll(rows, batch["state"], starts)["state"]
-        return keras.tree.map_structure(ops.stop_gradient, state)

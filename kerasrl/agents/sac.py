@@ -8,13 +8,12 @@ import numpy as np
 from keras import ops
 
 from kerasrl import checks, losses
-from kerasrl.agents import exploration
+from kerasrl.agents import exploration, sequences
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import ActionValuePolicy, SoftActorCritic
 from kerasrl.optimizers import Adam
-from kerasrl.training import acting, critics, passes, terms
+from kerasrl.training import acting, critics
 from kerasrl.training.hyperparameters import Hyperparameter
-from kerasrl.training.target_network import frozen
 
 
 def _check_entropy(name, value):
@@ -44,6 +43,10 @@ class SAC(OffPolicyAgent):
             `entropy_fraction` of the entropy of random choices, among the actions that
             may be taken if observations have a mask.
         entropy_fraction: Float in [0, 1], see `target_entropy`.
+        burn_in, sequence_length, period: With a recurrent policy, rows of a sequence
+            that only bring its memory up to date, rows that are learnt from, and steps
+            between the starts of sequences, as for `kerasrl.R2D2`. The batch size then
+            counts rows that are learnt from, in whole sequences.
         batch_size, **kwargs: As for `kerasrl.OffPolicyAgent`.
 
     Raises:
@@ -60,11 +63,19 @@ class SAC(OffPolicyAgent):
     default_policy: type = SoftActorCritic
 
     kinds = {
+        **sequences.KINDS,
         "temperature": Hyperparameter(partial(checks.positive, optional=False), "now"),
         "adjust_temperature": Hyperparameter(checks.flag, "never"),
         "target_entropy": Hyperparameter(_check_entropy),
         "entropy_fraction": Hyperparameter(checks.fraction),
     }
+
+    learns_sequences = property(sequences.are_learnt)
+    samples_per_batch = property(sequences.per_batch)
+    make_buffer = sequences.make_buffer
+    iteration_length = sequences.iteration_length
+    num_updates = sequences.num_updates
+    update = sequences.update
 
     def __init__(
         self,
@@ -73,10 +84,16 @@ class SAC(OffPolicyAgent):
         adjust_temperature=True,
         target_entropy=None,
         entropy_fraction=0.5,
+        burn_in=10,
+        sequence_length=20,
+        period=10,
         batch_size=256,
         **kwargs,
     ):
         super().__init__(policy, batch_size=batch_size, **kwargs)
+        self.burn_in = burn_in
+        self.sequence_length = sequence_length
+        self.period = period
         self.temperature = temperature
         self.adjust_temperature = adjust_temperature
         self.target_entropy = target_entropy
@@ -158,15 +175,16 @@ class SAC(OffPolicyAgent):
         policy = self.policy
         outputs = acting.call_policy(policy, inputs)
         distribution = policy.distribution(outputs)
+        state = outputs.get("state", ())
         if self.policy.is_discrete:
             if deterministic:
                 numbers = distribution.mode()
-                return {"actions": policy.combinations.actions(numbers), "state": ()}
+                return {"actions": policy.combinations.actions(numbers), "state": state}
             # Equal logits where actions are to be random.
             logits = distribution.parameters * (1.0 - inputs["random"][:, None])
             outputs = policy.masked({"distribution": logits}, inputs)
             numbers = policy.distribution(outputs).sample()
-            return {"actions": policy.combinations.actions(numbers), "state": ()}
+            return {"actions": policy.combinations.actions(numbers), "state": state}
         acted = acting.choose(policy, inputs, outputs, distribution, deterministic)
         actions = acted["actions"]
         if not deterministic:
@@ -175,30 +193,27 @@ class SAC(OffPolicyAgent):
 
     def loss(self, batch, outputs, settings):
         policy = self.policy
+        samples = critics.Samples(self, batch, outputs)
         temperature = ops.exp(self.log_temperature.value)
-        next_distribution = policy.distribution(passes.next_outputs(policy, batch))
-        distribution = policy.distribution(outputs)
+        next_distribution = policy.distribution(samples.next_outputs())
+        distribution = policy.distribution(samples.outputs)
         parts = self._discrete if self.policy.is_discrete else self._continuous
         next_values, values, (policy_loss, metrics), entropies = parts(
-            batch, distribution, next_distribution, temperature
+            samples, distribution, next_distribution, temperature
         )
-        targets = losses.td_targets(batch["rewards"], batch["discounts"], next_values)
-        critic_loss, critic_metrics, errors = losses.critics_loss(
-            values, targets, batch["weights"]
-        )
+        critic_loss, critic_metrics = samples.critic_loss(values, next_values)
         loss = critic_loss + policy_loss
         if self.adjust_temperature:
             loss += losses.temperature_loss(
-                self.log_temperature.value, *self._entropies(batch, entropies)
+                self.log_temperature.value,
+                *self._entropies(samples.batch, entropies),
+                samples.mask,
             )[0]
         return loss, {
-            "critic_loss": critic_loss,
             "policy_loss": policy_loss,
             **metrics,
             **critic_metrics,
-            "q_value": losses.mean_value(values),
             "temperature": temperature,
-            "td_errors": errors,
         }
 
     def _entropies(self, batch, entropies):
@@ -212,38 +227,36 @@ class SAC(OffPolicyAgent):
             return entropies - self.entropy_fraction * most, 0.0
         return entropies - ops.minimum(self.target_entropy, most), 0.0
 
-    def _continuous(self, batch, distribution, next_distribution, temperature):
-        policy, seed = self.policy, self.seed_generator
-        observations, next_observations = (
-            batch["observations"],
-            batch["next_observations"],
-        )
+    def _continuous(self, samples, distribution, next_distribution, temperature):
+        seed = self.seed_generator
         next_actions, next_log_probs = next_distribution.sample_and_log_prob(seed)
         with self.target.scope():
-            next_q_values = policy.q_values(next_observations, next_actions)
+            next_q_values = samples.next_q_values(next_actions)
         next_values = losses.soft_values(
             ops.min(next_q_values, axis=0), next_log_probs, temperature
         )
-        values = critics.values_taken(policy, batch)
+        values = samples.values_taken()
         actions, log_probs = distribution.sample_and_log_prob(seed)
-        with frozen(policy):
-            own_values = ops.min(policy.q_values(observations, actions), axis=0)
-        policy_loss = losses.soft_policy_loss(own_values, log_probs, temperature)
+        own_values = ops.min(samples.judged(actions), axis=0)
+        policy_loss = losses.soft_policy_loss(
+            own_values, log_probs, temperature, samples.mask
+        )
         return next_values, values, policy_loss, -log_probs
 
-    def _discrete(self, batch, distribution, next_distribution, temperature):
-        policy = self.policy
+    def _discrete(self, samples, distribution, next_distribution, temperature):
         with self.target.scope():
-            next_q_values = policy.q_values(batch["next_observations"])
+            next_q_values = samples.next_q_values()
         next_values = losses.discrete_soft_values(
             ops.min(next_q_values, axis=0), next_distribution.log_probs, temperature
         )
-        with terms.training_pass():
-            q_values = policy.q_values(batch["observations"], training=True)
-        taken = policy.combinations.number(batch["actions"])
+        q_values = samples.q_values()
+        taken = self.policy.combinations.number(samples.batch["actions"])
         taken = ops.broadcast_to(taken, ops.shape(q_values)[:-1])
         values = losses.select_actions(q_values, taken)
         policy_loss = losses.discrete_soft_policy_loss(
-            ops.min(q_values, axis=0), distribution.log_probs, temperature
+            ops.min(q_values, axis=0),
+            distribution.log_probs,
+            temperature,
+            samples.mask,
         )
         return next_values, values, policy_loss, distribution.entropy()

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import ops
 
 from kerasrl import checks
-from kerasrl.agents import exploration
+from kerasrl.agents import exploration, sequences
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import ActionValuePolicy, DeterministicActorCritic
 from kerasrl.optimizers import Adam
@@ -34,6 +34,10 @@ class TD3(OffPolicyAgent):
             which are scaled to [-1, 1].
         target_noise_clip: Float, bound of that noise.
         policy_delay: Integer, gradient steps of the critics for one of the policy.
+        burn_in, sequence_length, period: With a recurrent policy, rows of a sequence
+            that only bring its memory up to date, rows that are learnt from, and steps
+            between the starts of sequences, as for `kerasrl.R2D2`. The batch size then
+            counts rows that are learnt from, in whole sequences.
         batch_size, updates_per_call, **kwargs: As for `kerasrl.OffPolicyAgent`.
 
     Raises:
@@ -51,6 +55,7 @@ class TD3(OffPolicyAgent):
 
     kinds = {
         **exploration.NOISE_KINDS,
+        **sequences.KINDS,
         "target_noise": Hyperparameter(partial(checks.positive, zero=True)),
         "target_noise_clip": Hyperparameter(partial(checks.positive, optional=False)),
         "policy_delay": Hyperparameter(checks.positive_integer),
@@ -64,16 +69,28 @@ class TD3(OffPolicyAgent):
         target_noise=0.2,
         target_noise_clip=0.5,
         policy_delay=2,
+        burn_in=10,
+        sequence_length=20,
+        period=10,
         batch_size=256,
         **kwargs,
     ):
         super().__init__(policy, batch_size=batch_size, **kwargs)
+        self.burn_in = burn_in
+        self.sequence_length = sequence_length
+        self.period = period
         self.noise = noise
         self.noise_scale = noise_scale
         self.target_noise = target_noise
         self.target_noise_clip = target_noise_clip
         self.policy_delay = policy_delay
         self.seed_generator = keras.random.SeedGenerator(self.seed)
+
+    learns_sequences = property(sequences.are_learnt)
+    samples_per_batch = property(sequences.per_batch)
+    make_buffer = sequences.make_buffer
+    iteration_length = sequences.iteration_length
+    num_updates = sequences.num_updates
 
     acting_state = exploration.noise_state
     exploration_inputs = exploration.noise_inputs
@@ -100,6 +117,8 @@ class TD3(OffPolicyAgent):
         }
 
     def update(self, batch, settings):
+        batch = sequences.prepared(self, batch)
+
         def both():
             metrics = gradients.gradient_step(self, batch, settings)
             # What is logged is the mean over all steps, in some of which it is 0.
@@ -118,11 +137,11 @@ class TD3(OffPolicyAgent):
 
     def critic_loss(self, batch, outputs, settings):
         """Computes the loss of the critics alone; see `loss`."""
-        return critics.critic_loss(self, batch, self._smooth)
+        return critics.critic_loss(self, batch, outputs, self._smooth)
 
     def loss(self, batch, outputs, settings):
         critic_loss, metrics = self.critic_loss(batch, outputs, settings)
-        policy_loss = critics.policy_loss(self.policy, batch, outputs)
+        policy_loss = critics.policy_loss(self, batch, outputs)
         return critic_loss + policy_loss, {**metrics, "policy_loss": policy_loss}
 
     def _smooth(self, actions):

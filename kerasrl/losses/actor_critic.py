@@ -273,7 +273,7 @@ def _mean_over_actions(q_values, log_probs, temperature):
     return mean / ops.where(whole, ops.ones_like(rest), rest)
 
 
-def critics_loss(values, targets, weights=None):
+def critics_loss(values, targets, weights=None, mask=None):
     """Half the mean squared errors of several critics, summed over them.
 
     ```
@@ -285,6 +285,7 @@ def critics_loss(values, targets, weights=None):
         targets: Float `[N]`, what they should be, the same for all. No gradient flows
             through it.
         weights: Float `[N]`, importance of each sample; None is 1 for all.
+        mask: Bool `[N]`, false for samples that do not count; None counts all.
 
     Returns:
         Tuple of the loss, a float scalar; a dict with the mean absolute `"td_error"`;
@@ -306,5 +307,8 @@ def critics_loss(values, targets, weights=None):
     targets = ops.broadcast_to(targets, shape)
     if weights is not None:
         weights = ops.broadcast_to(weights, shape)
-    loss, metrics = td_loss(values, targets, weights, delta=None)
-    return shape[0] * loss, metrics, ops.mean(td_errors(values, targets), axis=0)
+    if mask is not None:
+        mask = ops.broadcast_to(mask, shape)
+    loss, metrics = td_loss(values, targets, weights, None, mask)
+    errors = td_errors(values, targets, mask)
+    return shape[0] * loss, metrics, ops.mean(errors, axis=0)

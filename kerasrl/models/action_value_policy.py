@@ -139,6 +139,29 @@ class ActionValuePolicy(Policy):
         """
         return self.q_values(observations, actions)[0]
 
+    def remembered_q_values(self, outputs, observations, actions=None, training=False):
+        """Values actions within a sequence, by critics that may have a memory.
+
+        Override it where the critics remember: `call` then returns what they do under
+        a key of its own. Here they see the observations only.
+
+        Args:
+            outputs: Dict, what `call` or `unroll` returned for the observations.
+            observations, actions, training: As for `q_values`.
+
+        Returns:
+            As from `q_values`.
+        """
+        return self.q_values(observations, actions, training)
+
+    def first_remembered_q_values(self, outputs, observations, actions):
+        """As `first_q_values`, within a sequence.
+
+        Args:
+            outputs, observations, actions: As for `remembered_q_values`.
+        """
+        return self.remembered_q_values(outputs, observations, actions)[0]
+
     def critic_variables(self):
         """Returns the list of the trainable variables of the critics."""
         raise NotImplementedError(

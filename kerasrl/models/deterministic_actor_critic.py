@@ -35,6 +35,11 @@ class DeterministicActorCritic(OffPolicyActorCritic):
         activation: Activation of all hidden layers.
         filters: Sequence of `(channels, kernel, stride)` for images.
         num_critics: Integer, 1 for DDPG, 2 for TD3.
+        cell: `None`, `"lstm"` or `"gru"`: memory behind each trunk, one for the policy
+            and one for all critics, of observations (and with `previous_inputs` of what
+            came before them). Agents then learn from sequences.
+        cell_units: Integer, size of the state of each cell, 64 by default.
+        previous_inputs: Whether the previous action and reward are fed to the cells.
         normalize_observations: Whether floating-point observations are shifted and
             scaled by running statistics, as for `ActorCritic`.
         kernel_initializer: `"fan_in_uniform"`, `"orthogonal"`, `"normc"` or a Keras

@@ -5,10 +5,12 @@ from keras import ops
 
 from kerasrl import checks
 from kerasrl.models import torso
+from kerasrl.models.action_encoder import ActionEncoder
 from kerasrl.models.action_value_policy import ActionValuePolicy
 from kerasrl.models.batched_dense import BatchedDense
 from kerasrl.models.configured import Configured
 from kerasrl.models.initializers import make_initializer, shift_seed
+from kerasrl.models.policy import merge_time, split_time
 from kerasrl.models.trunks import MLP
 
 
@@ -27,6 +29,9 @@ class OffPolicyActorCritic(Configured, ActionValuePolicy):
         activation="relu",
         filters=None,
         num_critics=2,
+        cell=None,
+        cell_units=torso.CELL_UNITS,
+        previous_inputs=False,
         normalize_observations=False,
         kernel_initializer="fan_in_uniform",
         seed=None,
@@ -47,6 +52,10 @@ class OffPolicyActorCritic(Configured, ActionValuePolicy):
         self.activation = activation
         self.filters = checks.filters(filters, optional=True)
         self.num_critics = checks.positive_integer("num_critics", num_critics)
+        self.cell = cell
+        self.cell_units = checks.positive_integer("cell_units", cell_units)
+        torso.check_cell(cell, previous_inputs, self.cell_units)
+        self.previous_inputs = checks.flag("previous_inputs", previous_inputs)
         self.normalize_observations = checks.flag(
             "normalize_observations", normalize_observations
         )
@@ -80,6 +89,16 @@ class OffPolicyActorCritic(Configured, ActionValuePolicy):
             if self.trunk is None
             else torso.copy_trunk(self.trunk, _COPY)
         )
+        if self.cell is not None:
+            seeds = {"policy": self._seed(2500), "critics": self._seed(4500)}
+            self.cells = {
+                name: torso.make_cell(
+                    self.cell, self.cell_units, self.kernel_initializer, seed
+                )
+                for name, seed in seeds.items()
+            }
+        if self.previous_inputs:
+            self.action_encoder = ActionEncoder(action_space)
         units = self.critic_hidden_units
         self.critics = Critics(
             self.num_critics,
@@ -103,15 +122,49 @@ class OffPolicyActorCritic(Configured, ActionValuePolicy):
         return make_initializer(self.kernel_initializer, 1.0, seed)
 
     def call(self, inputs, state=None, training=False):
-        features = self.encoder(self.network_observations(inputs["observations"]))
-        features = torso.call_trunk(self.policy_trunk, features, training)
-        return self.head_outputs(self.policy_hidden(features))
+        if self.cell is None:
+            features = self.encoder(self.network_observations(inputs["observations"]))
+            features = torso.call_trunk(self.policy_trunk, features, training)
+            return self.head_outputs(self.policy_hidden(features))
+        if state is None:
+            num_rows = ops.shape(inputs["previous_rewards"])[0]
+            state = self.get_initial_state(num_rows)
+        features = self._features(inputs, training)
+        features, state = torso.step_cells(self.cells, features, state)
+        return {**self._of_features(features), "state": state}
+
+    def unroll(self, inputs, state, episode_starts, training=False):
+        if self.cell is None:
+            return super().unroll(inputs, state, episode_starts, training)
+        num_steps = ops.shape(episode_starts)[0]
+        features = self._features(merge_time(inputs), training)
+        features, last_state = torso.unroll_cells(
+            self.cells, split_time(features, num_steps), state, episode_starts
+        )
+        outputs = split_time(self._of_features(merge_time(features)), num_steps)
+        return self.masked({**outputs, "state": last_state}, inputs)
+
+    def get_initial_state(self, batch_size):
+        if self.cell is None:
+            return ()
+        state = torso.initial_cell_state(self.cell, self.cell_units, batch_size)
+        return {"policy": state, "critics": state}
 
     def q_values(self, observations, actions=None, training=False):
         return self._values(observations, actions, training, None)
 
     def first_q_values(self, observations, actions):
         return self._values(observations, actions, False, 1)[0]
+
+    def remembered_q_values(self, outputs, observations, actions=None, training=False):
+        if self.cell is None:
+            return self.q_values(observations, actions, training)
+        return self._criticize(outputs["critic_features"], actions, None)
+
+    def first_remembered_q_values(self, outputs, observations, actions):
+        if self.cell is None:
+            return self.first_q_values(observations, actions)
+        return self._criticize(outputs["critic_features"], actions, 1)[0]
 
     def _values(self, observations, actions, training, members):
         if (actions is None) != self.is_discrete:
@@ -120,8 +173,43 @@ class OffPolicyActorCritic(Configured, ActionValuePolicy):
                 f"action space {self.action_space}. Give actions if it is a Box; of "
                 "discrete spaces all actions are valued at once."
             )
+        if self.cell is not None:
+            # As at the start of an episode.
+            size = ops.shape(keras.tree.flatten(observations)[0])[0]
+            previous = {
+                name: keras.tree.map_structure(
+                    lambda x: ops.zeros((size, *x.shape[1:]), x.dtype), value
+                )
+                for name, value in self.example_inputs(1).items()
+            }
+            inputs = {**previous, "observations": observations}
+            outputs = self.call(inputs, training=training)
+            return self._criticize(outputs["critic_features"], actions, members)
         features = self.encoder(self.network_observations(observations))
         features = torso.call_trunk(self.critic_trunk, features, training)
+        return self._criticize(features, actions, members)
+
+    def _features(self, inputs, training):
+        """What goes into the cells."""
+        encoded = self.encoder(self.network_observations(inputs["observations"]))
+        trunks = {"policy": self.policy_trunk, "critics": self.critic_trunk}
+        features = {
+            name: torso.call_trunk(trunk, encoded, training)
+            for name, trunk in trunks.items()
+        }
+        if not self.previous_inputs:
+            return features
+        return {
+            name: torso.append_previous(value, inputs, self.action_encoder)
+            for name, value in features.items()
+        }
+
+    def _of_features(self, features):
+        """What `call` returns, of the outputs of the cells."""
+        outputs = self.head_outputs(self.policy_hidden(features["policy"]))
+        return {**outputs, "critic_features": features["critics"]}
+
+    def _criticize(self, features, actions, members):
         if self.is_discrete:
             return self.critics(features, members=members)
         actions = ops.cast(actions, "float32")
@@ -130,8 +218,10 @@ class OffPolicyActorCritic(Configured, ActionValuePolicy):
         return ops.squeeze(self.critics(features, members=members), -1)
 
     def critic_variables(self):
+        cell = [] if self.cell is None else self.cells["critics"].trainable_variables
         return [
             *self.critic_trunk.trainable_variables,
+            *cell,
             *self.critics.trainable_variables,
         ]
 

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kerasrl.models import held_noise
+from kerasrl.models import held_noise, torso
 from kerasrl.models.off_policy_actor_critic import OffPolicyActorCritic
 
 
@@ -35,6 +35,11 @@ class SoftActorCritic(OffPolicyActorCritic):
         activation: Activation of all hidden layers.
         filters: Sequence of `(channels, kernel, stride)` for images.
         num_critics: Integer.
+        cell: `None`, `"lstm"` or `"gru"`: memory behind each trunk, one for the policy
+            and one for all critics, of observations (and with `previous_inputs` of what
+            came before them). Agents then learn from sequences.
+        cell_units: Integer, size of the state of each cell, 64 by default.
+        previous_inputs: Whether the previous action and reward are fed to the cells.
         normalize_observations: Whether floating-point observations are shifted and
             scaled by running statistics, as for `ActorCritic`.
         initial_log_std: Float, added to the log standard deviations. Used with `Box`
@@ -66,6 +71,9 @@ class SoftActorCritic(OffPolicyActorCritic):
         activation="relu",
         filters=None,
         num_critics=2,
+        cell=None,
+        cell_units=torso.CELL_UNITS,
+        previous_inputs=False,
         normalize_observations=False,
         initial_log_std=0.0,
         noise_steps=None,
@@ -80,6 +88,9 @@ class SoftActorCritic(OffPolicyActorCritic):
             activation=activation,
             filters=filters,
             num_critics=num_critics,
+            cell=cell,
+            cell_units=cell_units,
+            previous_inputs=previous_inputs,
             normalize_observations=normalize_observations,
             kernel_initializer=kernel_initializer,
             seed=seed,
@@ -87,6 +98,11 @@ class SoftActorCritic(OffPolicyActorCritic):
         )
         self.initial_log_std = initial_log_std
         self.noise_steps = held_noise.check_noise(noise_steps)
+        if cell is not None and self.noise_steps is not None:
+            raise ValueError(
+                f"Received cell={cell!r} and noise_steps={noise_steps}. Replay keeps "
+                "the memory of a policy and not the noise it held: use one of them."
+            )
 
     def setup(self, observation_space, action_space):
         held_noise.check_action_space(self.noise_steps, action_space)

@@ -1,8 +1,10 @@
 """What algorithms with critics of actions have in common, as functions of the agent."""
 
+import keras
 from keras import ops
 
 from kerasrl import losses
+from kerasrl.models.policy import merge_time
 from kerasrl.training import passes, terms
 from kerasrl.training.target_network import frozen
 
@@ -17,22 +19,149 @@ def parts(policy):
     return {"critics": critics, "policy": actor}
 
 
-def values_taken(policy, batch):
-    """Returns what critics say of the actions that were taken, to be trained.
+class Samples:
+    """A batch as critics learn from it: single steps, or the rows of sequences.
+
+    Rows of sequences are merged into one axis of samples. What followed a row is the
+    row behind it, whose value the target network gave with a memory of its own.
 
     Args:
-        policy: A `kerasrl.models.ActionValuePolicy` of `Box` actions.
-        batch: Dict of `"observations"` and `"actions"`, `[N, ...]`.
+        agent: An `OffPolicyAgent` with a `kerasrl.models.ActionValuePolicy`.
+        batch: Dict of samples, as in `Agent.loss`.
+        outputs: What the policy returned for them.
 
-    Returns:
-        Float `[C, N]`, of each of C critics.
+    Attributes:
+        batch, outputs: Dicts of tensors `[N, ...]`.
+        mask: Bool `[N]`, on which an action was taken; `None` if on all.
+        next_outputs: Function without arguments, what the policy returns for what the
+            values in targets are of.
+        next_observations: Tree `[N, ...]` of the same.
     """
-    actions = policy.normalize_actions(batch["actions"])
-    with terms.training_pass():
-        return policy.q_values(batch["observations"], actions, training=True)
+
+    def __init__(self, agent, batch, outputs):
+        self.agent, self.policy = agent, agent.policy
+        self.is_sequences = agent.policy.is_recurrent
+        self.batch, self.outputs = batch, outputs
+        self.mask = None
+        if not self.is_sequences:
+            self.next_observations = batch["next_observations"]
+            return
+        self._rows = {
+            name: ops.swapaxes(batch[name], 0, 1)
+            for name in ("rewards", "terminated", "truncated", "valid")
+        }
+        names = ("observations", "actions", "target_outputs", "valid")
+        self.batch = merge_time({name: batch[name] for name in names})
+        self.batch["weights"] = self._of_sequences(batch["weights"])
+        self.outputs = merge_time(outputs)
+        self.mask = ops.cast(self.batch["valid"], "bool")
+        self.next_observations = self.batch["observations"]
+
+    def next_outputs(self):
+        if self.is_sequences:
+            return self.batch["target_outputs"]
+        return passes.next_outputs(self.policy, self.batch)
+
+    def next_q_values(self, actions=None):
+        """What the critics say, in whose scope this is called, of what is next."""
+        given = (
+            [self.next_observations]
+            if actions is None
+            else [self.next_observations, actions]
+        )
+        if self.is_sequences:
+            outputs = self.batch["target_outputs"]
+            return self.policy.remembered_q_values(outputs, *given)
+        return self.policy.q_values(*given)
+
+    def q_values(self, actions=None):
+        """What the critics say, to be trained."""
+        given = {"actions": actions, "training": True}
+        observations = self.batch["observations"]
+        with terms.training_pass():
+            if self.is_sequences:
+                return self.policy.remembered_q_values(
+                    self.outputs, observations, **given
+                )
+            return self.policy.q_values(observations, **given)
+
+    def values_taken(self):
+        """What the critics say of the `Box` actions that were taken, to be trained."""
+        return self.q_values(self.policy.normalize_actions(self.batch["actions"]))
+
+    def judged(self, actions, first=False):
+        """What the critics, or the first, say of actions; no gradient reaches them."""
+        policy, observations = self.policy, self.batch["observations"]
+        with frozen(policy):
+            if not self.is_sequences:
+                ask = policy.first_q_values if first else policy.q_values
+                return ask(observations, actions)
+            # What the critics remember is of their own variables.
+            outputs = keras.tree.map_structure(ops.stop_gradient, self.outputs)
+            ask = policy.remembered_q_values
+            ask = policy.first_remembered_q_values if first else ask
+            return ask(outputs, observations, actions)
+
+    def targets(self, next_values):
+        """Targets of the critics, and which samples have one, `None` for all.
+
+        Args:
+            next_values: Float `[N]`, of `next_observations`.
+        """
+        if not self.is_sequences:
+            batch = self.batch
+            targets = losses.td_targets(
+                batch["rewards"], batch["discounts"], next_values
+            )
+            return targets, None
+        count = ops.shape(self._rows["valid"])[0]
+        values = ops.swapaxes(ops.reshape(next_values, (-1, count)), 0, 1)
+        targets, usable = losses.transformed_n_step_targets(
+            values,
+            **self._rows,
+            gamma=self.agent.gamma,
+            n=self.agent.n_step,
+            epsilon=None,
+        )
+        return tuple(
+            ops.reshape(ops.swapaxes(x, 0, 1), (-1,)) for x in (targets, usable)
+        )
+
+    def critic_loss(self, values, next_values):
+        """The loss of critics, and what is logged of it.
+
+        Args:
+            values: Float `[C, N]`, of the actions taken.
+            next_values: Float `[N]`, of `next_observations`.
+
+        Returns:
+            Tuple of the loss and a dict, as from `Agent.loss`.
+        """
+        targets, usable = self.targets(next_values)
+        weights = self.batch["weights"]
+        loss, metrics, errors = losses.critics_loss(values, targets, weights, usable)
+        q_value_mask = usable
+        if self.is_sequences:
+            count = ops.shape(self._rows["valid"])[0]
+            errors, usable = (
+                ops.swapaxes(ops.reshape(x, (-1, count)), 0, 1)
+                for x in (errors, usable)
+            )
+            errors = losses.sequence_priorities(errors, usable)
+            q_value_mask = ops.broadcast_to(q_value_mask, ops.shape(values))
+        return loss, {
+            "critic_loss": loss,
+            **metrics,
+            "q_value": losses.mean_value(values, q_value_mask),
+            "td_errors": errors,
+        }
+
+    def _of_sequences(self, weights):
+        count = ops.shape(self._rows["valid"])[0]
+        return ops.reshape(ops.repeat(weights[:, None], count, axis=1), (-1,))
 
 
-def critic_loss(agent, batch, change_actions=None):
+def critic_loss(agent, batch, outputs, change_actions=None):
     """Computes the loss of critics whose targets follow a deterministic policy.
 
     ```
@@ -44,42 +173,31 @@ def critic_loss(agent, batch, change_actions=None):
     Args:
         agent: An `OffPolicyAgent` with a `kerasrl.models.ActionValuePolicy`.
         batch: Dict of samples, as in `Agent.loss`.
+        outputs: What the policy returned for them.
         change_actions: `None`, or a function of the actions in targets, `[N, ...]` in
             [-1, 1], that returns those to take in their place.
 
     Returns:
         Tuple of the loss and a dict of what is logged, as from `Agent.loss`.
     """
-    policy, next_observations = agent.policy, batch["next_observations"]
+    samples = Samples(agent, batch, outputs)
     with agent.target.scope():
-        next_actions = policy.mode(passes.next_outputs(policy, batch))
+        next_actions = agent.policy.mode(samples.next_outputs())
         if change_actions is not None:
             next_actions = change_actions(next_actions)
-        next_values = policy.q_values(next_observations, next_actions)
-    targets = losses.td_targets(
-        batch["rewards"], batch["discounts"], ops.min(next_values, axis=0)
-    )
-    values = values_taken(policy, batch)
-    loss, metrics, errors = losses.critics_loss(values, targets, batch["weights"])
-    return loss, {
-        "critic_loss": loss,
-        **metrics,
-        "q_value": ops.mean(values),
-        "td_errors": errors,
-    }
+        next_values = samples.next_q_values(next_actions)
+    return samples.critic_loss(samples.values_taken(), ops.min(next_values, axis=0))
 
 
-def policy_loss(policy, batch, outputs):
+def policy_loss(agent, batch, outputs):
     """Computes the loss of a deterministic policy: less where a critic says more.
 
     Args:
-        policy: A `kerasrl.models.ActionValuePolicy`.
-        batch: Dict of `"observations"`, `[N, ...]`.
-        outputs: What the policy returned for them.
+        agent, batch, outputs: As for `critic_loss`.
 
     Returns:
         Float scalar, whose gradient reaches no critic.
     """
-    with frozen(policy):
-        values = policy.first_q_values(batch["observations"], policy.mode(outputs))
-    return losses.deterministic_policy_gradient(values)[0]
+    samples = Samples(agent, batch, outputs)
+    values = samples.judged(agent.policy.mode(samples.outputs), first=True)
+    return losses.deterministic_policy_gradient(values, samples.mask)[0]
