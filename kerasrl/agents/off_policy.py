@@ -103,6 +103,7 @@ class OffPolicyAgent(Agent):
 
     #: Whether the algorithm learns from sequences, and so can have recurrent policies.
     learns_sequences = False
+    samples_per_batch = property(lambda self: self.batch_size)
 
     def __init__(
         self,
@@ -193,11 +194,6 @@ class OffPolicyAgent(Agent):
         if self.target is None:
             self.previous_inputs = reading.previous_inputs_read(self.policy)
             self.follow(self.target_sources())
-
-    @property
-    def samples_per_batch(self):
-        """How many samples the replay buffer is asked for."""
-        return self.batch_size
 
     def target_sources(self):
         """Returns the variables that the target network follows."""
