@@ -254,18 +254,19 @@ class AtariGame(gymnasium.Env):
         super().reset(seed=seed)
         begun, self._begun = self._begun, None
         if begun is None or seed is not None:
-            begun = self._envs.reset([seed])
-        return begun[0].copy(), dict(self._envs.reset_infos[0])
+            begun = self._envs.reset([seed]), self._envs.reset_infos[0]
+        observations, info = begun
+        return observations[0].copy(), dict(info)
 
     def step(self, action):
         step = self._envs.step(np.array([action])).as_played
         terminated, truncated = bool(step.terminated[0]), bool(step.truncated[0])
-        observations = step.observations
+        observations, info = step.observations, step.infos[0]
         if terminated or truncated:
             # The emulator has begun another one.
-            self._begun = observations
+            self._begun = observations, info.pop("reset_info")
             observations = step.final_observations
-        reward, info = float(step.rewards[0]), step.infos[0]
+        reward = float(step.rewards[0])
         return observations[0].copy(), reward, terminated, truncated, info
 
     def render(self):

@@ -240,11 +240,14 @@ def test_one_game_is_an_environment():
         observation, reward, terminated, truncated, info = game.step(time % 14)
         assert (reward, terminated) == (step.rewards[0], step.terminated[0])
         assert truncated == step.truncated[0] == (time in (19, 39))
-        assert info == step.infos[0]
+        told = dict(step.infos[0])
+        begun = told.pop("reset_info", None)
+        assert info == told
         expected = step.observations
         if truncated:
             np.testing.assert_array_equal(observation, step.final_observations[0])
-            observation, _ = game.reset()
+            observation, info = game.reset()
+            assert info == begun and info["lives"] == 4
     assert game.render().shape == (42, 42, 3)
     several.close()
     alone.close()
