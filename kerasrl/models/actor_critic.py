@@ -164,6 +164,7 @@ class ActorCritic(Configured, Policy):
         super().setup(observation_space, action_space)
         space = self.network_space
         torso.check_filters(self.filters, space)
+        torso.seed_trunk(self.trunk, self._seed(1000))
         self.is_image = torso.has_images(space)
         shared = self.shared_trunk
         if shared is None:

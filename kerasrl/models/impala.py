@@ -62,19 +62,15 @@ class ImpalaCNN(Configured, keras.layers.Layer):
         self.activation = checks.named("activation", activation, keras.activations)
         self.kernel_initializer = kernel_initializer
         self.seed = seed
-        gain = 1.0 if kernel_initializer == "normc" else 2.0**0.5
         #: Of each section the first convolution, then two of each block.
         self.convolutions = []
-        for section, count in enumerate(self.channels):
-            for index in range(1 + 2 * self.num_blocks):
-                offset = section * (1 + 2 * self.num_blocks) + index
+        for count in self.channels:
+            for _ in range(1 + 2 * self.num_blocks):
                 layer = keras.layers.Conv2D(
                     count,
                     3,
                     padding="same",
-                    kernel_initializer=make_initializer(
-                        kernel_initializer, gain, self._seed(offset)
-                    ),
+                    kernel_initializer=self._initializer(len(self.convolutions)),
                 )
                 self.convolutions.append(layer)
         self.pooling = keras.layers.MaxPooling2D(3, strides=2, padding="same")
@@ -88,6 +84,10 @@ class ImpalaCNN(Configured, keras.layers.Layer):
 
     def build(self, input_shape):
         check_images(input_shape)
+        # Once more: the seed may have been set since.
+        for offset, layer in enumerate(self.convolutions):
+            layer.kernel_initializer = self._initializer(offset)
+        self.dense.seed = self._seed(len(self.convolutions))
         for first, *others in self._sections():
             first.build(input_shape)
             input_shape = first.compute_output_shape(input_shape)
@@ -109,6 +109,10 @@ class ImpalaCNN(Configured, keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], (self.hidden_units or (self.width,))[-1])
+
+    def _initializer(self, offset):
+        gain = 1.0 if self.kernel_initializer == "normc" else 2.0**0.5
+        return make_initializer(self.kernel_initializer, gain, self._seed(offset))
 
     def _sections(self):
         size = 1 + 2 * self.num_blocks

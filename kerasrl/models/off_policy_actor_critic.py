@@ -66,6 +66,7 @@ class OffPolicyActorCritic(Configured, ActionValuePolicy):
         super().setup(observation_space, action_space)
         space = self.network_space
         torso.check_filters(self.filters, space)
+        torso.seed_trunk(self.trunk, self._seed(1000))
         self.encoder = torso.make_encoder(
             space,
             self.trunk,

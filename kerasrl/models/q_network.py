@@ -130,6 +130,7 @@ class QNetwork(Configured, QFunction):
         super().setup(observation_space, action_space)
         space = self.network_space
         torso.check_filters(self.filters, space)
+        torso.seed_trunk(self.trunk, self._seed(1000))
         hidden_units, head_units = self._units()
         self.encoder = torso.make_encoder(
             space,

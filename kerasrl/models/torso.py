@@ -166,8 +166,22 @@ def make_trunk(
     return MLP(hidden_units, activation, kernel_initializer, seed)
 
 
+def seed_trunk(trunk, seed):
+    """Gives a trunk that has no weights yet, and no seed, that of its policy.
+
+    Args:
+        trunk: `None` or a Keras layer; one without an attribute `seed` is left alone.
+        seed: Integer or `None`.
+    """
+    if getattr(trunk, "seed", 0) is None and not trunk.built:
+        trunk.seed = seed
+
+
 def copy_trunk(trunk, reason):
     """Returns a layer like a given trunk, with fresh weights.
+
+    Where the trunk has a seed, that of the copy is another: two networks that are to
+    differ would begin with the same weights.
 
     Args:
         trunk: A Keras layer.
@@ -177,7 +191,10 @@ def copy_trunk(trunk, reason):
         ValueError: It cannot be copied.
     """
     try:
-        return trunk.__class__.from_config(trunk.get_config())
+        config = trunk.get_config()
+        if isinstance(config.get("seed"), int):
+            config = {**config, "seed": shift_seed(config["seed"], 3000)}
+        return trunk.__class__.from_config(config)
     except Exception as error:
         raise ValueError(
             f"{reason} with a trunk of type {type(trunk).__name__}, which cannot be "

@@ -45,20 +45,19 @@ class MLP(Configured, keras.layers.Layer):
         self.activation = checks.named("activation", activation, keras.activations)
         self.kernel_initializer = kernel_initializer
         self.seed = seed
-        gain = 1.0 if kernel_initializer == "normc" else 2.0**0.5
         self.hidden_layers = [
             keras.layers.Dense(
                 units,
                 activation=self.activation,
-                kernel_initializer=make_initializer(
-                    kernel_initializer, gain, self._seed(index)
-                ),
+                kernel_initializer=self._initializer(index),
             )
             for index, units in enumerate(self.hidden_units)
         ]
 
     def build(self, input_shape):
-        for layer in self.hidden_layers:
+        for index, layer in enumerate(self.hidden_layers):
+            # Once more: the seed may have been set since.
+            layer.kernel_initializer = self._initializer(index)
             layer.build(input_shape)
             input_shape = layer.compute_output_shape(input_shape)
 
@@ -69,6 +68,10 @@ class MLP(Configured, keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], *(self.hidden_units or input_shape)[-1:])
+
+    def _initializer(self, offset):
+        gain = 1.0 if self.kernel_initializer == "normc" else 2.0**0.5
+        return make_initializer(self.kernel_initializer, gain, self._seed(offset))
 
 
 #: The convolutions of Mnih et al. (2015), for 84 x 84 images.

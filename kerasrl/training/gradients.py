@@ -51,6 +51,11 @@ def _changed(agent, found, parts):
             f"{type(agent).__name__}.step_gradients returned gradients of shapes "
             f"{received}. Expected one for each variable, in their order: {expected}."
         )
+    if isinstance(agent.policy.optimizer, keras.optimizers.LossScaleOptimizer):
+        # What was too large for the scale is no gradient, whatever became of it: the
+        # optimizer skips the step, and halves the scale.
+        norm = optimizing.global_norm(unscaled)
+        scale = tf.where(tf.math.is_finite(norm), scale, float("nan"))
     return [each * scale for each in changed]
 
 

@@ -70,6 +70,55 @@ def test_trunks(policy, trunk, width):
         )
 
 
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        ("PPO", "mlp"),
+        ("PPO", {"trunk": "mlp", "shared_trunk": False}),
+        ("DQN", "small"),
+        ("DQN", "given"),
+        ("SAC", {"trunk": "mlp"}),
+    ],
+)
+def test_trunks_have_the_seed_of_the_agent(name, policy):
+    weights = []
+    for seed in (0, 0, 1):
+        given = {"trunk": MLP()} if policy == "given" else policy
+        agent = getattr(kerasrl, name)(policy=given, seed=seed)
+        agent.build(*CARTPOLE)
+        weights.append(agent.get_weights())
+        if name == "SAC":
+            kernels = [
+                trunk.hidden_layers[0].kernel
+                for trunk in (agent.policy.policy_trunk, agent.policy.critic_trunk)
+            ]
+            assert not np.array_equal(*kernels)
+        elif "shared_trunk" in policy:
+            kernels = [x.hidden_layers[0].kernel for x in agent.policy.trunks.values()]
+            assert not np.array_equal(*kernels)
+    first, again, other = weights
+    for one, two in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert any(
+        not np.array_equal(one, two) for one, two in zip(first, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", ["impala", "nature"])
+def test_trunks_for_images_have_it_too(name):
+    config = {"hidden_units": (4,)}
+    config |= {"channels": (2,)} if name == "impala" else {"filters": [(2, 3, 2)]}
+    space = gymnasium.spaces.Box(0, 255, (12, 12, 1), np.uint8)
+    weights = []
+    for _ in range(2):
+        policy = {"model": name, "model_config": config}
+        agent = kerasrl.A2C(policy=policy, seed=0)
+        agent.build(space, CARTPOLE[1])
+        weights.append(agent.get_weights())
+    for one, two in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
 def test_whole_policies():
     assert kerasrl.A2C(policy="twice").policy.factor == 2.0
     made = {"model": "twice", "model_config": {"factor": 3.0}}

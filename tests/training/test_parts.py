@@ -143,6 +143,28 @@ def test_in_mixed_precision_gradients_have_no_scale():
     assert norms[0] == pytest.approx(norms[1], rel=1e-3)
 
 
+def test_overflowed_steps_are_skipped_whatever_a_function_makes_of_them():
+    def clipped(agent, gradients, variables):
+        return [keras.ops.nan_to_num(keras.ops.clip(g, -1, 1)) for g in gradients]
+
+    def large(agent, batch, outputs, settings):
+        loss, metrics = kerasrl.A2C.loss(agent, batch, outputs, settings)
+        return 1e30 * loss, metrics
+
+    made = kerasrl.A2C.with_updates("Clipped", gradients=clipped, loss=large)
+    agent = made(**ON, max_grad_norm=None)
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(1.0), initial_scale=1e15
+    )
+    agent.compile(optimizer, run_eagerly=True)
+    agent.build(*SPACES)
+    before = agent.get_weights()
+    agent.fit("CartPole-v1", steps=16, num_envs=2, verbose=0)
+    assert float(optimizer.dynamic_scale) < 0.9e15
+    for one, other in zip(before, agent.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("changed", [lambda a, g, v: g[:-1], lambda a, g, v: [0.0] * 9])
 def test_gradients_of_other_shapes_are_refused(changed):
     agent = kerasrl.A2C.with_updates("Short", gradients=changed)(**ON)
