@@ -25,16 +25,30 @@ class Names:
     def __init__(self, kind: str, function: str, **known: Any) -> None:
         self.kind = kind
         self.function = function
-        self._known = dict(known)
+        self._known = {}
+        self._built_in = set()
+        for name, value in known.items():
+            self.build_in(name, value)
+
+    def build_in(self, name: str, value: Any) -> None:
+        """Gives something a name that users cannot give to anything else."""
+        self.add(name, value)
+        self._built_in.add(name)
 
     def add(self, name: str, value: Any) -> None:
         """Registers something. Registering a name again replaces it.
 
         Raises:
             TypeError: The name is not a text, or empty.
+            ValueError: It is that of something built in.
         """
         if not isinstance(name, str) or not name:
             raise TypeError(f"`name` must be a non-empty string. Received: {name!r}.")
+        if name in self._built_in and self._known.get(name, value) is not value:
+            raise ValueError(
+                f"There is a built-in {self.kind} {name!r}, which checkpoints and "
+                "settings rely on. Choose another name."
+            )
         self._known[name] = value
 
     def find(self, name: str) -> Any:

@@ -20,7 +20,7 @@ for _built_in in (
     TanhGaussian,
 ):
     keras.saving.register_keras_serializable("kerasrl")(_built_in)
-    DISTRIBUTIONS.add(_built_in.__name__, _built_in)
+    DISTRIBUTIONS.build_in(_built_in.__name__, _built_in)
 
 
 class DistributionType:

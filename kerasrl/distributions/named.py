@@ -21,6 +21,7 @@ def register_distribution(name, distribution):
 
     Raises:
         TypeError: It is none, or the name no text.
+        ValueError: The name is that of a built-in one.
 
     Example:
 
@@ -34,8 +35,8 @@ def register_distribution(name, distribution):
             f"Received distribution={distribution!r}. Expected a subclass of "
             "kerasrl.distributions.Distribution."
         )
-    names.register_with_keras("distributions", name, distribution)
     DISTRIBUTIONS.add(name, distribution)
+    names.register_with_keras("distributions", name, distribution)
 
 
 def distribution_class(distribution):
@@ -99,7 +100,8 @@ def distribution_name(distribution):
     if isinstance(distribution, (list, tuple)):
         return [distribution_name(part) for part in distribution]
     found = distribution_class(distribution)
-    if isinstance(distribution, str):
+    # Of what users register, the class: another may have the name by then.
+    if isinstance(distribution, str) and distribution not in DISTRIBUTIONS:
         return distribution
     name = keras.saving.get_registered_name(found)
     if keras.saving.get_registered_object(name) is not found:

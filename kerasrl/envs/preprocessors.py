@@ -34,6 +34,7 @@ def register_preprocessor(name, wrapper):
 
     Raises:
         TypeError: `wrapper` is neither, or the name no text.
+        ValueError: The name is that of a built-in one, `"action_mask"`.
 
     Example:
 

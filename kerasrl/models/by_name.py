@@ -21,7 +21,8 @@ def register_model(name, model):
     `policy="name"` is then such a policy, or the default policy with such a trunk, and
     `policy={"trunk": "name", ...}` one with further arguments. The model's own are said
     with `{"model": "name", "model_config": {...}}`. Registering a name again replaces
-    it. There are `"nature"` (`CNN`), `"impala"` (`ImpalaCNN`) and `"mlp"` (`MLP`).
+    it, but for the built-in `"nature"` (`CNN`), `"impala"` (`ImpalaCNN`) and `"mlp"`
+    (`MLP`).
 
     A class is also registered with Keras, as `"models>name"` unless it is already:
     checkpoints hold that name, and loading asks for it.
@@ -33,6 +34,7 @@ def register_model(name, model):
 
     Raises:
         TypeError: `model` is neither, or the name no text.
+        ValueError: The name is that of a built-in model.
 
     Example:
 
@@ -47,14 +49,15 @@ def register_model(name, model):
     kerasrl.PPO(policy={"trunk": "residual", "cell": "lstm"})
     ```
     """
-    if isinstance(model, type) and issubclass(model, keras.Layer):
-        names.register_with_keras("models", name, model)
-    elif isinstance(model, (type, keras.Layer)) or not callable(model):
+    is_class = isinstance(model, type) and issubclass(model, keras.Layer)
+    if not is_class and (isinstance(model, (type, keras.Layer)) or not callable(model)):
         raise TypeError(
             f"Received model={model!r}. {_EXPECTED}, or a function that makes one: "
             "each agent has its own."
         )
     MODELS.add(name, model)
+    if is_class:
+        names.register_with_keras("models", name, model)
 
 
 def find_model(value):

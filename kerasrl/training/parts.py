@@ -43,6 +43,10 @@ ATTRIBUTES = (
 )
 #: Agents whose functions were run on a batch of zeros.
 _CHECKED: weakref.WeakSet = weakref.WeakSet()
+#: Those of which this is being done.
+_TRYING: weakref.WeakSet = weakref.WeakSet()
+#: Functions that are given a batch or rollout first, and pass it on to nobody.
+_OPENED = ("targets", "loss", "metrics", "after_step")
 
 
 class Replaceable:
@@ -119,10 +123,12 @@ class Replaceable:
             {},
             {"__module__": cls.__module__, "__doc__": cls.__doc__},
         )
+        defaults = checks.mapping("defaults", defaults, optional=True) or {}
+        _refuse_taken(cls, defaults)
         for key, value in updates.items():
             method = FUNCTIONS.get(key)
             if key in ATTRIBUTES:
-                namespace[key] = value
+                namespace[key] = _attribute(cls, key, value, defaults)
             elif method is None or not hasattr(cls, method):
                 known = [k for k, v in FUNCTIONS.items() if hasattr(cls, v)]
                 raise TypeError(
@@ -196,7 +202,13 @@ class Replaceable:
             if example is not None:
                 function, inputs = example
                 traced = tf.function(function, autograph=False)
-                traced.get_concrete_function(*inputs)
+                _TRYING.add(self)
+                try:
+                    traced.get_concrete_function(*inputs)
+                except _NotToldYetError:
+                    pass  # Training will tell.
+                finally:
+                    _TRYING.discard(self)
         _CHECKED.add(self)
 
     def example_update(self):
@@ -206,6 +218,25 @@ class Replaceable:
             Tuple of a function and a tuple of its arguments, trees of arrays of zeros;
             or `None` if there is no example.
         """
+
+
+class _NotToldYetError(KeyError):
+    """A function asks for what only environments and rollouts will tell."""
+
+
+class _Open(dict):
+    """A dict that will have more entries than it has yet."""
+
+    def __missing__(self, key):
+        raise _NotToldYetError(key)
+
+
+def _opened(value):
+    """What a function is given in a trial: infos and extras may hold anything."""
+    if not isinstance(value, dict):
+        return value
+    parts = {key: _Open(value.get(key, {})) for key in ("infos", "extras")}
+    return {**value, **parts}
 
 
 def trust(agent):
@@ -218,8 +249,12 @@ def _method(key, function):
 
     @functools.wraps(function)
     def method(self, *args, **kwargs):
+        if self in _TRYING and key in _OPENED:
+            args = (_opened(args[0]), *args[1:])
         try:
             return function(self, *args, **kwargs)
+        except _NotToldYetError:
+            raise
         except KeyError as error:
             problem = _missing_key(error, self, key, args)
             if problem is None:
@@ -256,6 +291,34 @@ def _missing_key(error, agent, key, args):
     )
 
 
+def _refuse_taken(cls, defaults):
+    """Raises if a new hyperparameter has the name of something else."""
+    for name in defaults:
+        if name not in cls.hyperparameters() and hasattr(cls, name):
+            raise ValueError(
+                f"Received the default {name!r}, which is no hyperparameter of "
+                f"{cls.__name__}, but a method or attribute. Choose another name."
+            )
+
+
+def _attribute(cls, key, value, defaults):
+    """The value of an attribute of the class to be made."""
+    if key == "kinds":
+        return checks.mapping("kinds", value)
+    if key != "scheduled":
+        return value
+    value = checks.names("scheduled", value)
+    known = {*cls.hyperparameters(), *defaults}
+    for name in value:
+        if name not in known:
+            raise ValueError(
+                f"Received {name!r} in scheduled, which is no hyperparameter. "
+                f"{checks.nearest(name, known)}"
+            )
+    # `loss` of the class looks up the values of its own.
+    return tuple(dict.fromkeys((*cls.scheduled, *value)))
+
+
 def _constructor(cls, defaults):
     """A constructor with other defaults, and with arguments that `cls` has not."""
     known = cls.hyperparameters()
@@ -273,6 +336,11 @@ def _constructor(cls, defaults):
         own = {name: given.pop(name) for name in new}
         cls.__init__(self, **given)
         for name, value in own.items():
+            if name in vars(self):
+                raise ValueError(
+                    f"Received the default {name!r}, which is no hyperparameter of "
+                    f"{cls.__name__}, but its state. Choose another name."
+                )
             setattr(self, name, value)
 
     __init__.__signature__ = signature

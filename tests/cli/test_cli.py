@@ -783,7 +783,10 @@ def test_parts_by_name_from_file_to_checkpoint(tmp_path, monkeypatch):
     policy = content["config"]["policy"]["config"]
     assert policy["trunk"]["registered_name"] == "models>wide"
     assert policy["trunk"]["config"]["width"] == 5
-    assert policy["distribution"] == "own" and content["config"]["scale"] == 3
+    assert (
+        policy["distribution"] == "distributions>own"
+        and content["config"]["scale"] == 3
+    )
     assert content["settings"]["env_config"] == {"preprocessor": "half"}
     (line,) = (tmp_path / "run" / "result.json").read_text().splitlines()
     assert json.loads(line)["reward_size"] == 3.0

@@ -202,4 +202,20 @@ def test_names():
     assert list(names) == ["a", "b"] and "a" in names and names.find("a") == 2
     with pytest.raises(ValueError, match=re.escape("'c'. Expected one of: a, b.")):
         names.find("c")
+    names.add("b", 1)
+    with pytest.raises(ValueError, match="built-in thing 'b'"):
+        names.add("b", 3)
+    assert names.find("b") == 1
+
+
+def test_built_in_names_are_not_given_to_others():
+    class Other(kerasrl.distributions.Categorical):
+        pass
+
+    with pytest.raises(ValueError, match="built-in model 'nature'"):
+        kerasrl.register_model("nature", Wide)
+    with pytest.raises(ValueError, match="built-in distribution 'Categorical'"):
+        kerasrl.register_distribution("Categorical", Other)
+    with pytest.raises(ValueError, match="built-in preprocessor 'action_mask'"):
+        kerasrl.register_preprocessor("action_mask", gymnasium.Wrapper)
     assert issubclass(Twice, Policy)

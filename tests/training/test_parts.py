@@ -226,6 +226,45 @@ def misspelt_batch(agent, batch, outputs, settings):
     return {"x": keras.ops.mean(batch["reward"])}
 
 
+def leans(agent, batch, outputs, settings):
+    if "reward" in batch or "infos" not in batch:
+        raise KeyError("reward")
+    told = batch["infos"]["lean"] + batch["extras"]["of_a_script"]
+    return {"lean": keras.ops.mean(told)}
+
+
+@pytest.mark.parametrize("name", ["A2C", "R2D2"])
+def test_what_only_environments_will_tell_is_no_mistake(name):
+    made = getattr(kerasrl, name).with_updates("Leans", metrics=leans)
+    agent = made(**(ON if name == "A2C" else OFF))
+    agent.build(*SPACES)
+    assert agent.policy.observation_space == SPACES[0]
+
+
+class Leaning(gymnasium.Wrapper):
+    def step(self, action):
+        observation, reward, terminated, truncated, infos = self.env.step(action)
+        return observation, reward, terminated, truncated, {**infos, "lean": 2.0}
+
+
+def leaning_loss(agent, batch, outputs, settings):
+    loss, metrics = kerasrl.A2C.loss(agent, batch, outputs, settings)
+    return loss, {**metrics, "lean": keras.ops.mean(batch["infos"]["lean"])}
+
+
+def test_a_loss_of_infos_trains():
+    agent = kerasrl.A2C.with_updates("Leans", loss=leaning_loss)(**ON)
+    agent.compile(run_eagerly=False)
+    logs = agent.fit(
+        lambda: Leaning(gymnasium.make("CartPole-v1")),
+        steps=16,
+        num_envs=2,
+        verbose=0,
+        info_keys=("lean",),
+    ).history
+    assert logs["lean"] == [2.0]
+
+
 def test_other_key_errors_stay_what_they_are():
     agent = kerasrl.A2C.with_updates("Other", loss=lambda *args: {}[3])(**ON)
     with pytest.raises(KeyError, match="3"):
@@ -261,6 +300,28 @@ def test_what_cannot_be_replaced(updates, error, message):
         kerasrl.PPO.with_updates("my ppo")
     with pytest.raises(TypeError, match="Received base="):
         kerasrl.build_agent_class("Wrong", loss=misspelt, base=dict)
+
+
+@pytest.mark.parametrize(
+    "defaults", [{"loss": 0.5}, {"num_traces": 3}, {"rng": 3}, {"scheduled": 1}]
+)
+def test_new_hyperparameters_take_no_place_of_something_else(defaults):
+    with pytest.raises(ValueError, match="Choose another name"):
+        kerasrl.A2C.with_updates("Wrong", defaults=defaults)()
+
+
+def test_scheduled_hyperparameters_are_added():
+    made = kerasrl.PPO.with_updates(
+        "More", scheduled=["decay"], defaults={"decay": 0.1}
+    )
+    assert made.scheduled == (*kerasrl.PPO.scheduled, "decay")
+    for updates in (
+        {"scheduled": "gamma"},
+        {"scheduled": ["decai"], "defaults": {"decay": 0.1}},
+        {"kinds": ["gamma"]},
+    ):
+        with pytest.raises(ValueError, match="Received"):
+            kerasrl.PPO.with_updates("Wrong", **updates)
 
 
 def make(**updates):
