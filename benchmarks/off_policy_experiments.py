@@ -202,6 +202,27 @@ def off_policy_experiments(experiment):
     experiments["dqn-stateless"] = experiment(
         algorithm="DQN", gate=150, required=1.0, below=True, **stateless, **ZOO_DQN
     )
+    swung = {
+        "algorithm": "SAC",
+        "env": "StatelessPendulum-v1",
+        "steps": 60_000,
+        "num_envs": 4,
+        "required": 1.0,
+    }
+    settings = {"gamma": 0.95, "train_every": 2, "learning_starts": 1_000}
+    experiments["sac-stateless"] = experiment(
+        gate=-300,
+        policy={"hidden_units": (64, 64), "cell": "lstm", "previous_inputs": True},
+        settings={**settings, "batch_size": 640},
+        **swung,
+    )
+    experiments["sac-stateless-feed-forward"] = experiment(
+        gate=-600,
+        below=True,
+        policy={"hidden_units": (64, 64)},
+        settings=settings,
+        **swung,
+    )
     for name, hindsight, bound in (
         ("dqn-hindsight-bits", "future", {"gate": 0.95}),
         ("dqn-bits", None, {"gate": 0.2, "below": True}),

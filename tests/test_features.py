@@ -131,22 +131,12 @@ class AnySpaces(gymnasium.Env):
         return self.observation_space.sample(), 1.0, terminated, truncated, {}
 
 
-#: Every action space for each of the three, which have networks and rollouts in common,
-#: with either kind of observation and of memory; for one of them with both of either.
+#: Every action space for one of the three, which have networks and rollouts in common;
+#: the others are among the trials of tests/matrix.
 SPACES_AND_RECURRENCE = [
-    *(
-        ("PPO", observation, action, cell)
-        for action in ACTIONS
-        for observation, cell in (("Box", None), ("Dict", "gru"))
-    ),
-    *(
-        (name, observation, action, cell)
-        for name, kinds in (
-            ("PG", (("Dict", None), ("Box", "gru"))),
-            ("A2C", (("Box", "gru"), ("Dict", None))),
-        )
-        for action, (observation, cell) in zip(ACTIONS, itertools.cycle(kinds))
-    ),
+    ("PPO", observation, action, cell)
+    for action in ACTIONS
+    for observation, cell in (("Box", None), ("Dict", "gru"))
 ]
 # The other combinations of what each is tried with above.
 SPACES_AND_RECURRENCE += [

@@ -160,6 +160,16 @@ def test_stateless_cartpole():
     np.testing.assert_array_equal(envs.reset([3])[0], partial)
 
 
+def test_stateless_pendulum():
+    env = testing.StatelessPendulum()
+    full, _ = env.unwrapped.reset(seed=3)
+    partial, _ = env.reset(seed=3)
+    np.testing.assert_array_equal(partial, full[:2])
+    assert env.observation_space.contains(partial)
+    envs = make_envs("StatelessPendulum-v1", num_envs=1)
+    np.testing.assert_array_equal(envs.reset([3])[0], partial)
+
+
 def test_agreement():
     """Both bounds, and what parts by themselves get, by definition and by play."""
     env = testing.AgreementEnv(size=3, length=20_001)

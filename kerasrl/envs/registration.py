@@ -12,6 +12,7 @@ _CREATORS = {
     "Agreement-v1": "kerasrl.testing:AgreementEnv",
     "BitFlipping-v1": "kerasrl.testing:BitFlippingEnv",
     "StatelessCartPole-v1": "kerasrl.testing:StatelessCartPole",
+    "StatelessPendulum-v1": "kerasrl.testing:StatelessPendulum",
 }
 
 

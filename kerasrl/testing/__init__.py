@@ -9,7 +9,7 @@ Imports no TensorFlow.
 from kerasrl.testing.agreement import AgreementEnv
 from kerasrl.testing.goals import BitFlippingEnv
 from kerasrl.testing.masks import IllegalActionsEnv
-from kerasrl.testing.memory import MemoryEnv, StatelessCartPole
+from kerasrl.testing.memory import MemoryEnv, StatelessCartPole, StatelessPendulum
 from kerasrl.testing.probes import (
     ConstantRewardEnv,
     ContinuousIdentityEnv,
@@ -30,5 +30,6 @@ __all__ = [
     "NestedEnv",
     "RandomEndsEnv",
     "StatelessCartPole",
+    "StatelessPendulum",
     "TwoRoundEnv",
 ]

@@ -85,3 +85,44 @@ class StatelessCartPole(gymnasium.ObservationWrapper):
             float32 `[2]`.
         """
         return observation[[0, 2]]
+
+
+class StatelessPendulum(gymnasium.ObservationWrapper):
+    """Pendulum-v1 without the angular velocity; needs memory.
+
+    Observation: cosine and sine of the angle only. Known as `"StatelessPendulum-v1"`
+    to `fit`, `make_envs` and the command line. 200 steps, rewards as in Pendulum-v1.
+
+    Known answers: a recurrent policy swings the pendulum up and holds it, for -150 or
+    so; a feed-forward one, which cannot tell which way it swings, stays far below.
+
+    Args:
+        render_mode: As for `Pendulum-v1`.
+
+    Example:
+
+    ```python
+    kerasrl.SAC(policy={"cell": "lstm"}).fit("StatelessPendulum-v1", steps=10_000)
+    ```
+    """
+
+    def __init__(self, render_mode=None):
+        env = gymnasium.make(
+            "Pendulum-v1", render_mode=render_mode, disable_env_checker=True
+        )
+        super().__init__(env)
+        space = env.observation_space
+        self.observation_space = spaces.Box(
+            space.low[:2], space.high[:2], dtype=np.float32
+        )
+
+    def observation(self, observation):
+        """Leaves out the velocity.
+
+        Args:
+            observation: float32 `[3]`.
+
+        Returns:
+            float32 `[2]`.
+        """
+        return observation[:2]

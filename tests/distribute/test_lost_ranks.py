@@ -15,7 +15,9 @@ LIMIT = 30
 STARTING = 240
 
 
-@pytest.mark.parametrize("mode", ["horovod", "multiworker"])
+@pytest.mark.parametrize(
+    "mode", ["horovod", pytest.param("multiworker", marks=pytest.mark.slow)]
+)
 def test_a_killed_rank_ends_the_job(mode, tmp_path):
     processes = launching.launch(mode, SCRIPT, tmp_path)
     outputs = kill_one_of_two(tmp_path, processes)
