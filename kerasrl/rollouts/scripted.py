@@ -55,7 +55,7 @@ class ScriptedPolicy:
     rng = None
 
     def setup(self, observation_space, action_space):
-        """Makes ready for spaces, before the first use. Extend it, with `super()`.
+        """Makes ready for spaces, before the first use. Here, keeps them.
 
         Args:
             observation_space, action_space: `gymnasium.spaces.Space` of one
@@ -210,6 +210,7 @@ class ScriptedPolicy:
         spaces = envs.observation_space, envs.action_space
         if self.observation_space is None:
             self.setup(*spaces)
+            self.observation_space, self.action_space = spaces
         elif (self.observation_space, self.action_space) != spaces:
             raise ValueError(
                 f"Received an environment with the spaces {spaces[0]} and {spaces[1]}, "
@@ -222,7 +223,12 @@ class ScriptedPolicy:
         # Nothing is drawn of these: policies have a generator of their own.
         generators = [generator] * envs.num_envs
         collector = Collector(
-            envs, _Actor(self), length, generators, info_keys, all_finals=all_finals
+            envs,
+            _Actor(self, generator),
+            length,
+            generators,
+            info_keys,
+            all_finals=all_finals,
         )
         collector.reset(seeds)
         return collector
@@ -253,13 +259,20 @@ class FunctionPolicy(ScriptedPolicy):
 class _Actor:
     """A scripted policy as collectors call it."""
 
-    def __init__(self, policy):
+    def __init__(self, policy, generator):
         self.policy = policy
-        self.initial_state = optree.tree_map(
-            lambda leaf: np.asarray(leaf)[0], policy.get_initial_state(1)
-        )
+        self._generator = generator
+        state = optree.tree_map(np.asarray, policy.get_initial_state(1))
+        for leaf in optree.tree_leaves(state):
+            if leaf.shape[:1] != (1,):
+                raise ValueError(
+                    f"{type(policy).__name__}.get_initial_state(1) returned "
+                    f"{state!r:.200}, with {leaf!r:.50} as a leaf. Expected a tree of "
+                    "arrays [1, ...]: a list is a part of the tree and no array."
+                )
+        self.initial_state = optree.tree_map(lambda leaf: leaf[0], state)
         self._converter = ActionConverter(policy.action_space)
-        self._structure = None
+        self._extras = None
 
     def draw(self, generators, steps):
         """There is no noise that could be drawn beforehand."""
@@ -267,6 +280,8 @@ class _Actor:
 
     def __call__(self, inputs, noise):
         policy, observations = self.policy, inputs["observations"]
+        # One policy may act in several places by turns.
+        policy.rng = self._generator
         result = policy.compute_actions(observations, inputs["state"])
         name = f"{type(policy).__name__}.compute_actions"
         if not (isinstance(result, tuple) and len(result) == 3):
@@ -297,7 +312,18 @@ class _Actor:
                         f"{np.shape(leaf)} for {num_rows} observations. {_EXPECTED}."
                     )
         self._check_state(name, state)
+        self._check_extras(name, extras)
         return {"actions": actions, "state": state, **extras}
+
+    def _check_extras(self, name, extras):
+        structure = optree.tree_structure(extras)
+        if self._extras is None:
+            self._extras = structure
+        if structure != self._extras:
+            raise ValueError(
+                f"{name} returned extras {structure}, but before {self._extras}. "
+                "Expected the same of each step: rollouts are arrays over time."
+            )
 
     def _check_state(self, name, state):
         expected = optree.tree_structure(self.initial_state)

@@ -7,6 +7,9 @@ from kerasrl.logs import LOGGED
 from kerasrl.training import optimizing, passes, terms
 from kerasrl.training.parts import Replaceable
 
+#: What losses return that is not logged: the weight of a mean, and priorities.
+_MEANT = ("count", "td_errors")
+
 
 def gradient_step(agent, batch, settings, loss=None, parts=None):
     """Takes one optimizer step on the loss of a batch.
@@ -144,10 +147,10 @@ def compute_loss(agent, batch, settings, loss):
             )
         for name, value in custom.items():
             _check_scalar(f"{source} returned {name}=", value)
-            if name in metrics or name in LOGGED:
+            if name in metrics or name in LOGGED or name in _MEANT:
                 raise ValueError(
-                    f"{source} returned {name!r}, which is logged already. Choose "
-                    "another name."
+                    f"{source} returned {name!r}, which is logged already or means "
+                    "something to updates. Choose another name."
                 )
         metrics = {**metrics, **custom}
     return total, metrics

@@ -41,6 +41,8 @@ _ARGUMENTS = {
 ATTRIBUTES = (
     *("default_policy", "keeps_distribution", "kinds", "scheduled", "uses_values"),
 )
+#: Those of them that checkpoints tell: without the same, training goes on otherwise.
+_KEPT = ("keeps_distribution", "scheduled", "uses_values")
 #: Agents whose functions were run on a batch of zeros.
 _CHECKED: weakref.WeakSet = weakref.WeakSet()
 #: Those of which this is being done.
@@ -54,6 +56,8 @@ class Replaceable:
 
     #: Functions that `with_updates` was given, by the names of its arguments.
     functions: dict = {}
+    #: Names of the attributes that it was given.
+    attributes: tuple = ()
 
     @classmethod
     def with_updates(cls, name, *, defaults=None, **updates):
@@ -144,6 +148,8 @@ class Replaceable:
                 functions[key] = value
                 namespace[method] = _method(key, value)
         namespace["functions"] = {**cls.functions, **functions}
+        given = [key for key in ATTRIBUTES if key in updates]
+        namespace["attributes"] = (*cls.attributes, *given)
         if functions:
             first = next(iter(functions.values()))
             namespace["__module__"] = getattr(first, "__module__", cls.__module__)
@@ -367,20 +373,21 @@ def _defaults(cls):
 
 
 def describe(agent):
-    """Returns the names of the functions that an agent's class is made of.
+    """Returns what `with_updates` made an agent's class of, in names and data.
 
     Args:
         agent: An `Agent`.
 
     Returns:
-        Dict from arguments of `with_updates` to names, empty for other classes.
+        Dict from arguments of `with_updates` to names of functions, and to the values
+        of attributes; empty for other classes.
 
     Raises:
         ValueError: One has no name by which it could be found, or the class's own name
             was given to another.
     """
     cls = type(agent)
-    if not cls.functions:
+    if not cls.functions and not cls.attributes:
         return {}
     registered = keras.saving.get_registered_name(cls)
     if keras.saving.get_registered_object(registered) is not cls:
@@ -388,7 +395,8 @@ def describe(agent):
             f"The {cls.__name__} cannot be saved: another class was registered as "
             f"{registered!r} after it. Give with_updates different names."
         )
-    return {key: _name(cls, key, value) for key, value in cls.functions.items()}
+    described = {key: _name(cls, key, value) for key, value in cls.functions.items()}
+    return {**described, **{key: _plain(cls, key) for key in _KEPT}}
 
 
 def refuse_others(agent_class, described):
@@ -401,7 +409,18 @@ def refuse_others(agent_class, described):
     Raises:
         ValueError: Naming the first that differs.
     """
+    for key in _KEPT:
+        present = _plain(agent_class, key)
+        # Checkpoints of before do not tell.
+        if described.get(key, present) != present:
+            raise ValueError(
+                f"It was saved by a {agent_class.__name__} with "
+                f"{key}={described[key]!r}, which has {present!r} here. Call "
+                "with_updates with the same."
+            )
     for key in {**described, **agent_class.functions}:
+        if key in _KEPT:
+            continue
         received, present = described.get(key), agent_class.functions.get(key)
         present = None if present is None else _name(agent_class, key, present)
         # What ran as a script may be imported now.
@@ -415,6 +434,13 @@ def refuse_others(agent_class, described):
                 f"{agent_class.__name__}, which has {present} here. Checkpoints hold "
                 "names and no code: call with_updates with that function."
             )
+
+
+def _plain(cls, key):
+    value = getattr(cls, key, None)
+    if isinstance(value, property):
+        return None  # Hyperparameters decide, which checkpoints hold.
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _name(cls, key, function):

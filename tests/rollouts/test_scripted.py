@@ -263,3 +263,55 @@ def test_it_imports_no_tensorflow():
         "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_generators_belong_to_what_runs():
+    alone = Random()
+    expected = [
+        rollout.actions for rollout in alone.rollouts(make, 24, 4, seed=1, num_envs=3)
+    ]
+    policy, found = Random(), []
+    for rollout in policy.rollouts(make, 24, 4, seed=1, num_envs=3):
+        found.append(rollout.actions)
+        policy.evaluate(make, 2, seed=5, num_envs=1)
+    np.testing.assert_array_equal(found, expected)
+
+
+class Changing(kerasrl.ScriptedPolicy):
+    def compute_actions(self, observations, state):
+        first = (observations[:, 0] == 0).all()
+        extras = {"first": np.zeros(len(observations))} if first else {}
+        return np.full(len(observations), 3), state, extras
+
+
+class Late(Changing):
+    def compute_actions(self, observations, state):
+        actions, state, extras = super().compute_actions(observations, state)
+        return actions, state, {} if extras else {"late": actions}
+
+
+@pytest.mark.parametrize("policy_class", [Changing, Late])
+def test_extras_are_those_of_every_step(policy_class):
+    with pytest.raises(ValueError, match="compute_actions returned extras.*but before"):
+        list(policy_class().rollouts(make, 24, 8, seed=0, num_envs=1))
+
+
+class Lists(Counter):
+    def get_initial_state(self, batch_size):
+        return {"steps": [7] * batch_size}
+
+
+def test_lists_are_no_states():
+    with pytest.raises(ValueError, match=r"Lists.get_initial_state\(1\) returned"):
+        Lists().evaluate(make, 1, num_envs=1)
+
+
+class Unextended(Random):
+    def setup(self, observation_space, action_space):
+        self.number = action_space.n
+
+
+def test_setup_need_not_call_its_parent():
+    policy = Unextended()
+    assert policy.evaluate(make, 1, seed=0, num_envs=1)["episodes"] == 1
+    assert policy.action_space == Ends.action_space and policy.number == 2

@@ -361,6 +361,31 @@ def test_training_goes_on_exactly(tmp_path):
         kerasrl.load(path)
 
 
+def test_checkpoints_tell_the_attributes_of_a_class(tmp_path):
+    def valued(uses_values):
+        return kerasrl.A2C.with_updates(
+            "Valued", keeps_distribution=uses_values, scheduled=["gae_lambda"]
+        )
+
+    agent = valued(True)(**ON)
+    agent.build(*SPACES)
+    path = agent.save(tmp_path / "agent")
+    assert kerasrl.load(path).keeps_distribution
+    valued(False)
+    with pytest.raises(ValueError, match="keeps_distribution=True, which has False"):
+        kerasrl.load(path)
+
+
+@pytest.mark.parametrize("name", ["count", "td_errors"])
+def test_metrics_do_not_mean_something_else(name):
+    def metrics(agent, batch, outputs, settings):
+        return {name: keras.ops.mean(batch["rewards"])}
+
+    agent = kerasrl.A2C.with_updates("Meant", metrics=metrics)(**ON)
+    with pytest.raises(ValueError, match=f"returned '{name}', which is logged already"):
+        agent.build(*SPACES)
+
+
 def test_code_without_a_name_is_not_saved():
     def local(agent, batch):
         pass
@@ -371,7 +396,7 @@ def test_code_without_a_name_is_not_saved():
             parts.describe(agent)
     registered = keras.saving.register_keras_serializable("tests")(local)
     agent = kerasrl.A2C.with_updates("Local", after_step=registered)(**ON)
-    assert parts.describe(agent) == {"after_step": "tests>local"}
+    assert parts.describe(agent)["after_step"] == "tests>local"
 
 
 def test_functions_of_a_script_are_those_of_its_module():
