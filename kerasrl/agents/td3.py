@@ -96,6 +96,21 @@ class TD3(OffPolicyAgent):
     exploration_inputs = exploration.noise_inputs
     act = exploration.act_with_noise
 
+    def check_hyperparameters(self):
+        super().check_hyperparameters()
+        replaced = self.functions.keys()
+        if (
+            self.policy_delay > 1
+            and "loss" in replaced
+            and "critic_loss" not in replaced
+        ):
+            raise ValueError(
+                f"{type(self).__name__} was given a loss function, which only one of "
+                f"{self.policy_delay} steps takes: the others train the critics "
+                "alone, on critic_loss. Give with_updates a critic_loss too, or set "
+                "policy_delay=1."
+            )
+
     def default_optimizer(self):
         return Adam(1e-3, epsilon=1e-8)
 

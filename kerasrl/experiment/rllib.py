@@ -174,6 +174,8 @@ def model_arguments(
     for name, value in model.items():
         if name in MODEL_KINDS:
             value = check(name, value, MODEL_KINDS[name])
+        if _says_nothing(name, model):
+            continue
         if value is None or (name in MODEL_REFUSED and value is False):
             continue  # As RLlib has it if nothing is said.
         if name == "max_seq_len" and "sequence_length" in arguments:
@@ -189,6 +191,13 @@ def model_arguments(
         else:
             known = (*RLLIB_MODEL, *MODEL_REFUSED, "custom_preprocessor")
             refuse(unknown("entry of model", name, known))
+
+
+def _says_nothing(name: str, model: dict[str, Any]) -> bool:
+    """Whether an entry is about what another one says is not there."""
+    if name == "custom_model_config":
+        return not model[name] and "custom_model" in model and not model["custom_model"]
+    return name == "lstm_cell_size" and model.get("use_lstm") is False
 
 
 def model_value(name: str, value: Any) -> Any:

@@ -68,6 +68,11 @@ def find_trunk(trunk, **described):
         return None
     if isinstance(trunk, (str, dict)):
         trunk = by_name.make_model(*by_name.find_model(trunk))
+    if hasattr(trunk, "build_for"):  # Policies import this module.
+        raise TypeError(
+            f"Received the trunk {trunk.name!r}, a {type(trunk).__name__}, which is a "
+            "whole policy: give it, or its name, as policy= instead."
+        )
     outputs = getattr(trunk, "outputs", None)
     if isinstance(outputs, (list, tuple)) and len(outputs) > 1:
         shapes = ", ".join(str(tuple(output.shape)) for output in outputs)

@@ -1,5 +1,6 @@
 """Whole episodes, counted so that short ones are not favoured."""
 
+import inspect
 import itertools
 
 import numpy as np
@@ -78,13 +79,22 @@ def evaluate(policy, env, episodes=10, **arguments):
     """
     from kerasrl.rollouts.scripted import FunctionPolicy
 
-    if isinstance(policy, type) or not (
-        hasattr(policy, "evaluate") or callable(policy)
-    ):
+    # Every Keras model has an `evaluate`, which takes something else.
+    evaluates = "env" in _arguments(getattr(policy, "evaluate", None))
+    is_model = hasattr(policy, "evaluate") and not evaluates
+    if isinstance(policy, type) or is_model or not (evaluates or callable(policy)):
+        hint = ""
+        if is_model:
+            hint = " A Keras model is none of them: make it the policy of an agent."
         raise TypeError(
             f"Received policy={policy!r}. Expected a kerasrl.Agent, a "
             "kerasrl.ScriptedPolicy, or a function from observations to actions."
+            f"{hint}"
         )
-    if not hasattr(policy, "evaluate"):
+    if not evaluates:
         policy = FunctionPolicy(policy)
     return policy.evaluate(env, episodes=episodes, **arguments)
+
+
+def _arguments(method):
+    return () if method is None else inspect.signature(method).parameters

@@ -22,6 +22,7 @@ FUNCTIONS = {
     "sample": "sample",
     "update": "update",
     "loss": "loss",
+    "critic_loss": "critic_loss",
     "parts": "parts",
     "optimizer": "default_optimizer",
     "gradients": "step_gradients",
@@ -34,6 +35,7 @@ _ARGUMENTS = {
     "targets": ("rollout",),
     "update": ("batch", "settings"),
     "loss": ("batch", "outputs", "settings"),
+    "critic_loss": ("batch", "outputs", "settings"),
     "metrics": ("batch", "outputs", "settings"),
     "after_step": ("batch",),
 }
@@ -45,10 +47,12 @@ ATTRIBUTES = (
 _KEPT = ("keeps_distribution", "scheduled", "uses_values")
 #: Agents whose functions were run on a batch of zeros.
 _CHECKED: weakref.WeakSet = weakref.WeakSet()
-#: Those of which this is being done.
-_TRYING: weakref.WeakSet = weakref.WeakSet()
+#: Those of which this is being done, and which functions were called.
+_TRYING: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+#: Functions that every update calls, unless another function has taken its place.
+_CALLED = ("targets", "loss", "gradients", "metrics", "after_step")
 #: Functions that are given a batch or rollout first, and pass it on to nobody.
-_OPENED = ("targets", "loss", "metrics", "after_step")
+_OPENED = ("targets", "loss", "critic_loss", "metrics", "after_step")
 
 
 class Replaceable:
@@ -74,6 +78,7 @@ class Replaceable:
         | `sample` | `num_batches` | dict of batches `[K, N, ...]`; off-policy |
         | `update` | as the `update` of the class | dict of scalars |
         | `loss` | `batch, outputs, settings` | scalar, and dict of scalars |
+        | `critic_loss` | as `loss` | the same, of critics alone; TD3 |
         | `parts` | nothing | dict of lists of variables |
         | `optimizer` | nothing | a Keras optimizer, if `compile` is given none |
         | `gradients` | `gradients, variables` | the gradients to apply |
@@ -191,7 +196,8 @@ class Replaceable:
         """Called after the optimizers have taken a step. Compiled; here, nothing.
 
         Args:
-            batch: As for `loss`; with several replicas, that of all of them.
+            batch: As for `loss`, of this rank. Where there are several, what is
+                assigned should depend on weights alone: ranks would differ.
         """
 
     def check_functions(self):
@@ -208,13 +214,14 @@ class Replaceable:
             if example is not None:
                 function, inputs = example
                 traced = tf.function(function, autograph=False)
-                _TRYING.add(self)
+                _TRYING[self] = called = set()
                 try:
                     traced.get_concrete_function(*inputs)
+                    _refuse_unused(type(self), called)
                 except _NotToldYetError:
                     pass  # Training will tell.
                 finally:
-                    _TRYING.discard(self)
+                    del _TRYING[self]
         _CHECKED.add(self)
 
     def example_update(self):
@@ -237,6 +244,17 @@ class _Open(dict):
         raise _NotToldYetError(key)
 
 
+def _refuse_unused(cls, called):
+    for key in cls.functions:
+        if key in _CALLED and key not in called:
+            raise ValueError(
+                f"The {key} function of {cls.__name__} is never called: its update "
+                "takes no step that does. Drop it, or let update call "
+                "kerasrl.training.gradients.gradient_step or the update of the class "
+                "that with_updates was called on."
+            )
+
+
 def _opened(value):
     """What a function is given in a trial: infos and extras may hold anything."""
     if not isinstance(value, dict):
@@ -255,6 +273,8 @@ def _method(key, function):
 
     @functools.wraps(function)
     def method(self, *args, **kwargs):
+        if self in _TRYING:
+            _TRYING[self].add(key)
         if self in _TRYING and key in _OPENED:
             args = (_opened(args[0]), *args[1:])
         try:

@@ -194,6 +194,11 @@ RLLIB_MODEL = [
     ({"conv_activation": "elu", "fcnet_activation": "elu"}, {"activation": "elu"}),
     ({"use_lstm": True, "lstm_cell_size": 8}, {"cell": "lstm", "cell_units": 8}),
     ({"use_lstm": False}, {"cell": None}),
+    ({"use_lstm": False, "lstm_cell_size": 256}, {"cell": None}),
+    (
+        {"custom_model": None, "custom_model_config": {}, "fcnet_hiddens": [8]},
+        {"hidden_units": [8]},
+    ),
     (
         {"use_lstm": True, "lstm_use_prev_action_reward": True},
         {"cell": "lstm", "previous_inputs": True},

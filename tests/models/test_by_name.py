@@ -144,6 +144,7 @@ def test_whole_policies():
         ("PPO", {"model": "twice", "factor": 1}, ValueError, "factor.*model_config"),
         ("PPO", {"trunk": {"mode": "wide"}}, ValueError, "key 'mode'"),
         ("PPO", {"model": "wide", "hidden_units": [3]}, ValueError, "both a trunk"),
+        ("PPO", {"trunk": "twice"}, TypeError, "a Twice.*whole policy.*policy="),
         ("PPO", "broken", TypeError, "returned 3. Expected.*kerasrl.models.Policy"),
     ],
 )

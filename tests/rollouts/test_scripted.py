@@ -315,3 +315,11 @@ def test_setup_need_not_call_its_parent():
     policy = Unextended()
     assert policy.evaluate(make, 1, seed=0, num_envs=1)["episodes"] == 1
     assert policy.action_space == Ends.action_space and policy.number == 2
+
+
+def test_keras_models_are_no_policies_to_evaluate():
+    import keras
+
+    model = keras.Sequential([keras.layers.Dense(2)])
+    with pytest.raises(TypeError, match="make it the policy of an agent"):
+        kerasrl.evaluate(model, "CartPole-v1")

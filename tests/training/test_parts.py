@@ -386,6 +386,38 @@ def test_metrics_do_not_mean_something_else(name):
         agent.build(*SPACES)
 
 
+def own_update(agent, batch, settings, *rest):
+    return {"loss": keras.ops.mean(batch["rewards"])}
+
+
+@pytest.mark.parametrize("key", ["loss", "metrics", "gradients", "after_step"])
+def test_functions_that_nothing_calls_are_refused(key):
+    function = lambda agent, *args: 3  # noqa: E731
+    made = kerasrl.A2C.with_updates("Idle", update=own_update, **{key: function})
+    with pytest.raises(ValueError, match=f"The {key} function of Idle is never called"):
+        made(**ON).build(*SPACES)
+
+
+def td3_loss(agent, batch, outputs, settings):
+    return kerasrl.TD3.loss(agent, batch, outputs, settings)
+
+
+def td3_critic_loss(agent, batch, outputs, settings):
+    return kerasrl.TD3.critic_loss(agent, batch, outputs, settings)
+
+
+def test_a_loss_of_td3_is_that_of_every_step():
+    made = kerasrl.TD3.with_updates("Half", loss=td3_loss)
+    with pytest.raises(ValueError, match="one of 2 steps.*set policy_delay=1"):
+        made(**OFF)
+    box = spaces.Box(-1.0, 1.0, (2,))
+    made(**OFF, policy_delay=1).build(SPACES[0], box)
+    whole = kerasrl.TD3.with_updates(
+        "Whole", loss=td3_loss, critic_loss=td3_critic_loss
+    )
+    whole(**OFF).build(SPACES[0], box)
+
+
 def test_code_without_a_name_is_not_saved():
     def local(agent, batch):
         pass
