@@ -16,13 +16,14 @@ SOURCES := kerasrl tests benchmarks setup.py $(wildcard examples notebooks)
 export KERAS_BACKEND := tensorflow
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help .venv install install-test train test test-slow lint format type check \
-        bench clean
+.PHONY: help .venv install install-test train test test-slow matrix lint format type \
+        check bench clean
 
 help:
 	@echo "make train      train $(ALGO) on $(ENV) for $(STEPS) steps and evaluate"
 	@echo "make test       lint, types and all quick tests"
 	@echo "make test-slow  the tests that learn for minutes"
+	@echo "make matrix     try every two features together: docs/features.md"
 	@echo "make check      lint and types only;  make format  to mend the first"
 	@echo "make bench      throughput and learning against Stable-Baselines3"
 	@echo "make clean      remove .venv and caches"
@@ -65,6 +66,9 @@ test: check $(VENV)/.installed-horovod
 
 test-slow: $(VENV)/.installed-test $(VENV)/.installed-horovod
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+matrix: $(VENV)/.installed-test
+	$(BIN)/python tests/matrix/report.py
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check $(SOURCES)

@@ -22,6 +22,19 @@ _GARBAGE = 100
 _kept = {"resident": 0}
 
 
+#: Agents of `tiny` that are made of parts of others, in tests of all agents.
+_SELDOM = {"DDPG_recurrent", "TD3_recurrent", "SAC_discrete_recurrent"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Leaves agents that are combinations of others to the slow tests."""
+    for item in items:
+        arguments = getattr(getattr(item, "callspec", None), "params", {})
+        if not _SELDOM.isdisjoint(x for x in arguments.values() if type(x) is str):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """Leaves XLA, which compiles for seconds, to the tests that are marked with it."""

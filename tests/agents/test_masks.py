@@ -83,7 +83,8 @@ def test_a_masked_policy_need_not_learn_what_is_illegal():
     assert results["method"] >= 90.0 and results["none"] <= 60.0
 
 
-@pytest.mark.parametrize("name", tiny.among(["PPO_recurrent", "R2D2"], ["R2D2"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["PPO_recurrent", "R2D2"])
 def test_resume_is_exact_and_workers_change_nothing(name, tmp_path):
     straight, resumed = (tiny.make(name) for _ in range(2))
     settings = {"steps": 100, "num_envs": 2, "verbose": 0}

@@ -12,7 +12,7 @@ from kerasrl import testing
 #: One agent for each kind of update, replay and memory, for every day. The others are
 #: made of the same parts: `make test-slow` has them all.
 CENTRAL = ["PPO", "A2C", "PPO_recurrent", "DQN", "Rainbow", "R2D2", "TD3", "SAC"]
-CENTRAL += ["TD3_recurrent"]
+CENTRAL += ["SAC_recurrent"]
 
 #: Those whose updates XLA compiles every day. Loops over time take long: one of them.
 COMPILED = [name for name in tiny.AGENTS if "recurrent" not in name]
