@@ -25,8 +25,8 @@ class Names:
     def __init__(self, kind: str, function: str, **known: Any) -> None:
         self.kind = kind
         self.function = function
-        self._known = {}
-        self._built_in = set()
+        self._known: dict[str, Any] = {}
+        self._built_in: set[str] = set()
         for name, value in known.items():
             self.build_in(name, value)
 
