@@ -262,7 +262,7 @@ def make_agent(algorithm, features):
         network = _OWN_NETWORKS[network]
     more = {}
     if memory != "no memory" and algorithm in (*BY_SLOPE, "SAC"):
-        more = {"burn_in": 1, "sequence_length": 4, "period": 2}
+        more = {"burn_in": 1, "sequence_length": 2, "period": 2}
     agent = AGENTS[algorithm](policy=network(**arguments), seed=0, **more)
     agent.compile(jit_compile=False)
     return agent

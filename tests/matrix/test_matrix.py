@@ -57,3 +57,14 @@ def test_a_trial_can_fail(monkeypatch):
         cells.try_out("A2C", features)
     with pytest.raises(AssertionError, match="trained"):
         cells.refuse("A2C", features)
+
+
+def test_the_page_is_that_of_the_last_trials_and_all_went_as_planned():
+    outcomes = report.read()
+    assert report.PAGE.read_text() == report.render(outcomes)
+    tried = {
+        (each["algorithm"], *each["features"]): each["outcome"] for each in outcomes
+    }
+    for algorithm, features, fails in report.plan():
+        expected = "refused" if fails else "yes"
+        assert tried.get((algorithm, *features)) == expected, (algorithm, features)
