@@ -25,6 +25,11 @@ from kerasrl.losses.categorical import (
     categorical_td_loss,
     project_categorical,
 )
+from kerasrl.losses.evolution import (
+    centered_ranks,
+    evolution_weights,
+    random_search_weights,
+)
 from kerasrl.losses.policy_gradient import (
     adapt_kl_coefficient,
     clipped_surrogate,
@@ -60,6 +65,7 @@ __all__ = [
     "adapt_kl_coefficient",
     "categorical_td_errors",
     "categorical_td_loss",
+    "centered_ranks",
     "check_rank",
     "check_same_shape",
     "clipped_surrogate",
@@ -70,6 +76,7 @@ __all__ = [
     "discrete_soft_values",
     "entropy_bonus",
     "estimated_kl",
+    "evolution_weights",
     "explained_variance",
     "gae",
     "greedy_values",
@@ -85,6 +92,7 @@ __all__ = [
     "q_learning_targets",
     "quantile_huber_loss",
     "quantile_td_errors",
+    "random_search_weights",
     "rescale",
     "select_actions",
     "sequence_priorities",
