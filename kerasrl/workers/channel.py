@@ -60,6 +60,10 @@ class Channel:
         if descriptor is not None:
             socket.send_fds(self._socket, [b"F"], [descriptor])
 
+    def fileno(self):
+        """The file descriptor that can be read when the other side said something."""
+        return self._reading.fileno()
+
     def receive_kind(self, timeout=None):
         """Waits for the next signal or the beginning of a message.
 

@@ -2,9 +2,9 @@
 
 import itertools
 import logging
+import select
 import signal
 import threading
-import time
 import warnings
 import weakref
 
@@ -22,13 +22,12 @@ from kerasrl.workers.launching import (
 )
 from kerasrl.workers.settings import check_settings
 from kerasrl.workers.shared_arrays import SharedArrays
+from kerasrl.workers.watching import Watch
 
 #: A worker that is lost more often in a row stays lost.
 _MAX_LOSSES = 3
 #: Losses are in a row unless a worker takes so many steps between them, or a rollout.
 _HEALTHY_STEPS = 100
-#: Seconds for a process to start and to import what environments need.
-_START_SECONDS = 60.0
 #: What environments answer, so that `env_timeout` holds. Other requests run functions
 #: of the user, which may take as long as they want.
 _WATCHED = ("reset", "call", "set_attr", "render", "infos", "reset_infos")
@@ -37,7 +36,15 @@ _logger = logging.getLogger(__name__)
 
 
 class WorkerLost(RuntimeError):
-    """A worker ended, or hangs, and cannot answer."""
+    """A worker ended, or hangs, and cannot answer.
+
+    Attributes:
+        index: Integer, which worker.
+    """
+
+    def __init__(self, message, index=None):
+        super().__init__(message)
+        self.index = index
 
 
 class WorkerPool:
@@ -93,6 +100,8 @@ class WorkerPool:
         self.slices = [slice(*pair) for pair in itertools.pairwise(bounds)]
         #: Whether workers are at work and cannot be asked for anything else.
         self.busy = False
+        #: Called before requests: brings workers that act by themselves to rest.
+        self.settle = None
         self.healthy_steps = _HEALTHY_STEPS
         self._is_closed = False
         # Halves that alternate replace their workers in threads of their own.
@@ -111,6 +120,10 @@ class WorkerPool:
             self.close()
             raise
         _logger.info("Started workers: processes %s.", self.pids)
+
+    def heartbeat(self, index):
+        """How often a worker was heard of, and the environment it went to last."""
+        return tuple(self._heartbeats.tree[index][:2].tolist())
 
     @property
     def pids(self):
@@ -199,6 +212,8 @@ class WorkerPool:
 
     def send(self, index, message, descriptor=None):
         """Sends a request; raises `WorkerLost`, as do `signal` and `receive`."""
+        if self.settle is not None:
+            self.settle()
         if self.busy:
             raise RuntimeError(
                 "Workers are collecting: ask them for something else before `start` or "
@@ -249,6 +264,35 @@ class WorkerPool:
         if kind == channel.FAILURE:
             raise_remote(index, worker.process.pid, value)
         return value
+
+    def wait_any(self, indices):
+        """Waits until at least one of some workers has something to say.
+
+        Args:
+            indices: List of integers, workers that were asked for something.
+
+        Returns:
+            List of the indices of those workers: `receive` does not wait for them, or
+            raises at once because they ended.
+
+        Raises:
+            WorkerLost: One hangs. Its attribute `index` says which.
+        """
+        poll, of_descriptor = select.poll(), {}
+        for index in indices:
+            descriptor = self._workers[index].channel.fileno()
+            of_descriptor[descriptor] = index
+            poll.register(descriptor, select.POLLIN)
+        watches = None
+        if self.env_timeout is not None:
+            watches = [Watch(self, index) for index in indices]
+        while True:
+            timeout = None if watches is None else 250.0 * self.env_timeout
+            ready = poll.poll(timeout)
+            if ready:
+                return [of_descriptor[descriptor] for descriptor, _ in ready]
+            for watch in watches:
+                watch.check(WorkerLost)
 
     def replace(self, index, reason):
         """Puts a new process in the place of a lost one, and says so.
@@ -360,37 +404,12 @@ class WorkerPool:
             return b""
 
     def _receive_watched(self, index):
-        worker, heartbeat = self._workers[index], self._heartbeats.tree[index]
-        seen, since = int(heartbeat[0]), time.monotonic()
+        watch = Watch(self, index)
         while True:
             try:
-                return self._receive_kind(worker, self.env_timeout / 4)
+                return self._receive_kind(self._workers[index], self.env_timeout / 4)
             except TimeoutError:
-                pass
-            if heartbeat[0] != seen:
-                seen, since = int(heartbeat[0]), time.monotonic()
-                continue
-            patience = self.env_timeout
-            if seen == 0:  # It does not make environments yet.
-                patience = max(_START_SECONDS, patience)
-            elif seen == 1:
-                own = self.slices[index]
-                patience *= own.stop - own.start
-            if time.monotonic() - since >= patience:
-                raise WorkerLost(self._describe_hanging(index, seen, patience))
-
-    def _describe_hanging(self, index, seen, seconds):
-        worker = self._workers[index]
-        number = int(self._heartbeats.tree[index][1])
-        who = f"Worker {index + 1}"
-        if seen > 1 and number >= 0:
-            who = f"Environment {self.slices[index].start + number} in w{who[1:]}"
-        where = stacks.read(worker.process.pid)
-        return (
-            f"{who} (process {worker.process.pid}) hangs: nothing happened for "
-            f"{seconds:g} seconds (env_timeout={self.env_timeout}). Its stack: "
-            f"{where or 'not available'}\n"
-        )
+                watch.check(WorkerLost)
 
     def _lost(self, index):
         """The `WorkerLost` that says how a process ended."""
@@ -401,5 +420,6 @@ class WorkerPool:
         words = worker.last_words
         return WorkerLost(
             f"Worker {index + 1} (process {worker.process.pid}) ended with exit code "
-            f"{code}{name}." + (f" It was here:\n{words}\n" if words else "")
+            f"{code}{name}." + (f" It was here:\n{words}\n" if words else ""),
+            index,
         )
