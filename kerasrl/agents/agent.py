@@ -9,7 +9,7 @@ from kerasrl.models.making import make_policy
 from kerasrl.optimizers import Adam
 from kerasrl.rollouts import RewardScaler
 from kerasrl.spellings import explained
-from kerasrl.training import acting, hyperparameters, saving, statistics
+from kerasrl.training import acting, asynchrony, hyperparameters, saving, statistics
 from kerasrl.training.hyperparameters import Configurable, Hyperparameter
 from kerasrl.training.parts import Replaceable
 from kerasrl.training.trainer import Trainer
@@ -62,6 +62,20 @@ class Agent(Trainer, Replaceable, Configurable):
     #: Whether updates run while the next rollout is collected.
     overlap = False
 
+    #: Whether what other policies acted may be learnt from as well.
+    off_policy = False
+
+    #: Whether the algorithm corrects for weights that have moved on since they acted.
+    #: Its workers then act while it learns, unless it is `synchronous`; acting that is
+    #: in step with learning may be by the weights of `lag` iterations ago.
+    asynchronous = False
+    synchronous = True
+    lag = 0
+
+    #: Whether `published` keeps, by version, the values of the policy's trainable
+    #: variables by which somebody still acts, or acted what is not learnt yet.
+    keeps_published = False
+
     #: Names of hyperparameters that may be a number, a
     #: `keras.optimizers.schedules.LearningRateSchedule` of environment steps, or a
     #: function of the progress of `fit`, from 0 to 1. `loss` gets their current values.
@@ -110,6 +124,9 @@ class Agent(Trainer, Replaceable, Configurable):
         self._compiled_update = None
         self._actors = {}
         self.schedules = {}
+        #: Weights of acting and trainable variables, dicts from versions to lists of
+        #: arrays; see `training.asynchrony`.
+        self.past_weights, self.published = {}, {}
         #: The optimizer of each of the `parts`, and the variables it was made for.
         self.optimizers, self.trained = {}, {}
 
@@ -426,7 +443,7 @@ class Agent(Trainer, Replaceable, Configurable):
 
     def get_arrays(self):
         """Returns large parts of the state, a dict from names to NumPy arrays."""
-        return {}
+        return asynchrony.get_arrays(self)
 
     def set_state(self, state, arrays):
         """Restores what `get_state` and `get_arrays` returned.
@@ -442,6 +459,7 @@ class Agent(Trainer, Replaceable, Configurable):
         self.statistics.set_state(state["statistics"])
         if self.reward_scaler is not None:
             self.reward_scaler.set_state(state["reward_scaler"])
+        asynchrony.set_arrays(self, arrays)
 
     @property
     def episodes(self):

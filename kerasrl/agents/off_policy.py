@@ -100,6 +100,7 @@ class OffPolicyAgent(Agent):
     }
 
     needs_all_finals = True
+    off_policy = True
 
     #: Whether the algorithm learns from sequences, and so can have recurrent policies.
     learns_sequences = False
@@ -473,11 +474,8 @@ class OffPolicyAgent(Agent):
     # State ----------------------------------------------------------------------
 
     def get_state(self):
-        state = {
-            **super().get_state(),
-            "updates": self.updates,
-            "steps_due": self._steps_due,
-        }
+        state = super().get_state()
+        state.update(updates=self.updates, steps_due=self._steps_due)
         if self.buffer is not None:
             state["num_envs"] = self.buffer.num_envs
             state["buffer"] = self.buffer.get_state()
@@ -485,7 +483,8 @@ class OffPolicyAgent(Agent):
         return state
 
     def get_arrays(self):
-        return {} if self.buffer is None else self.buffer.get_arrays()
+        arrays = super().get_arrays()
+        return arrays if self.buffer is None else arrays | self.buffer.get_arrays()
 
     def set_state(self, state, arrays):
         super().set_state(state, arrays)

@@ -59,6 +59,11 @@ def all_finite(array):
     return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
+#: First parts of the names of arrays beside those of a replay buffer: what agents keep
+#: of weights, or of rollouts, of a while ago. Agents check them.
+APART = ("past_weights", "published", "recent")
+
+
 def check_state(path, state, arrays):
     """Raises unless the entries of a state are ones that an agent could have.
 
@@ -183,6 +188,9 @@ def _check_number(path, name, value):
 
 def _check_replay(path, state, arrays):
     """Whether the size of the buffer is that of its arrays, before there is one."""
+    arrays = {
+        name: array for name, array in arrays.items() if name.split(".")[0] not in APART
+    }
     if ("buffer" in state) != ("num_envs" in state) or (
         arrays and "buffer" not in state
     ):

@@ -161,15 +161,13 @@ class EpisodeTracker:
         self._episodes = []
         self._finished = {}
         for env, info in enumerate(envs.reset_infos):
-            observation = take(observations, env)
-            self._begin(
-                Episode(
-                    env,
-                    observation,
-                    info,
-                    float(running.returns[env]),
-                    int(running.lengths[env]),
-                )
+            self._episodes.append(None)
+            self.begin(
+                env,
+                take(observations, env),
+                info,
+                float(running.returns[env]),
+                int(running.lengths[env]),
             )
 
     def step(self, time, step, actions):
@@ -209,22 +207,21 @@ class EpisodeTracker:
                     observation = take(step.observations, env)
                     self.begin(env, observation, info.get("reset_info", {}))
 
-    def begin(self, env, observation, info):
+    def begin(self, env, observation, info, episode_return=0.0, length=0):
         """Takes in that an environment was reset.
 
         Args:
             env: Integer, which one.
             observation: Tree without batch axis.
             info: Dict, info of the reset.
+            episode_return: Float, sum of the rewards so far.
+            length: Integer, number of steps so far.
         """
-        self._begin(Episode(env, observation, info))
+        number = self.envs.first_index + env
+        episode = Episode(number, observation, info, episode_return, length)
+        self._episodes[env] = episode
+        self.listener.on_episode_begin(episode)
 
     def custom_metrics(self, time, env):
         """The custom metrics of the episode that ended there in this rollout."""
         return self._finished.pop((time, env), {})
-
-    def _begin(self, episode):
-        if episode.env_index == len(self._episodes):
-            self._episodes.append(episode)
-        self._episodes[episode.env_index] = episode
-        self.listener.on_episode_begin(episode)

@@ -52,14 +52,17 @@ class RewardScaler:
             float32 `[T, B]`.
         """
         if self._returns is None:
-            self.start(rollout.rewards.shape[1])
+            self.start(rollout.first_env + rollout.rewards.shape[1])
+        own = slice(rollout.first_env, rollout.first_env + rollout.rewards.shape[1])
+        running = self._returns[own]
         # Also where the rollout before was of other episodes.
-        self._returns[rollout.episode_starts[0]] = 0.0
+        running[rollout.episode_starts[0]] = 0.0
         returns = np.empty(rollout.rewards.shape)
         for time, rewards in enumerate(rollout.rewards):
-            self._returns = self.gamma * self._returns + rewards
-            returns[time] = self._returns
-            self._returns[rollout.terminated[time] | rollout.truncated[time]] = 0.0
+            running *= self.gamma
+            running += rewards
+            returns[time] = running
+            running[rollout.terminated[time] | rollout.truncated[time]] = 0.0
         summary = _summarize(returns[rollout.valid])
         summaries = [summary] if self.gather is None else self.gather(summary)
         for each in summaries:

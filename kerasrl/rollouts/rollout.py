@@ -54,6 +54,8 @@ class Rollout:
         extras: Dict of trees `[T, B, ...]`, whatever else the actor returned.
         infos: Dict of arrays `[T, B, ...]` of the info keys asked for: float64 with
             NaN where a number is missing, else objects with `None`.
+        first_env: Integer, the number of its first environment among all that are
+            trained in: not 0 where workers are learnt from one at a time.
 
     Example:
 
@@ -78,6 +80,7 @@ class Rollout:
     final: dict | None = None
     extras: dict = dataclasses.field(default_factory=dict)
     infos: dict = dataclasses.field(default_factory=dict)
+    first_env: int = 0
 
     @property
     def num_steps(self):
@@ -115,7 +118,9 @@ class Rollout:
         return dataclasses.replace(sliced, state=None, next_inputs=None, final=None)
 
 
-_FIELDS = tuple(field.name for field in dataclasses.fields(Rollout))
+_FIELDS = tuple(
+    field.name for field in dataclasses.fields(Rollout) if field.name != "first_env"
+)
 #: Fields with leaves `[T, B, ...]` of plain numbers. The others are `infos`, and what
 #: describes the rollout as a whole.
 TIME_FIELDS = tuple(
@@ -124,11 +129,13 @@ TIME_FIELDS = tuple(
 
 
 def _flatten(rollout: Any) -> Any:
-    return tuple(getattr(rollout, name) for name in _FIELDS), None, _FIELDS
+    children = tuple(getattr(rollout, name) for name in _FIELDS)
+    return children, rollout.first_env, _FIELDS
 
 
-def _unflatten(_: Any, children: Any) -> Any:
-    return Rollout(**dict(zip(_FIELDS, children, strict=True)))
+def _unflatten(first_env: Any, children: Any) -> Any:
+    fields = dict(zip(_FIELDS, children, strict=True))
+    return Rollout(**fields, first_env=first_env)
 
 
 # The global namespace, so that both `optree` and `keras.tree` know the class.

@@ -91,6 +91,7 @@ def _epochs(agent, source, plan, callbacks, initial_epoch, updating):
                 # What is known by name but was not learnt in this epoch.
                 **dict.fromkeys(("loss", *agent.metric_names()), math.nan),
                 **statistics.policy_metrics(agent.policy),
+                **source.drain_logs(),
                 **mean.result(),
             }
         )

@@ -2,8 +2,9 @@
 
 A source has `num_envs`, `start()`, `refresh()`, which settles by what its next rollout
 is acted, `collect()`, which returns that rollout or `None` when there are no more, and
-`drain_episodes()`, the records of the episodes that ended in it. `collects` says
-whether `collect` takes time that an update could use.
+`drain_episodes()`, the records of the episodes that ended in it. `drain_logs()` returns
+what it has to say itself since the last call. `collects` says whether `collect` takes
+time that an update could use.
 """
 
 import collections.abc
@@ -19,7 +20,7 @@ from kerasrl import workers
 from kerasrl.rollouts import Rollout
 from kerasrl.rollouts.checking import RecordedCheck
 from kerasrl.rollouts.episodes import RunningEpisodes
-from kerasrl.training import origins
+from kerasrl.training import asynchrony, origins
 
 #: Arguments of `fit` that are about environments.
 _OF_ENVIRONMENTS = (
@@ -55,9 +56,18 @@ class ActingSource:
             listener=listener,
         )
         self.collector.all_finals = agent.needs_all_finals
+        self._is_asynchronous = isinstance(
+            self.collector, workers.AsynchronousCollector
+        )
+        if agent.keeps_published and self._is_asynchronous:
+            # A worker goes on when its gradient has been applied.
+            self.collector.in_flight = 1
+        self._version = None
 
     def start(self):
         """Resets the environments."""
+        if self._is_asynchronous:
+            self.refresh()
         origins.reset(self.agent, self.envs, self.collector, self._seeds)
 
     def refresh(self):
@@ -65,14 +75,24 @@ class ActingSource:
         # Always: anybody may have set a variable, and to read a few costs little.
         self.agent.actor().refresh()
         self.collector.exploration = self.agent.exploration_inputs(self.num_envs)
+        self._version = asynchrony.settle(self.agent, self.collector)
 
     def collect(self):
-        """Acts for one iteration in every environment.
+        """Acts for one iteration in every environment, or takes what one worker acted.
 
         Returns:
-            A `kerasrl.rollouts.Rollout`, `[T, B, ...]`.
+            A `kerasrl.rollouts.Rollout`, `[T, B, ...]`. Its `extras` have
+            `"policy_version"` if it may be acted by older weights than the present.
         """
-        return self.collector.collect()
+        rollout = self.collector.collect()
+        if self.agent.lag and not self._is_asynchronous:
+            versions = np.full(rollout.rewards.shape, self._version)
+            rollout.extras["policy_version"] = versions
+        return rollout
+
+    def drain_logs(self):
+        """Returns what there is to log of workers that act by themselves."""
+        return self.collector.drain_counts() if self._is_asynchronous else {}
 
     def drain_episodes(self):
         """Returns the records of the episodes that ended, and forgets them."""
@@ -122,6 +142,10 @@ class RecordedSource:
 
     def refresh(self):
         """What it was acted by is settled."""
+
+    def drain_logs(self):
+        """There is nothing to say."""
+        return {}
 
     def collect(self):
         """Returns the next rollout, or `None` after the last."""

@@ -11,6 +11,7 @@ from kerasrl import checks, workers
 from kerasrl.envs import make_envs
 from kerasrl.spellings import explained
 from kerasrl.training import (
+    asynchrony,
     hooks,
     hyperparameters,
     loop,
@@ -220,13 +221,16 @@ class Trainer:
                 plan_epochs(1, *lengths)  # Refuses before one is taken.
             source = sources.RecordedSource(self, env)
         else:
-            envs = workers.make_environments(env, **making)
+            mode = asynchrony.choose_mode(
+                self, making["num_workers"], making["worker_mode"]
+            )
+            envs = workers.make_environments(env, **{**making, "worker_mode": mode})
         run, shown = None, contextlib.nullcontext()
         try:
             if envs is not None:
                 self.build(envs.observation_space, envs.action_space)
                 num_envs = envs.num_envs
-                iteration = self.iteration_length(num_envs) * num_envs
+                iteration = asynchrony.steps_per_iteration(self, envs)
                 self.envs, self.env_name, self._fitted_env = envs, envs.name, env
                 self.frames = None if envs.frames is None else list(envs.frames)
             else:

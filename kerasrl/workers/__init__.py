@@ -6,6 +6,7 @@ bytes on a socket say whose turn it is.
 """
 
 from kerasrl.workers.alternating import AlternatingCollector
+from kerasrl.workers.asynchronous import AsynchronousCollector
 from kerasrl.workers.collector import WorkerCollector
 from kerasrl.workers.environments import WorkerEnvironments
 from kerasrl.workers.local import LocalWorkers
@@ -16,6 +17,7 @@ from kerasrl.workers.settings import MODES, check_settings
 __all__ = [
     "MODES",
     "AlternatingCollector",
+    "AsynchronousCollector",
     "LocalWorkers",
     "WorkerCollector",
     "WorkerEnvironments",

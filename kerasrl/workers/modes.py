@@ -3,6 +3,7 @@
 from kerasrl.envs.make import make_envs
 from kerasrl.rollouts.collector import Collector
 from kerasrl.workers.alternating import AlternatingCollector
+from kerasrl.workers.asynchronous import AsynchronousCollector
 from kerasrl.workers.collector import WorkerCollector
 from kerasrl.workers.environments import WorkerEnvironments
 from kerasrl.workers.local import LocalWorkers
@@ -86,6 +87,8 @@ def make_collector(envs, actor, rollout_length, generators, **arguments):
             collector_class = WorkerCollector
         elif mode == "alternate":
             collector_class = AlternatingCollector
+        elif mode == "asynchronous":
+            collector_class = AsynchronousCollector
         pool = envs.pool
         pool.healthy_steps = max(pool.healthy_steps, rollout_length)
     return collector_class(envs, actor, rollout_length, generators, **arguments)

@@ -265,34 +265,43 @@ class WorkerPool:
             raise_remote(index, worker.process.pid, value)
         return value
 
-    def wait_any(self, indices):
+    def watch(self, index):
+        """Returns a `Watch` of a worker, or `None` without `env_timeout`."""
+        return None if self.env_timeout is None else Watch(self, index)
+
+    def wait_any(self, watches, wait=True):
         """Waits until at least one of some workers has something to say.
 
         Args:
-            indices: List of integers, workers that were asked for something.
+            watches: Dict from indices of workers that were asked for something to
+                what `watch` returned then.
+            wait: Whether to wait if none has.
 
         Returns:
-            List of the indices of those workers: `receive` does not wait for them, or
-            raises at once because they ended.
+            List of the indices of those that have: `receive` does not wait for them,
+            or raises at once because they ended.
 
         Raises:
-            WorkerLost: One hangs. Its attribute `index` says which.
+            WorkerLost: One of the others hangs. Its attribute `index` says which.
         """
         poll, of_descriptor = select.poll(), {}
-        for index in indices:
+        for index in watches:
             descriptor = self._workers[index].channel.fileno()
             of_descriptor[descriptor] = index
             poll.register(descriptor, select.POLLIN)
-        watches = None
-        if self.env_timeout is not None:
-            watches = [Watch(self, index) for index in indices]
+        timeout = 0
+        if wait:
+            timeout = None if self.env_timeout is None else 250.0 * self.env_timeout
         while True:
-            timeout = None if watches is None else 250.0 * self.env_timeout
-            ready = poll.poll(timeout)
-            if ready:
-                return [of_descriptor[descriptor] for descriptor, _ in ready]
-            for watch in watches:
-                watch.check(WorkerLost)
+            ready = [of_descriptor[descriptor] for descriptor, _ in poll.poll(timeout)]
+            if self.env_timeout is not None:
+                for index, watch in watches.items():
+                    if index in ready:
+                        watch.rest()
+                    else:
+                        watch.check(WorkerLost)
+            if ready or not wait:
+                return ready
 
     def replace(self, index, reason):
         """Puts a new process in the place of a lost one, and says so.

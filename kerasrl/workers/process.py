@@ -8,13 +8,16 @@ import contextlib
 import ctypes
 import faulthandler
 import gc
+import itertools
 import os
 import pickle
 import signal
 import socket
 import sys
+import time
 import traceback
 import warnings
+from functools import partial
 
 import gymnasium
 
@@ -33,6 +36,7 @@ from kerasrl.workers.fragments import (
     write_row,
 )
 from kerasrl.workers.local import Worker
+from kerasrl.workers.publishing import Published
 from kerasrl.workers.shared_arrays import SharedArrays
 
 _PR_SET_PDEATHSIG = 1
@@ -78,6 +82,8 @@ class WorkerServer:
         self._envs = None
         self._collector = None
         self._keeper = None
+        #: Where fragments go in turn, if the learner does not wait for them.
+        self._places = None
         # Of a step that another process took, which this one replaces.
         self._infos = lambda: [{} for _ in range(self._envs.num_envs)]
         self._finished = False
@@ -213,6 +219,35 @@ class WorkerServer:
             all_finals=True,
         )
 
+    def prepare_streaming(self, fields, layout):
+        """Takes over the acting program, and where its weights are published."""
+        shared = SharedArrays(self._channel.receive_descriptor(), layout)
+        share, num_envs = self._share, self._envs.num_envs
+        own = slice(share.first_index, share.first_index + num_envs)
+        published, program = Published(shared), fields["program"]
+        program.weights, exploration = published.private(own)
+        actor = PartialActor(
+            program, fields["initial_state"], 0, num_envs, num_envs, None
+        )
+        self._keeper = InfoKeeper(self._envs, self._dump_infos)
+        self._collector = Collector(
+            self._keeper,
+            actor,
+            fields["rollout_length"],
+            fields["generators"],
+            all_finals=True,
+        )
+        self._collector.exploration = exploration
+        self._refresh = partial(published.read_into, program.weights, exploration, own)
+
+    def share_fragments(self, layout, info_keys):
+        """Takes over the places that fragments are written to in turn."""
+        shared = self._attach(layout)
+        self._places, self._count = itertools.cycle(shared["places"]), shared["count"]
+        self._keeper.keys = info_keys
+        self._idle_since = time.monotonic()
+        gc.freeze()
+
     def share_fragment(self, layout, info_keys):
         """Takes over the arrays that rollouts are written into."""
         self._fragment = self._attach(layout)
@@ -288,9 +323,24 @@ class WorkerServer:
         self._infos = lambda: step.infos
 
     def _collect(self):
+        if self._places is not None:
+            return self._stream()
         self._collector.exploration = self._fragment["exploration"]
         write_fragment(self._fragment, self._collector.collect())
         self._collector.drain_episodes()
+        return self._keeper.drain()
+
+    def _stream(self):
+        began = time.monotonic()
+        version = self._refresh()
+        place = next(self._places)
+        write_fragment(place["fragment"], self._collector.collect())
+        self._collector.drain_episodes()
+        finished = time.monotonic()
+        waited, worked = began - self._idle_since, finished - began
+        place["report"][:] = version, waited, worked, finished
+        self._count += 1
+        self._idle_since = finished
         return self._keeper.drain()
 
     def _dump_infos(self, infos):

@@ -5,7 +5,9 @@ from kerasrl.envs.make import DEFAULT_NUM_ENVS
 #: - `"act"`: each worker acts for its own environments and sends whole rollouts.
 #: - `"step"`: workers step environments, the learner acts for all of them at once.
 #: - `"alternate"`: so too, but for one half while the other half is stepped.
-MODES = ("act", "step", "alternate")
+#: - `"asynchronous"`: each worker acts for its own environments, and goes on while the
+#:   learner learns.
+MODES = ("act", "step", "alternate", "asynchronous")
 
 
 def check_settings(num_envs=None, num_workers=0, worker_mode=None, env_timeout=None):
@@ -47,4 +49,16 @@ def check_settings(num_envs=None, num_workers=0, worker_mode=None, env_timeout=N
         raise ValueError(
             f"`env_timeout` must be positive seconds or None. Received: {env_timeout}."
         )
+    if worker_mode == "asynchronous":
+        refuse_uneven(num_envs, num_workers)
     return num_envs
+
+
+def refuse_uneven(num_envs, num_workers):
+    """Raises a ValueError unless all workers have as many environments."""
+    if num_envs % num_workers:
+        raise ValueError(
+            f"Received num_envs={num_envs}, num_workers={num_workers}. Workers that "
+            "act asynchronously are learnt from one at a time, so each must have as "
+            "many environments: make `num_envs` a multiple of `num_workers`."
+        )

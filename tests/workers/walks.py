@@ -173,5 +173,7 @@ def begun(
         envs, Actor(), length, generators(num_envs), listener=listener, all_finals=True
     )
     collector.exploration = {"curiosity": np.zeros(num_envs, np.float32)}
+    if mode == "asynchronous":
+        collector.publish(0)
     collector.reset(range(num_envs))
     return envs, collector

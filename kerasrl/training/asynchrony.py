@@ -1,0 +1,166 @@
+"""Which weights rollouts are acted by: the present ones, or those of some updates ago.
+
+Versions of weights are numbered by the iterations of learning before them.
+"""
+
+import keras
+import numpy as np
+
+from kerasrl.workers import AsynchronousCollector
+
+
+def choose_mode(agent, num_workers, worker_mode):
+    """Says how the workers of `fit` are to act.
+
+    Args:
+        agent: The `Agent`.
+        num_workers, worker_mode: As for `fit`.
+
+    Returns:
+        The `worker_mode`, or `None` for what suits the actor.
+
+    Raises:
+        ValueError: The algorithm cannot learn from what would be acted.
+    """
+    name = type(agent).__name__
+    if worker_mode is None and num_workers and not agent.synchronous:
+        worker_mode = "asynchronous"
+    if worker_mode != "asynchronous":
+        if agent.lag and num_workers and not agent.synchronous:
+            raise ValueError(
+                f"Received lag={agent.lag} with worker_mode={worker_mode!r}. A fixed "
+                "lag needs synchronous=True."
+            )
+        return worker_mode
+    if agent.asynchronous and agent.synchronous:
+        raise ValueError(
+            f"Received worker_mode='asynchronous' for {name}(synchronous=True). Leave "
+            "one of them out."
+        )
+    if not (agent.asynchronous or agent.off_policy):
+        raise ValueError(
+            f"Received worker_mode='asynchronous'. {name} learns only from what its "
+            "present weights acted. Use kerasrl.APPO, kerasrl.IMPALA or kerasrl.A3C, "
+            "which correct for older ones, or another worker_mode."
+        )
+    if agent.lag:
+        raise ValueError(
+            f"Received lag={agent.lag} for workers that act asynchronously, where it "
+            "is not fixed. Use synchronous=True, or lag=0."
+        )
+    if agent.overlap:
+        raise ValueError(
+            "Received overlap=True and worker_mode='asynchronous'. Such workers act "
+            "while updates run already: use one of them."
+        )
+    return worker_mode
+
+
+def steps_per_iteration(agent, envs):
+    """Returns how many environment steps one iteration of `fit` takes.
+
+    Args:
+        agent: The `Agent`.
+        envs: `kerasrl.envs.Environments`.
+    """
+    steps = agent.iteration_length(envs.num_envs) * envs.num_envs
+    # Then it learns from one worker at a time, each with as many environments.
+    return steps // num_parts(envs)
+
+
+def num_parts(envs):
+    """Returns in how many parts environments are learnt from: 1, or all workers."""
+    if getattr(envs, "worker_mode", None) == "asynchronous":
+        return envs.pool.num_workers
+    return 1
+
+
+def settle(agent, collector):
+    """Settles by which weights the next rollout is acted.
+
+    Args:
+        agent: The `Agent`, whose actor has the present weights.
+        collector: The `kerasrl.rollouts.Collector`.
+
+    Returns:
+        Integer, their version; `None` if workers take over what is published.
+    """
+    version = agent.iterations
+    if isinstance(collector, AsynchronousCollector):
+        collector.publish(version)
+        _keep_published(agent, version, min(collector.versions_in_use()))
+        return None
+    if not agent.lag:
+        return version
+    program = agent.actor().program
+    if program is None:
+        raise ValueError(
+            f"Received lag={agent.lag}. Older weights can be kept only of a policy "
+            "that acts without TensorFlow, and this one does not: "
+            f"{agent.actor().report['reason']}."
+        )
+    past = agent.past_weights
+    past[version] = [np.array(array) for array in program.weights]
+    oldest = max(min(past), version - agent.lag)
+    for number in [number for number in past if number < oldest]:
+        del past[number]
+    for target, source in zip(program.weights, past[oldest], strict=True):
+        np.copyto(target, source)
+    _keep_published(agent, version, oldest)
+    return oldest
+
+
+def _keep_published(agent, version, oldest):
+    """Keeps what gradients are computed at, for as long as somebody acts by it."""
+    if not agent.keeps_published:
+        return
+    published = agent.published
+    variables = agent.policy.trainable_variables
+    published[version] = [keras.ops.convert_to_numpy(v).copy() for v in variables]
+    for number in [number for number in published if number < oldest]:
+        del published[number]
+
+
+def get_arrays(agent):
+    """Returns the older weights that an agent keeps, a dict from names to arrays."""
+    return {
+        f"{kind}.{version}.{index}": array
+        for kind in ("past_weights", "published")
+        for version, arrays in getattr(agent, kind).items()
+        for index, array in enumerate(arrays)
+    }
+
+
+def set_arrays(agent, arrays):
+    """Restores what `get_arrays` returned, among other arrays.
+
+    Raises:
+        ValueError: They are not weights that the agent could have had.
+    """
+    for kind in ("past_weights", "published"):
+        found = {}
+        for name, array in arrays.items():
+            first, *rest = name.split(".")
+            if first == kind:
+                if len(rest) != 2 or not all(part.isdecimal() for part in rest):
+                    raise ValueError(f"Received {name!r} among the arrays of a state.")
+                found.setdefault(int(rest[0]), {})[int(rest[1])] = array
+        if found:
+            _check_past(agent, kind, found)
+        setattr(agent, kind, {v: [*map(found[v].get, sorted(found[v]))] for v in found})
+
+
+def _check_past(agent, kind, found):
+    """Raises a ValueError unless older weights are like the present ones."""
+    present = agent.policy.trainable_variables
+    if kind == "past_weights":
+        program = agent.actor().program
+        present = () if program is None else program.weights
+    expected = {index: tuple(each.shape) for index, each in enumerate(present)}
+    for version, weights in found.items():
+        received = {index: array.shape for index, array in weights.items()}
+        if version > agent.iterations or received != expected:
+            raise ValueError(
+                f"Received {kind} of version {version}, after {agent.iterations} "
+                f"iterations, of shapes {received}. Expected: {expected}."
+            )

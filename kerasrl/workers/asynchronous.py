@@ -1,0 +1,284 @@
+"""Collecting without waiting: workers act while the learner learns."""
+
+import contextlib
+import time
+
+import numpy as np
+import optree
+
+from kerasrl.workers.pool import WorkerLost
+from kerasrl.workers.publishing import Published
+from kerasrl.workers.recording import RecordedCollector
+from kerasrl.workers.settings import refuse_uneven
+from kerasrl.workers.streaming import FragmentStream
+
+#: Fragments of a worker that may be in the making or wait to be learnt from.
+IN_FLIGHT = 2
+
+
+class AsynchronousCollector(RecordedCollector):
+    """Hands out the fragments of workers that act by themselves, the oldest first.
+
+    A worker takes over the weights that are published when it begins a fragment, and no
+    others before the next. It begins the next as soon as one is done, up to `in_flight`
+    of them that were not taken; then it waits. So memory is bounded, and so is how old
+    the weights are by which anything was acted: the learner is never far behind, and
+    nothing is thrown away.
+
+    A worker that is lost is replaced, and begins new episodes; fragments that it had
+    not finished are dropped whole.
+
+    Args:
+        envs: `WorkerEnvironments` with as many environments in each worker.
+        actor: A `kerasrl.actors.Actor` whose backend is NumPy.
+        rollout_length, generators, info_keys, listener, all_finals: As for
+            `kerasrl.rollouts.Collector`. The listener is told of the steps of a
+            fragment when it is taken.
+
+    Attributes:
+        in_flight: Integer, fragments of a worker that may be in the making or wait.
+            With one, it acts only after what it did before was learnt from.
+        version: Integer, of the weights published last.
+
+    Raises:
+        ValueError: The actor has no NumPy program to send, or workers have different
+            numbers of environments.
+
+    Example:
+
+    ```python
+    envs = WorkerEnvironments("CartPole-v1", num_envs=8, num_workers=2)
+    collector = AsynchronousCollector(envs, agent.actor(), 128, generators)
+    collector.reset(list(range(8)))
+    collector.publish(version=0)
+    fragment = collector.collect()  # [128, 4, ...]
+    ```
+    """
+
+    def __init__(
+        self,
+        envs,
+        actor,
+        rollout_length,
+        generators,
+        info_keys=(),
+        listener=None,
+        all_finals=False,
+    ):
+        super().__init__(
+            envs, actor, rollout_length, generators, info_keys, listener, all_finals
+        )
+        if actor.program is None:
+            raise ValueError(
+                "Workers cannot act with this policy, because it runs in TensorFlow: "
+                f"{actor.report['reason']}. Use worker_mode='step' or 'alternate'."
+            )
+        self.pool = pool = envs.pool
+        refuse_uneven(pool.num_envs, pool.num_workers)
+        self.in_flight = IN_FLIGHT
+        self.version = None
+        self._published = None
+        self._streams = []
+        self._counts = Counts()
+
+    # What is acted by ----------------------------------------------------------
+
+    def publish(self, version):
+        """Lets workers have the present weights of the actor, and `exploration`.
+
+        Args:
+            version: Integer, which the fragments acted by them will name.
+
+        Raises:
+            ValueError: `exploration` has other arrays than before.
+        """
+        weights = self.actor.program.weights
+        if self._published is None:
+            self._published = Published.like(weights, self.exploration)
+        self._published.write(weights, self.exploration, version)
+        self.version = version
+
+    def versions_in_use(self):
+        """Returns the set of versions that are acted by, or were and are not taken."""
+        versions = {self.version}
+        for stream in self._streams:
+            versions.update(stream.versions())
+        return versions
+
+    # Collecting ----------------------------------------------------------------
+
+    def reset(self, seeds=None):
+        """Starts new episodes in all environments; see `Collector.reset`.
+
+        `listener`, `info_keys`, `all_finals` and `in_flight` are taken as they are now.
+
+        Raises:
+            RuntimeError: Nothing has been published that could be acted by.
+        """
+        if self._published is None:
+            raise RuntimeError("Call `publish` before the first `reset`.")
+        self.settle()
+        self._streams = [
+            FragmentStream(self, worker, self._published)
+            for worker in range(self.pool.num_workers)
+        ]
+        with self._apart():
+            while not all(stream.is_ready for stream in self._streams):
+                # Also those that took the place of another while all were reset.
+                for stream in self._streams:
+                    stream.prepare()
+                for stream in self._streams:
+                    stream.begin(None if seeds is None else seeds[stream.own])
+        self._observations = optree.tree_map(
+            lambda *leaves: np.concatenate(leaves),
+            *(stream.observations for stream in self._streams),
+        )
+        self._counts = Counts()
+        self.pool.settle = self.settle
+
+    def collect(self):
+        """Waits for the oldest fragment that was not taken yet.
+
+        Returns:
+            A `kerasrl.rollouts.Rollout` `[T, b, ...]` of one worker, of new arrays. Its
+            `first_env` says whose. Its `extras` have `"policy_version"`, int64
+            `[T, b]`, of the weights that it was acted by.
+
+        Raises:
+            RuntimeError: `reset` has not been called.
+            Exception: Whatever was raised in an environment.
+        """
+        if self._observations is None:
+            raise RuntimeError("Call `reset` before the first `collect`.")
+        began = time.monotonic()
+        waiting = sum(stream.num_finished for stream in self._streams)
+        with self._apart():
+            stream = self._next_stream()
+            rollout, report = stream.take(self.env_steps)
+            if self.in_flight > 1:
+                self._ask()
+        self.env_steps += rollout.num_steps
+        self._finished += stream.drain_episodes()
+        version = int(report["version"])
+        rollout.extras["policy_version"] = np.full(rollout.rewards.shape, version)
+        self._counts.add(
+            lag=self.version - version,
+            waiting=waiting,
+            idle=time.monotonic() - began,
+            report=report,
+            steps=rollout.num_steps,
+        )
+        return rollout
+
+    def settle(self):
+        """Brings all workers to rest, and keeps what they had begun to be taken.
+
+        The pool calls it before anything else is asked of them.
+        """
+        with self._apart():
+            for stream in self._streams:
+                while stream.asked:
+                    self._receive(stream)
+
+    def drain_counts(self):
+        """Returns what was counted since the last call, a dict of floats to log."""
+        counts, self._counts = self._counts, Counts()
+        lost = sum(stream.lost_steps for stream in self._streams)
+        for stream in self._streams:
+            stream.lost_steps = 0
+        return counts.logs(lost)
+
+    @contextlib.contextmanager
+    def _apart(self):
+        """A context in which single workers are spoken with while others act."""
+        settle, self.pool.settle = self.pool.settle, None
+        try:
+            yield
+        finally:
+            self.pool.settle = settle
+
+    def _next_stream(self):
+        """Waits until there is a fragment; returns the stream with the oldest one."""
+        while True:
+            self._ask()
+            having = [stream for stream in self._streams if stream.has_received]
+            asked = [s for s in self._streams if s.asked and not s.has_received]
+            if asked:
+                try:
+                    watches = {stream.worker: stream.watch for stream in asked}
+                    ready = self.pool.wait_any(watches, wait=not having)
+                except WorkerLost as lost:
+                    self._streams[lost.index].restart(lost)
+                    continue
+                having += [self._streams[worker] for worker in ready]
+            stream = min(having, key=lambda stream: stream.finished_at)
+            if stream.has_received or self._receive(stream):
+                return stream
+
+    def _ask(self):
+        """Fills the free places of all workers."""
+        for stream in self._streams:
+            while stream.held < self.in_flight:
+                try:
+                    stream.ask(self.version)
+                except WorkerLost as lost:
+                    stream.restart(lost)
+
+    def _receive(self, stream):
+        """Whether a fragment that a worker was asked for could be received."""
+        try:
+            stream.receive()
+        except WorkerLost as lost:
+            stream.restart(lost)
+            return False
+        return True
+
+
+class Counts:
+    """What is seen of asynchronous work, added up."""
+
+    def __init__(self):
+        self._since = time.monotonic()
+        self._lags, self._waiting = [], []
+        self._idle = self._waited = self._worked = 0.0
+        self._steps = 0
+
+    def add(self, lag, waiting, idle, report, steps):
+        """Adds a fragment that was taken.
+
+        Args:
+            lag: Integer, versions that were published since those that it was acted by.
+            waiting: Integer, fragments that waited to be taken.
+            idle: Float, seconds that the learner waited.
+            report: Dict, what the worker said of it.
+            steps: Integer, environment steps in it.
+        """
+        self._lags.append(lag)
+        self._waiting.append(waiting)
+        self._idle += idle
+        self._waited += report["waited"]
+        self._worked += report["worked"]
+        self._steps += steps
+
+    def logs(self, lost):
+        """Returns what to log.
+
+        Args:
+            lost: Integer, environment steps that were lost with workers.
+
+        Returns:
+            Dict of floats; see `docs/metrics.md`.
+        """
+        seconds = max(time.monotonic() - self._since, 1e-9)
+        acted = self._steps + lost
+        if not self._lags:
+            return {}
+        return {
+            "policy_lag_mean": float(np.mean(self._lags)),
+            "policy_lag_max": float(max(self._lags)),
+            "queue_depth": float(np.mean(self._waiting)),
+            "actor_waiting_share": self._waited / (self._waited + self._worked),
+            "learner_waiting_share": min(1.0, self._idle / seconds),
+            "acted_steps_per_second": acted / seconds,
+            "discarded_share": lost / acted,
+        }

@@ -1,0 +1,242 @@
+"""Workers that act while the learner learns."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import optree
+import pytest
+from walks import (
+    Actor,
+    Listener,
+    Walk,
+    ZeroActor,
+    assert_equal,
+    begun,
+    generators,
+)
+
+from kerasrl.actors.program import Program
+from kerasrl.envs import make_envs
+from kerasrl.envs.registration import WorkerShare
+from kerasrl.rollouts import Collector
+from kerasrl.workers import make_collector, make_environments
+from kerasrl.workers.publishing import Published
+
+SEEDS = list(range(4))
+
+
+def by_worker(rollouts):
+    """Lists of the rollouts of each worker, by its first environment."""
+    found = {}
+    for rollout in rollouts:
+        found.setdefault(rollout.first_env, []).append(rollout)
+    return found
+
+
+def assert_seamless(rollouts):
+    """Each fragment begins with what the one before of that worker ended on."""
+    for fragments in by_worker(rollouts).values():
+        for before, after in zip(fragments[:-1], fragments[1:], strict=True):
+            expected = before.next_inputs["observations"]
+            assert_equal(optree.tree_map(lambda x: x[0], after.observations), expected)
+
+
+def test_fragments_of_each_worker_are_what_it_would_collect_alone(nothing_is_left):
+    envs, collector = begun("asynchronous", num_envs=4)
+    with envs:
+        rollouts = by_worker([collector.collect() for _ in range(12)])
+    assert sorted(rollouts) == [0, 2]
+    for first, fragments in rollouts.items():
+        own, share = slice(first, first + 2), WorkerShare(first // 2 + 1, 2, first, 4)
+        with make_envs(Walk, 2, share=share) as alone:
+            local = Collector(alone, Actor(), 4, generators(4)[own], all_finals=True)
+            local.exploration = {"curiosity": np.zeros(2, np.float32)}
+            local.reset(SEEDS[own])
+            for fragment in fragments:
+                expected = local.collect()
+                version = fragment.extras.pop("policy_version")
+                assert version.shape == (4, 2) and (version == 0).all()
+                fragment.first_env = 0
+                assert_equal(fragment, expected)
+
+
+def test_records_and_hooks_name_environments_among_all(nothing_is_left):
+    listener = Listener()
+    envs, collector = begun("asynchronous", num_envs=4, listener=listener)
+    with envs:
+        rollouts = [collector.collect() for _ in range(20)]
+    records = collector.drain_episodes()
+    assert {record.env_index for record in records} == {0, 1, 2, 3}
+    ended = [episode for kind, episode in listener.heard if kind == "end"]
+    assert [(e["env_index"], e["length"]) for e in ended] == [
+        (r.env_index, r.length) for r in records
+    ]
+    assert all(r.custom_metrics["last"] == r.length for r in records)
+    # Lengths are 3, 5, 4 and 1 by environment, and no episode is cut into two.
+    assert all(r.length == (3, 5, 4, 1)[r.env_index] for r in records)
+    assert collector.env_steps == sum(rollout.num_steps for rollout in rollouts) == 160
+
+
+class VersionActor(ZeroActor):
+    """Says by which weights it acts."""
+
+    def __init__(self):
+        source = (
+            "def program(inputs, weights, noise):\n"
+            "    count = len(inputs['previous_rewards'])\n"
+            "    actions = np.zeros(count, 'int64')\n"
+            "    seen = np.full(count, weights[0].mean()) * inputs['one']\n"
+            "    return {'actions': actions, 'state': (), 'seen': seen}\n"
+        )
+        self.program = Program(source, {"np": np}, [np.zeros(1000)], [])
+        self.draw = self.program.draw
+
+
+def test_every_fragment_is_acted_by_one_version_and_says_which(nothing_is_left):
+    with make_environments(Walk, 4, None, 2, "asynchronous") as envs:
+        collector = make_collector(envs, VersionActor(), 5, generators(4))
+        for version in range(40):
+            collector.actor.program.weights[0][:] = version
+            collector.exploration = {"one": np.ones(4)}
+            collector.publish(version)
+            assert version in collector.versions_in_use()
+            if not version:
+                collector.reset()
+            oldest = min(collector.versions_in_use())
+            rollout = collector.collect()
+            said = rollout.extras["policy_version"]
+            assert_equal(rollout.extras["seen"], said.astype(float))
+            assert (said == said[0, 0]).all() and oldest <= said[0, 0] <= version
+    counts = collector.drain_counts()
+    assert 0 < counts["policy_lag_mean"] <= counts["policy_lag_max"] <= 39
+
+
+def test_a_slow_learner_makes_actors_wait(nothing_is_left):
+    """At most two fragments of each worker are ahead of the learner."""
+    envs, collector = begun("asynchronous", num_envs=4)
+    with envs:
+        rollouts = [collector.collect() for _ in range(4)]
+        time.sleep(0.2)
+        began = envs.foreach(lambda env: env.episodes)
+        rollouts += [collector.collect() for _ in range(4)]
+        time.sleep(0.2)
+        # Requests do not cost a fragment, nor change their order.
+        assert envs.foreach(lambda env: env.episodes) > began
+        rollouts += [collector.collect() for _ in range(4)]
+    assert_seamless(rollouts)
+    steps = {first: 4 * len(found) for first, found in by_worker(rollouts).items()}
+    assert set(steps) == {0, 2} and abs(steps[0] - steps[2]) <= 16
+    counts = collector.drain_counts()
+    assert counts["actor_waiting_share"] > 0.5 and counts["queue_depth"] <= 4.0
+    assert counts["discarded_share"] == 0.0
+
+
+def test_methods_reach_environments_while_workers_act(nothing_is_left):
+    envs, collector = begun("asynchronous", num_envs=4)
+    with envs:
+        rollouts = [collector.collect() for _ in range(3)]
+        envs.call("set_phase", 3)
+        assert envs.foreach(lambda env: env.phase) == [3] * 4
+        rollouts += [collector.collect() for _ in range(6)]
+    assert_seamless(rollouts)
+
+
+def test_a_killed_worker_loses_its_fragment_and_nothing_else(nothing_is_left):
+    config = {"nap": 0.005, "length": 6}
+    envs, collector = begun("asynchronous", num_envs=4, config=config, length=8)
+    with envs:
+        rollouts = [collector.collect() for _ in range(4)]
+        for number in range(3):
+            time.sleep(0.01)
+            os.kill(envs.pool.pids[number % 2], signal.SIGKILL)
+            with pytest.warns(RuntimeWarning, match="Another process takes its place"):
+                rollouts += [collector.collect() for _ in range(6)]
+    assert all(rollout.valid.all() for rollout in rollouts)
+    assert all(len(rollout.rewards) == 8 for rollout in rollouts)
+    for fragments in by_worker(rollouts).values():
+        for before, after in zip(fragments[:-1], fragments[1:], strict=True):
+            if after.episode_starts[0].all():
+                continue  # Episodes began anew, or ended just there.
+            expected = before.next_inputs["observations"]
+            assert_equal(optree.tree_map(lambda x: x[0], after.observations), expected)
+    # Whole episodes only: what was lost in the middle is in no statistics.
+    assert {record.length for record in collector.drain_episodes()} == {6}
+    assert 0.0 < collector.drain_counts()["discarded_share"] < 0.5
+
+
+def test_an_environment_that_hangs_is_replaced(nothing_is_left):
+    class Hanging(Walk):
+        def step(self, action):
+            if self.context.env_index == 3 and self.episodes == 4:
+                time.sleep(600)
+            return super().step(action)
+
+    config = {"nap": 0.004}
+    envs, collector = begun("asynchronous", 4, 4, Hanging, config, timeout=0.4)
+    with envs, pytest.warns(RuntimeWarning, match="Environment 3 in worker 2.*hangs"):
+        rollouts = [collector.collect() for _ in range(25)]
+    assert all(rollout.valid.all() for rollout in rollouts)
+
+
+def test_what_an_environment_raises_arrives(nothing_is_left):
+    class Raising(Walk):
+        def step(self, action):
+            if self.context.env_index == 1 and self.episodes == 3:
+                raise KeyError("no such lever")
+            return super().step(action)
+
+    envs, collector = begun("asynchronous", 4, env=Raising)
+    with envs, pytest.raises(KeyError, match="no such lever"):
+        for _ in range(40):
+            collector.collect()
+
+
+def test_nobody_reads_half_of_one_version(tmp_path):
+    """A reader in another process sees constant weights only, whoever is faster."""
+    weights = [np.zeros(50_000), np.zeros((300, 100))]
+    published = Published.like(weights, {"epsilon": np.zeros(4)})
+    reader = (
+        "import pickle, sys, numpy as np\n"
+        "from kerasrl.workers.publishing import Published\n"
+        "from kerasrl.workers.shared_arrays import SharedArrays\n"
+        f"layout = pickle.loads({pickle.dumps(published.shared.layout)!r})\n"
+        "published = Published(SharedArrays(int(sys.argv[1]), layout))\n"
+        "weights, exploration = published.private(slice(1, 3))\n"
+        "seen = set()\n"
+        "for _ in range(1500):\n"
+        "    version = published.read_into(weights, exploration, slice(1, 3))\n"
+        "    seen.add(version)\n"
+        "    for array in (*weights, *exploration.values()):\n"
+        "        assert (array == version).all(), version\n"
+        "print(len(seen))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", reader, str(published.shared.descriptor)],
+        pass_fds=[published.shared.descriptor],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    version = 0
+    while process.poll() is None:
+        version += 1
+        for array in weights:
+            array[...] = version
+        published.write(weights, {"epsilon": np.full(4, version)}, version)
+    assert process.returncode == 0
+    assert int(process.stdout.read()) > 10
+
+
+def test_what_cannot_be_asked_for():
+    with pytest.raises(ValueError, match="multiple of `num_workers`"):
+        make_environments(Walk, 5, num_workers=2, worker_mode="asynchronous")
+    with make_environments(Walk, 2, num_workers=1, worker_mode="asynchronous") as envs:
+        collector = make_collector(envs, Actor(), 4, generators(2))
+        with pytest.raises(RuntimeError, match="publish"):
+            collector.reset()
+        with pytest.raises(RuntimeError, match="reset"):
+            collector.collect()
