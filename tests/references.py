@@ -105,6 +105,54 @@ def lambda_returns(rewards, next_values, terminated, truncated, gamma, lam):
     return _each_column(column, rewards, next_values, terminated, truncated)
 
 
+def vtrace(
+    log_ratios,
+    rewards,
+    values,
+    next_values,
+    terminated,
+    truncated,
+    gamma,
+    lam=1.0,
+    clip_rho=1.0,
+    clip_c=1.0,
+    clip_pg=1.0,
+):
+    """Targets and advantages `[2, T, ...]`, as sums of products of ratios.
+
+    https://arxiv.org/abs/1802.01561, equation 1 and section 4.2. With `lam` below 1,
+    what follows a step is valued as a mixture of the target and the value, as RLax
+    does: on-policy, that is GAE.
+    """
+
+    def column(log_ratios, rewards, values, next_values, terminated, truncated):
+        ratios = np.exp(log_ratios)
+        rho, c = np.minimum(ratios, clip_rho), lam * np.minimum(ratios, clip_c)
+        delta = rewards + gamma * np.where(terminated, 0.0, next_values) - values
+        targets, advantages = [], []
+        for t in range(len(rewards)):
+            total = 0.0
+            for k in range(steps_left(terminated | truncated, t)):
+                weight = np.prod(gamma * c[t : t + k])
+                total += weight * rho[t + k] * delta[t + k]
+            targets.append(values[t] + total)
+        for t in range(len(rewards)):
+            follows = 0.0 if terminated[t] else next_values[t]
+            if steps_left(terminated | truncated, t) > 1:
+                follows = lam * targets[t + 1] + (1 - lam) * values[t + 1]
+            estimate = rewards[t] + gamma * follows
+            advantages.append(min(ratios[t], clip_pg) * (estimate - values[t]))
+        return targets, advantages
+
+    arrays = log_ratios, rewards, values, next_values, terminated, truncated
+    return np.stack(
+        [
+            _each_column(lambda *x, n=number: column(*x)[n], *arrays)
+            for number in range(2)
+        ]
+    )
+
+
 def _n_step(rewards, next_values, terminated, gamma, t, m):
     total = sum(gamma**k * rewards[t + k] for k in range(m))
     last = t + m - 1

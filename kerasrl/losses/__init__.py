@@ -59,6 +59,7 @@ from kerasrl.losses.sequences import sequence_priorities, transformed_n_step_tar
 from kerasrl.losses.shapes import check_rank, check_same_shape
 from kerasrl.losses.value import explained_variance, value_loss
 from kerasrl.losses.value_rescaling import rescale, unrescale
+from kerasrl.losses.vtrace import ratio_metrics, surrogate_reference, vtrace
 
 __all__ = [
     "IMPOSSIBLE",
@@ -93,6 +94,7 @@ __all__ = [
     "quantile_huber_loss",
     "quantile_td_errors",
     "random_search_weights",
+    "ratio_metrics",
     "rescale",
     "select_actions",
     "sequence_priorities",
@@ -101,6 +103,7 @@ __all__ = [
     "standardize",
     "sum_over_replicas",
     "summing_over_replicas",
+    "surrogate_reference",
     "td_errors",
     "td_loss",
     "td_targets",
@@ -108,4 +111,5 @@ __all__ = [
     "transformed_n_step_targets",
     "unrescale",
     "value_loss",
+    "vtrace",
 ]

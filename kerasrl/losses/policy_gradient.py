@@ -45,7 +45,9 @@ def policy_gradient(log_probs, advantages, mask=None):
     return -masked_mean(log_probs * ops.stop_gradient(advantages), mask), {}
 
 
-def clipped_surrogate(log_probs, old_log_probs, advantages, clip_ratio, mask=None):
+def clipped_surrogate(
+    log_probs, old_log_probs, advantages, clip_ratio, mask=None, reciprocal=False
+):
     """PPO's clipped surrogate objective, https://arxiv.org/abs/1707.06347.
 
     ```
@@ -64,11 +66,13 @@ def clipped_surrogate(log_probs, old_log_probs, advantages, clip_ratio, mask=Non
         clip_ratio: Float above 0, how far from 1 the ratio is rewarded for going.
         mask: Bool or float `[...]`, zero for entries that do not count; None counts
             all.
+        reciprocal: Whether the lower end of the interval is `1 / (1 + clip_ratio)`, as
+            far from 1 on a logarithmic scale as the upper end is; so in Sample Factory.
 
     Returns:
         Tuple of the loss, a float scalar, and a dict of float scalars:
-        `"clip_fraction"`, the fraction of entries whose ratio is farther from 1 than
-        `clip_ratio`, and `"approximate_kl"`, `mean(ratio - 1 - log(ratio))`, an
+        `"clip_fraction"`, the fraction of entries whose ratio lies outside of the
+        interval, and `"approximate_kl"`, `mean(ratio - 1 - log(ratio))`, an
         estimate of KL(old || new) in nats (http://joschu.net/blog/kl-approx.html).
 
     Raises:
@@ -99,10 +103,14 @@ def clipped_surrogate(log_probs, old_log_probs, advantages, clip_ratio, mask=Non
         log_probs - ops.stop_gradient(old_log_probs), -MAX_LOG_RATIO, MAX_LOG_RATIO
     )
     ratio = ops.exp(log_ratio)
-    clipped_ratio = ops.clip(ratio, 1 - clip_ratio, 1 + clip_ratio)
+    least = 1 / (1 + clip_ratio) if reciprocal else 1 - clip_ratio
+    clipped_ratio = ops.clip(ratio, least, 1 + clip_ratio)
     objective = ops.minimum(ratio * advantages, clipped_ratio * advantages)
     ratio, log_ratio = ops.stop_gradient(ratio), ops.stop_gradient(log_ratio)
-    outside = ops.cast(ops.abs(ratio - 1) > clip_ratio, ratio.dtype)
+    outside = ops.abs(ratio - 1) > clip_ratio
+    if reciprocal:
+        outside = ops.logical_or(ratio < least, ratio > 1 + clip_ratio)
+    outside = ops.cast(outside, ratio.dtype)
     return -masked_mean(objective, mask), {
         "clip_fraction": masked_mean(outside, mask),
         "approximate_kl": masked_mean(ratio - 1 - log_ratio, mask),
