@@ -87,9 +87,11 @@ class Trainer:
             num_workers: Integer, processes that the environments are spread over; 0
                 has them in this process. The outcome is the same. See
                 `docs/workers.md`.
-            worker_mode: What workers do: `"act"` and step, `"step"` only, or
-                `"alternate"`, two halves taking turns with the policy. `None` is
-                `"act"` for policies that run in NumPy, else `"step"`.
+            worker_mode: What workers do: `"act"` and step, `"step"` only,
+                `"alternate"`, two halves taking turns with the policy, or
+                `"asynchronous"`, act while the agent learns. `None` is the last where
+                the algorithm corrects for it, else `"act"` for policies that run in
+                NumPy, else `"step"`.
             env_timeout: Float, seconds after which an environment of a worker that
                 does not answer is replaced; `None` waits for ever.
             info_keys: Names of entries of the environments' infos to record. They are
