@@ -22,8 +22,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from kerasrl.agents import (
         A2C,
+        ARS,
         DDPG,
         DQN,
+        ES,
         PG,
         PPO,
         R2D2,
@@ -54,6 +56,8 @@ _PUBLIC = {
     "PG": "kerasrl.agents",
     "A2C": "kerasrl.agents",
     "PPO": "kerasrl.agents",
+    "ES": "kerasrl.agents",
+    "ARS": "kerasrl.agents",
     "build_agent_class": "kerasrl.agents",
     "load": "kerasrl.agents",
     "check_env": "kerasrl.envs",
@@ -85,8 +89,10 @@ _MODULES = (
 
 __all__ = [
     "A2C",
+    "ARS",
     "DDPG",
     "DQN",
+    "ES",
     "PG",
     "PPO",
     "R2D2",

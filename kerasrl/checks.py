@@ -45,14 +45,17 @@ def nearest(name, known):
     return f"Expected one of: {', '.join(names)}."
 
 
-def positive_integer(name, value, zero=False):
+def positive_integer(name, value, zero=False, optional=False):
     """Returns an integer argument, or raises a ValueError unless it is positive.
 
-    With `zero`, 0 is allowed.
+    With `zero`, 0 is allowed. With `optional`, `None` is.
     """
+    if value is None and optional:
+        return None
     # 1e6 is what people write for a million steps.
     if not _is_whole(value) or not (0 if zero else 1) <= value <= _LARGEST:
         expected = "an integer >= 0" if zero else "a positive integer"
+        expected += " or None" * optional
         raise ValueError(f"Received {name}={value!r}. Expected {expected}.")
     return int(value)
 

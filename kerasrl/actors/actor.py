@@ -112,6 +112,18 @@ class Actor:
             for array, value in zip(self.program.weights, values, strict=True):
                 np.copyto(array, value)
 
+    def positions(self, handles):
+        """Returns where in `program.weights` the values of variables are.
+
+        Args:
+            handles: List of the handles of variables of the policy.
+
+        Returns:
+            List of integers, and of `None` for what acting does not read.
+        """
+        found = {id(handle): k for k, (handle, _, _) in enumerate(self._handles)}
+        return [found.get(id(handle)) for handle in handles]
+
     def _check(self, inputs, noise):
         found = [(p, np.asarray(a)) for p, a in tree_paths(inputs)]
         given = [(p, a.dtype, a.shape[1:]) for p, a in found]

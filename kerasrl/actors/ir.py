@@ -255,6 +255,8 @@ def _shortcut(node, inputs):
         return inputs
     if node.op == "Cast" and inputs[0].dtype == node.outputs[0].dtype:
         return inputs if inputs[0].dtype is not None else None
+    if node.op == "Split":
+        return _joined_parts(node, inputs)
     if node.op in ("Mul", "RealDiv", "AddV2", "Add", "Sub"):
         neutral = 1 if node.op in ("Mul", "RealDiv") else 0
         sides = (0, 1) if node.op in ("Mul", "AddV2", "Add") else (1,)
@@ -264,3 +266,23 @@ def _shortcut(node, inputs):
                 if other.attributes["value"] == neutral:
                     return [inputs[1 - side]]
     return None
+
+
+def _joined_parts(node, inputs):
+    """The arrays that were joined only to be split again, or None.
+
+    So are mean and deviation of actions, of which a deterministic policy needs one.
+    """
+    axis, joined = inputs
+    if joined.node.op != "ConcatV2":
+        return None
+    *parts, joined_along = joined.node.inputs
+    if axis.node.op != "Const" or joined_along.node.op != "Const":
+        return None
+    shapes = [part.shape for part in parts]
+    if len(parts) != len(node.outputs) or any(shape is None for shape in shapes):
+        return None
+    rank = len(shapes[0])
+    axes = [int(v.node.attributes["value"]) % rank for v in (axis, joined_along)]
+    sizes = {shape[axes[0]] for shape in shapes}
+    return parts if axes[0] == axes[1] and len(sizes) == 1 and sizes != {None} else None

@@ -16,9 +16,11 @@ if keras.backend.backend() != "tensorflow":
 
 from kerasrl.agents.a2c import A2C  # noqa: E402
 from kerasrl.agents.agent import Agent  # noqa: E402
+from kerasrl.agents.ars import ARS  # noqa: E402
 from kerasrl.agents.building import build_agent_class  # noqa: E402
 from kerasrl.agents.ddpg import DDPG  # noqa: E402
 from kerasrl.agents.dqn import DQN  # noqa: E402
+from kerasrl.agents.es import ES  # noqa: E402
 from kerasrl.agents.exploration import epsilon_ladder  # noqa: E402
 from kerasrl.agents.off_policy import OffPolicyAgent  # noqa: E402
 from kerasrl.agents.on_policy import OnPolicyAgent  # noqa: E402
@@ -34,8 +36,10 @@ from kerasrl.training.saving import load  # noqa: E402
 
 __all__ = [
     "A2C",
+    "ARS",
     "DDPG",
     "DQN",
+    "ES",
     "PG",
     "PPO",
     "R2D2",

@@ -76,6 +76,9 @@ class Agent(Trainer, Replaceable, Configurable):
     #: variables by which somebody still acts, or acted what is not learnt yet.
     keeps_published = False
 
+    #: Whether it is rollouts that `learn_from` takes, which callbacks see before.
+    learns_from_rollouts = True
+
     #: Names of hyperparameters that may be a number, a
     #: `keras.optimizers.schedules.LearningRateSchedule` of environment steps, or a
     #: function of the progress of `fit`, from 0 to 1. `loss` gets their current values.

@@ -112,12 +112,13 @@ def choose(policy, inputs, outputs, distribution, deterministic):
     }
 
 
-def build(agent, kind):
+def build(agent, kind, backend="auto"):
     """Compiles a policy for acting, without TensorFlow where possible.
 
     Args:
         agent: An `Agent` that was built.
         kind: `"stochastic"` or `"deterministic"` for actions, `"value"` for values.
+        backend: As for `kerasrl.actors.build_actor`.
 
     Returns:
         An actor; see `kerasrl.actors.build_actor`.
@@ -139,7 +140,9 @@ def build(agent, kind):
 
     start = time.perf_counter()
     actor = agent.replicas.alone(
-        lambda: build_actor(function, examples, name=kind, check_inputs=check_inputs)
+        lambda: build_actor(
+            function, examples, backend, name=kind, check_inputs=check_inputs
+        )
     )
     _logger.info(
         "Made the %s actor in %.2f s. It runs in %s%s.",

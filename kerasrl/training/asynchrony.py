@@ -57,15 +57,17 @@ def choose_mode(agent, num_workers, worker_mode):
 
 
 def steps_per_iteration(agent, envs):
-    """Returns how many environment steps one iteration of `fit` takes.
+    """Returns how many environment steps one iteration of `fit` takes, if it is known.
 
     Args:
         agent: The `Agent`.
         envs: `kerasrl.envs.Environments`.
     """
-    steps = agent.iteration_length(envs.num_envs) * envs.num_envs
+    length = agent.iteration_length(envs.num_envs)
+    if length is None:
+        return None
     # Then it learns from one worker at a time, each with as many environments.
-    return steps // num_parts(envs)
+    return length * envs.num_envs // num_parts(envs)
 
 
 def num_parts(envs):

@@ -48,18 +48,94 @@ class Plan:
         done = self.done(epoch) + iteration
         return min(done * self.iteration_steps, self.steps)
 
+    @property
+    def expected_steps(self):
+        """Number of environment steps that whole iterations have."""
+        return self.iteration_steps * self.total_iterations
+
+    def begin(self, initial_epoch):
+        """Called before the first epoch. All is known."""
+
+    def add(self, epoch, steps):
+        """Called with the environment steps of each iteration. They are known."""
+
+    def has_more(self, epoch, iteration):
+        """Whether an epoch has an iteration of this index."""
+        return iteration < self.iterations(epoch)
+
+    @property
+    def is_over(self):
+        """Whether no epoch is to follow, whatever `epochs` says."""
+        return False
+
+
+class OpenPlan:
+    """Epochs of iterations that take as many environment steps as they need.
+
+    An iteration of whole episodes ends when they do. An epoch is over with the first
+    iteration that reaches its last step, and has one at least; so is training, if it is
+    the steps that were asked for.
+
+    Args:
+        epochs: Index of the last epoch, if there are so many.
+        steps_per_epoch: Environment steps of each.
+        steps: Those of all.
+        ends_by_steps: Whether training ends after `steps`; else, after `epochs`, each
+            of which begins where the one before ended.
+    """
+
+    iteration_steps = iterations_per_epoch = None
+
+    def __init__(self, epochs, steps_per_epoch, steps, ends_by_steps):
+        self.epochs = epochs
+        self.steps_per_epoch = steps_per_epoch
+        self.steps = self.expected_steps = steps
+        self.ends_by_steps = ends_by_steps
+        self.begin(0)
+
+    def begin(self, initial_epoch):
+        """Called before the first epoch: those before count as full."""
+        self._done = min(initial_epoch * self.steps_per_epoch, self.steps)
+
+    def add(self, epoch, steps):
+        """Called with the environment steps of each iteration."""
+        self._done += steps
+        if not self.ends_by_steps:
+            self._done = min(self._done, self._end(epoch))
+
+    def has_more(self, epoch, iteration):
+        """Whether an epoch has an iteration of this index."""
+        return iteration == 0 or self._done < self._end(epoch)
+
+    def progress(self, epoch, iteration):
+        """Share of the plan, from 0 to 1, that is done."""
+        return self.steps_until(epoch, iteration) / self.steps
+
+    def steps_until(self, epoch, iteration):
+        """Number of environment steps that are done, of those asked for."""
+        return min(self._done, self.steps)
+
+    @property
+    def is_over(self):
+        """Whether no epoch is to follow."""
+        return self._done >= self.steps
+
+    def _end(self, epoch):
+        return min((epoch + 1) * self.steps_per_epoch, self.steps)
+
 
 def plan_epochs(iteration_steps, steps, epochs, steps_per_epoch):
     """Turns the arguments of `fit` into whole iterations.
 
     Args:
-        iteration_steps: Integer, environment steps of one iteration.
+        iteration_steps: Integer, environment steps of one iteration; `None` if that is
+            not known before.
         steps: Integer or `None`, environment steps in total.
         epochs: Integer or `None`.
         steps_per_epoch: Integer or `None`, environment steps per epoch.
 
     Returns:
-        A `Plan`.
+        A `Plan`, or an `OpenPlan` for iterations of unknown length.
 
     Raises:
         ValueError: Not exactly enough was given, or there are fewer iterations than
@@ -89,6 +165,8 @@ def plan_epochs(iteration_steps, steps, epochs, steps_per_epoch):
             ("steps_per_epoch", steps_per_epoch),
         )
     )
+    if iteration_steps is None:
+        return _plan_openly(steps, epochs, steps_per_epoch)
     if None not in (steps, epochs):
         total = math.ceil(steps / iteration_steps)
         if total < epochs:
@@ -110,3 +188,13 @@ def plan_epochs(iteration_steps, steps, epochs, steps_per_epoch):
         total = math.ceil(steps / iteration_steps)
     epochs = math.ceil(total / iterations_per_epoch)
     return Plan(epochs, iterations_per_epoch, total, iteration_steps, steps)
+
+
+def _plan_openly(steps, epochs, steps_per_epoch):
+    if None not in (steps, epochs):
+        return OpenPlan(epochs, math.ceil(steps / epochs), steps, True)
+    if steps_per_epoch is None:
+        steps_per_epoch = _DEFAULT_STEPS_PER_EPOCH
+    if steps is None:
+        return OpenPlan(epochs, steps_per_epoch, epochs * steps_per_epoch, False)
+    return OpenPlan(math.ceil(steps / steps_per_epoch), steps_per_epoch, steps, True)

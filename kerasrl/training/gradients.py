@@ -26,14 +26,32 @@ def gradient_step(agent, batch, settings, loss=None, parts=None):
     """
     parts = list(agent.parts()) if parts is None else parts
     found, metrics = compute_gradients(agent, batch, settings, loss, parts)
+    metrics["gradient_norm"] = take_step(agent, found, batch, parts, metrics.values())
+    return metrics
+
+
+def take_step(agent, found, batch, parts=None, read=()):
+    """Takes one optimizer step along gradients, however they were found.
+
+    Args:
+        agent: The `Agent`.
+        found: List of tensors, as `compute_gradients` returns them.
+        batch: What they were found on, for `after_step`.
+        parts: As for `compute_gradients`.
+        read: Tensors that are computed before weights change.
+
+    Returns:
+        Scalar, the global norm of the gradients before clipping.
+    """
+    parts = list(agent.parts()) if parts is None else parts
     found = _changed(agent, found, parts)
     # TensorFlow's optimizer of graphs drops the order of reads before writes: a target
     # could be computed from weights that were already updated.
-    read = [x for x in (*found, *metrics.values()) if tf.is_tensor(x)]
+    read = [x for x in (*found, *read) if tf.is_tensor(x)]
     with tf.control_dependencies(read):
         norm = optimizing.apply(agent, found, parts)
     agent.after_step(batch)
-    return {**metrics, "gradient_norm": norm}
+    return norm
 
 
 def _changed(agent, found, parts):

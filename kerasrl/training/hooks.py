@@ -75,6 +75,12 @@ class CallbackHooks(keras.callbacks.CallbackList):
             for name in hooks
         )
         self._on_rollout_end = overriders("on_rollout_end")
+        if self._on_rollout_end and not agent.learns_from_rollouts:
+            raise TypeError(
+                f"{type(self._on_rollout_end[0]).__name__} looks at rollouts, and "
+                f"{type(agent).__name__} has none: it learns from the returns of "
+                "episodes. Leave that callback out, or use on_episode_end."
+            )
         self._episode = {
             name: overriders(name)
             for name in ("on_episode_begin", "on_episode_step", "on_episode_end")

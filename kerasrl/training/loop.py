@@ -38,6 +38,7 @@ def run(agent, source, plan, callbacks, initial_epoch):
     # `keras.callbacks.BackupAndRestore` says here where to go on.
     initial_epoch = getattr(agent.policy, "_initial_epoch", None) or initial_epoch
     initial_epoch = ranks.synchronize(agent, initial_epoch)
+    plan.begin(initial_epoch)
     logs = {}
     with futures.ThreadPoolExecutor(1, "kerasrl-update") as updating:
         epochs = _epochs(agent, source, plan, callbacks, initial_epoch, updating)
@@ -64,16 +65,18 @@ def _epochs(agent, source, plan, callbacks, initial_epoch, updating):
         callbacks.on_epoch_begin(epoch)
         start_time, start_steps = time.perf_counter(), agent.env_steps
         mean = statistics.Mean()
-        num_iterations = plan.iterations(epoch)
-        for iteration in range(num_iterations):
+        iteration = 0
+        while plan.has_more(epoch, iteration):
             agent.progress = plan.progress(epoch, iteration)
             callbacks.on_train_batch_begin(iteration)
+            steps_before = agent.env_steps
             batch_logs = _iterate(agent, source, callbacks.on_rollout_end, updating)
             if batch_logs is None:
                 _warn_of_the_end(iteration, epoch, plan)
                 has_more = False
                 break
             mean.add(batch_logs)
+            plan.add(epoch, agent.env_steps - steps_before)
             callbacks.on_train_batch_end(iteration, batch_logs)
             if agent.policy.stop_training:
                 # Ranks end together, at the end of an epoch.
@@ -81,7 +84,8 @@ def _epochs(agent, source, plan, callbacks, initial_epoch, updating):
                     break
             else:
                 _check_finite(agent, batch_logs.get("loss", 0.0))
-            if iteration + 1 < num_iterations:
+            iteration += 1
+            if plan.has_more(epoch, iteration):
                 left = time.perf_counter()
                 yield batch_logs, logs
                 # What `iterate` is left for is not training.
@@ -107,7 +111,7 @@ def _epochs(agent, source, plan, callbacks, initial_epoch, updating):
         }
         callbacks.on_epoch_end(epoch, logs)
         yield batch_logs, logs
-        if ranks.any_stops(agent, not has_more):
+        if ranks.any_stops(agent, not has_more) or plan.is_over:
             break
 
 

@@ -222,6 +222,15 @@ def are_rollouts(env):
     return isinstance(env, collections.abc.Iterable) and not is_env
 
 
+def check_learns(agent):
+    """Raises a TypeError if an agent cannot learn from rollouts of others."""
+    if not agent.learns_from_rollouts:
+        raise TypeError(
+            f"{type(agent).__name__} learns from the returns of weights that it chose "
+            "itself, and not from rollouts. Received rollouts: give fit an environment."
+        )
+
+
 def refuse_arguments(**received):
     """Raises a ValueError if arguments about environments come with rollouts."""
     given = [name for name in _OF_ENVIRONMENTS if received[name]]

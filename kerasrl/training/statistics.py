@@ -95,7 +95,8 @@ class Tally:
 
         Until the end of the epoch, other ranks are taken to have made as many steps.
         """
-        if self.replicas.num_ranks == 1:
+        # Of what ranks did together each knows all.
+        if self.replicas.num_ranks == 1 or not self.agent.learns_from_rollouts:
             self.agent.env_steps += rollout.num_steps
             self.agent.statistics.add(records)
             return

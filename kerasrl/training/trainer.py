@@ -35,6 +35,9 @@ class Trainer:
     Algorithms define an iteration: `iteration_length` and `learn_from`.
     """
 
+    #: What acts in the environments of `fit`, see `training.sources`.
+    source_class = sources.ActingSource
+
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         if "train_iteration" in vars(cls):
@@ -217,6 +220,7 @@ class Trainer:
         info_keys = checks.names("info_keys", info_keys)
         envs, source = None, None
         if sources.are_rollouts(env):
+            sources.check_learns(self)
             sources.refuse_arguments(**making, info_keys=info_keys)
             self._check_built()
             if not hasattr(env, "__len__"):
@@ -240,16 +244,16 @@ class Trainer:
                 iteration = source.iteration_length * num_envs
                 if lengths[:2] == (None, None):
                     lengths = (source.steps, None, lengths[2])
-            iteration *= self.replicas.num_ranks
+            iteration = iteration and iteration * self.replicas.num_ranks
             plan = plan_epochs(iteration, *lengths)
             shown = callbacks = hooks.CallbackHooks(self, callbacks, plan, verbose)
-            self.expect_steps(iteration * plan.total_iterations, num_envs)
+            self.expect_steps(plan.expected_steps, num_envs)
             with self.replicas.scope(), self.replicas.errors():
                 ranks.check_plan(self, plan)
                 ranks.separate(self)
                 self.start_learning(num_envs)
                 if envs is not None:
-                    source = sources.ActingSource(
+                    source = self.source_class(
                         self, envs, info_keys, callbacks.episode_listener
                     )
             self.source = source
@@ -387,7 +391,10 @@ class Trainer:
         )
 
     def iteration_length(self, num_envs):
-        """Returns how many steps an iteration takes in each of `num_envs`."""
+        """Returns how many steps an iteration takes in each of `num_envs`.
+
+        `None` if that is not known before, as where it is episodes that are counted.
+        """
         raise NotImplementedError(
             f"{type(self).__name__} must define iteration_length."
         )

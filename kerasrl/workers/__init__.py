@@ -12,6 +12,7 @@ from kerasrl.workers.environments import WorkerEnvironments
 from kerasrl.workers.local import LocalWorkers
 from kerasrl.workers.modes import get_workers, make_collector, make_environments
 from kerasrl.workers.pool import WorkerPool
+from kerasrl.workers.population import make_player
 from kerasrl.workers.settings import MODES, check_settings
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "get_workers",
     "make_collector",
     "make_environments",
+    "make_player",
 ]

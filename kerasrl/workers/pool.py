@@ -31,6 +31,7 @@ _HEALTHY_STEPS = 100
 #: What environments answer, so that `env_timeout` holds. Other requests run functions
 #: of the user, which may take as long as they want.
 _WATCHED = ("reset", "call", "set_attr", "render", "infos", "reset_infos")
+_WATCHED += ("play_population",)
 
 _logger = logging.getLogger(__name__)
 

@@ -21,10 +21,12 @@ from functools import partial
 
 import gymnasium
 
+from kerasrl.actors.population import PopulationProgram
 from kerasrl.envs.make import make_envs
 from kerasrl.envs.preprocessors import register_preprocessor
 from kerasrl.envs.registration import register_env
 from kerasrl.rollouts.collector import Collector
+from kerasrl.rollouts.population import PopulationPlayer
 from kerasrl.rollouts.rollout import take
 from kerasrl.workers import channel, stacks
 from kerasrl.workers.acting import PartialActor
@@ -247,6 +249,20 @@ class WorkerServer:
         self._keeper.keys = info_keys
         self._idle_since = time.monotonic()
         gc.freeze()
+
+    def prepare_population(self, fields):
+        """Takes over the acting program for episodes by weights of their own."""
+        own, is_stacked = fields["own"], fields["is_stacked"]
+        size = self._envs.num_envs
+        self._actor = PopulationProgram(fields["program"], own, size, is_stacked)
+        self._player = PopulationPlayer(self._envs, self._actor, **fields["options"])
+
+    def play_population(self, population, weights, tasks):
+        """Plays the episodes that are this worker's. Returns what came of them."""
+        share = self._share
+        self._actor.share(weights)
+        own = tasks[share.worker_index - 1 :: share.num_workers]
+        return self._player.play(population, own)
 
     def share_fragment(self, layout, info_keys):
         """Takes over the arrays that rollouts are written into."""

@@ -31,3 +31,56 @@ def test_epochs_of_a_length_are_whole_but_for_the_last(steps, total, length):
     assert sum(iterations) == plan.total_iterations
     assert set(iterations[:-1]) <= {plan.iterations_per_epoch}
     assert 1 <= iterations[-1] <= plan.iterations_per_epoch
+
+
+def run(plan, lengths, initial_epoch=0):
+    """Goes through a plan as the loop does; returns the iterations of each epoch."""
+    plan.begin(initial_epoch)
+    lengths, epochs, shown = iter(lengths), [], []
+    for epoch in range(initial_epoch, plan.epochs):
+        epochs.append([])
+        while plan.has_more(epoch, len(epochs[-1])):
+            assert 0.0 <= plan.progress(epoch, len(epochs[-1])) < 1.0
+            epochs[-1].append(next(lengths))
+            plan.add(epoch, epochs[-1][-1])
+            shown.append(plan.steps_until(epoch, len(epochs[-1])))
+        if plan.is_over:
+            break
+    assert shown == sorted(shown) and shown[-1] == plan.steps
+    return epochs
+
+
+_LENGTHS = st.lists(st.integers(1, 40), min_size=400, max_size=400)
+
+
+@given(_LENGTHS, st.integers(1, 400), st.integers(1, 60))
+@settings(max_examples=50, deadline=None)
+def test_iterations_of_any_length_end_with_the_steps(lengths, steps, per_epoch):
+    epochs = run(plan_epochs(None, steps, None, per_epoch), lengths)
+    total = sum(map(sum, epochs))
+    assert steps <= total < steps + epochs[-1][-1]
+    done = 0
+    for number, iterations in enumerate(epochs):
+        # An epoch has no more iterations than it needs, but one.
+        target = min((number + 1) * per_epoch, steps)
+        assert len(iterations) == 1 or done + sum(iterations[:-1]) < target
+        done += sum(iterations)
+        assert done >= target
+
+
+@given(_LENGTHS, st.integers(1, 12), st.integers(1, 30))
+@settings(max_examples=50, deadline=None)
+def test_epochs_of_iterations_of_any_length_are_as_many(lengths, count, per_epoch):
+    epochs = run(plan_epochs(None, None, count, per_epoch), lengths)
+    assert len(epochs) == count
+    for iterations in epochs:
+        assert sum(iterations[:-1]) < per_epoch <= sum(iterations)
+
+
+def test_iterations_of_any_length_share_out_steps_and_go_on_later():
+    epochs = run(plan_epochs(None, 100, 4, None), [10] * 20)
+    assert [len(iterations) for iterations in epochs] == [3, 2, 3, 2]
+    assert run(plan_epochs(None, 100, 4, None), [60] * 9) == [[60], [60]]
+    assert run(plan_epochs(None, 100, 4, None), [10] * 20, 3) == [[10, 10, 10]]
+    with pytest.raises(ValueError, match="neither steps nor epochs"):
+        plan_epochs(None, None, None, None)

@@ -1,0 +1,110 @@
+"""What agents share that learn from the returns of weights moved at random."""
+
+from functools import partial
+
+import numpy as np
+import tensorflow as tf
+
+from kerasrl import checks
+from kerasrl.models import Policy
+from kerasrl.rollouts.population import Population
+from kerasrl.training import gradients, population, schedules
+from kerasrl.training.hyperparameters import Hyperparameter
+
+#: Arguments of such agents.
+KINDS = {
+    "num_pairs": Hyperparameter(checks.positive_integer, "now"),
+    "noise_scale": Hyperparameter(partial(schedules.schedulable, zero=False), "now"),
+    "episodes_per_policy": Hyperparameter(checks.positive_integer, "now"),
+    "unperturbed_episodes": Hyperparameter(checks.positive_integer, "now"),
+    "max_episode_steps": Hyperparameter(
+        partial(checks.positive_integer, optional=True), "fit"
+    ),
+}
+
+
+def with_defaults(policy, **defaults):
+    """Returns the constructor argument `policy` with other defaults of the default.
+
+    Args:
+        policy: As for `kerasrl.Agent`.
+        **defaults: Arguments of `kerasrl.models.ActorCritic`.
+    """
+    if policy is not None and not isinstance(policy, dict):
+        return policy
+    if policy and "trunk" in policy:
+        del defaults["hidden_units"]  # It has its own.
+    return {**defaults, **(policy or {})}
+
+
+def make_population(agent, key, center):
+    """Returns the population of an iteration; see `kerasrl.rollouts.population`."""
+    return Population(
+        key,
+        center,
+        schedules.current(agent, "noise_scale"),
+        agent.num_pairs,
+        agent.episodes_per_policy,
+        agent.unperturbed_episodes,
+    )
+
+
+def check_policy(agent):
+    """Refuses what a policy has to say about a loss, where there is none.
+
+    Raises:
+        ValueError: Part of the policy would be ignored.
+    """
+    policy, name = agent.policy, type(agent).__name__
+    if type(policy).custom_loss is not Policy.custom_loss:
+        raise ValueError(
+            f"{type(policy).__name__} has a custom_loss, but {name} has no loss to add "
+            "it to: it learns from returns alone. Change the rewards instead."
+        )
+    for variable in policy.trainable_variables:
+        if getattr(variable, "regularizer", None) is not None:
+            raise ValueError(
+                f"The weight {variable.path} has a regularizer, but {name} has no loss "
+                "to add it to. Leave it out; ES has weight_decay."
+            )
+
+
+def move(agent, played, weights, decay=0.0):
+    """Takes one optimizer step up the weighted sum of directions.
+
+    Args:
+        agent: An `Agent`.
+        played: `PlayedPopulation`.
+        weights: Float `[n]`, of each direction.
+        decay: Float, the gradient of so much of half the squared weights is added.
+
+    Returns:
+        Dict of floats to log.
+    """
+    directions, center = played.population, played.population.center
+    ascent = np.zeros(len(center))
+    for pair in np.flatnonzero(weights).tolist():
+        ascent += float(weights[pair]) * directions.direction(pair)
+    descent = decay * center - ascent
+    update = agent.compiled_update(partial(_step, agent))
+    logs = update(population.arrays_of(agent, descent))
+    after = population.vector_of(agent)
+    population.learn_moments(agent, played)
+    returns = played.returns
+    size = np.linalg.norm(center) or np.linalg.norm(after)
+    return {
+        "loss": -float(returns.mean()),
+        "population_return_mean": float(returns.mean()),
+        "population_return_std": float(returns.std()),
+        "unperturbed_return_mean": float(played.center_returns.mean()),
+        "weight_norm": float(np.linalg.norm(after)),
+        "update_ratio": float(np.linalg.norm(after - center) / (size or 1.0)),
+        **logs,
+    }
+
+
+def _step(agent, descent):
+    # 1, but in mixed precision: the optimizer divides by it.
+    scale = agent.policy.optimizer.scale_loss(1.0)
+    found = [tf.convert_to_tensor(each) * scale for each in descent]
+    return {"gradient_norm": gradients.take_step(agent, found, {})}, ()

@@ -1,0 +1,275 @@
+"""The source of agents that move their weights at random and look at the returns."""
+
+import dataclasses
+import types
+
+import keras
+import numpy as np
+
+from kerasrl import workers
+from kerasrl.actors import verification
+from kerasrl.actors.population import can_stack
+from kerasrl.models import Policy
+from kerasrl.rollouts.episodes import EpisodeRecord
+from kerasrl.rollouts.population import Population, merge_moments
+from kerasrl.training import acting, origins
+
+#: Entries of what was played that have a row for each episode.
+_ROWS = ("returns", "lengths", "terminated")
+
+
+@dataclasses.dataclass
+class PlayedPopulation:
+    """A population, and how its episodes went.
+
+    Args:
+        population: `kerasrl.rollouts.population.Population`.
+        returns: Float64 `[n, 2, E]`, of E episodes with the weights moved along each of
+            n directions, and against it.
+        lengths: Int64 `[n, 2, E]`.
+        center_returns: Float64 `[C]`, of episodes with the weights in the middle.
+        num_steps: Integer, environment steps of all.
+        moments: `None`, or a pair of the number of observations that moved weights
+            acted on, and a list of pairs of their mean and variance, one for each part
+            of an observation.
+    """
+
+    population: Population
+    returns: np.ndarray
+    lengths: np.ndarray
+    center_returns: np.ndarray
+    num_steps: int
+    moments: tuple | None = None
+
+
+class PopulationSource:
+    """Plays the episodes of one population after the other.
+
+    All that is drawn follows from one number for each population, which the agent
+    draws, so that training goes on from a checkpoint as if it had not stopped.
+
+    Args:
+        agent: The `Agent`, built, with `make_population(key, center)` and
+            `max_episode_steps`.
+        envs: `kerasrl.envs.Environments`.
+        info_keys: Names of infos to record, for which there is no place.
+        listener: As for `kerasrl.rollouts.Collector`.
+
+    Raises:
+        ValueError: There are names of infos.
+    """
+
+    collects = False
+
+    def __init__(self, agent, envs, info_keys=(), listener=None):
+        if info_keys:
+            raise ValueError(
+                f"Received info_keys={list(info_keys)}. {type(agent).__name__} keeps "
+                "returns, and no rollouts that infos could be recorded in: use a "
+                "callback with on_episode_step, and num_workers=0."
+            )
+        self.agent = agent
+        self.envs = envs
+        self.num_envs = envs.num_envs
+        self._actor = population_actor(agent)
+        own = trained_positions(agent)
+        self._records = []
+        self._counts = counts_observations(agent.policy)
+        self._player = workers.make_player(
+            envs,
+            self._actor.program,
+            own,
+            can_stack(self._actor.program, own, _rows(agent)),
+            initial_state=self._actor.initial_state,
+            max_episode_steps=agent.max_episode_steps,
+            counts=self._counts,
+            listener=listener,
+        )
+
+    def start(self):
+        """Settles what is subtracted of observations."""
+        policy, envs = self.agent.policy, self.envs
+        if self.agent.env_steps:
+            origins.apply(policy, envs)
+            return
+        collector = types.SimpleNamespace(observations=None)
+
+        def reset(seeds):
+            collector.observations = envs.reset(seeds)
+
+        collector.reset = reset
+        origins.reset(self.agent, envs, collector, list(range(self.num_envs)))
+
+    def refresh(self):
+        """Takes over the present weights of the policy."""
+        self._actor.refresh()
+
+    def collect(self):
+        """Plays a population.
+
+        Returns:
+            A `PlayedPopulation`, the same in all ranks, each of which played a part.
+        """
+        agent, replicas = self.agent, self.agent.replicas
+        key = replicas.gather_data(int(agent.rng.integers(2**63)))[0]
+        population = agent.make_population(key, vector_of(agent))
+        tasks = list(range(population.num_tasks))
+        own = tasks[replicas.rank :: replicas.num_ranks]
+        played = self._player.play(population, self._actor.program.weights, own)
+        played = _gathered(replicas, played, len(tasks))
+        end = population.num_perturbed
+        self._records = _records(played, end)
+        shape = (population.num_pairs, 2, population.episodes)
+        moments = None
+        if self._counts:
+            moments = [
+                merge_moments(played["lengths"][:end], mean[:end], square[:end])
+                for mean, square in zip(played["means"], played["squares"], strict=True)
+            ]
+            moments = moments[0][0], [pair[1:] for pair in moments]
+        return PlayedPopulation(
+            population,
+            played["returns"][:end].reshape(shape),
+            played["lengths"][:end].reshape(shape),
+            played["returns"][end:],
+            int(played["lengths"].sum()),
+            moments,
+        )
+
+    def drain_logs(self):
+        """Returns nothing: no worker acts by itself."""
+        return {}
+
+    def drain_episodes(self):
+        """Returns the records of the episodes of moved weights, and forgets them."""
+        records, self._records = self._records, []
+        return records
+
+
+def population_actor(agent):
+    """Returns the deterministic acting function of an agent as a NumPy program.
+
+    Raises:
+        ValueError: The policy has no NumPy form.
+    """
+    actor = agent.actor(deterministic=True)
+    if actor.program is not None:
+        return actor
+    if "population" not in agent._actors:
+        agent._actors["population"] = acting.build(agent, "deterministic", "numpy")
+    return agent._actors["population"]
+
+
+def trained_variables(agent):
+    """Returns the trainable variables of the policy that acting depends on.
+
+    Others, such as those of values, have no effect on returns.
+    """
+    if agent.policy.observation_space is None:
+        return agent.policy.trainable_variables
+    variables = agent.policy.trainable_variables
+    places = population_actor(agent).positions([_handle(v) for v in variables])
+    return [v for v, place in zip(variables, places, strict=True) if place is not None]
+
+
+def trained_positions(agent):
+    """Returns where in the acting program the trained variables are, in their order."""
+    variables = agent.trainable_variables
+    return population_actor(agent).positions([_handle(v) for v in variables])
+
+
+def vector_of(agent):
+    """Returns the values of the trained variables one after the other, `[D]`."""
+    values = [keras.ops.convert_to_numpy(v) for v in agent.trainable_variables]
+    return np.concatenate([value.reshape(-1) for value in values])
+
+
+def arrays_of(agent, vector):
+    """Returns a vector as a list of arrays like the trained variables."""
+    arrays, start = [], 0
+    for variable in agent.trainable_variables:
+        size = int(np.prod(variable.shape))
+        array = vector[start : start + size].reshape(variable.shape)
+        arrays.append(array.astype(variable.dtype))
+        start += size
+    return arrays
+
+
+def counts_observations(policy):
+    """Whether a policy learns the statistics of observations."""
+    default = type(policy).update_normalization is Policy.update_normalization
+    return not default and bool(getattr(policy, "normalize_observations", True))
+
+
+def learn_moments(agent, played):
+    """Has the policy learn the mean and variance of the observations of a population.
+
+    Two rows that have both, each with half of the weight, stand for all.
+    """
+    if played.moments is None:
+        return
+    count, moments = played.moments
+    leaves = []
+    examples = keras.tree.flatten(agent.policy.example_inputs(1)["observations"])
+    for example, (mean, variance) in zip(examples, moments, strict=True):
+        deviation = np.sqrt(variance)
+        rows = np.stack([mean - deviation, mean + deviation])
+        # What is no float is not normalized.
+        rows = rows if example.dtype.kind == "f" else np.repeat(example, 2, axis=0)
+        leaves.append(rows)
+    structure = agent.policy.example_inputs(1)["observations"]
+    observations = keras.tree.pack_sequence_as(structure, leaves)
+    agent.policy.update_normalization(observations, np.full(2, count / 2.0))
+
+
+def _handle(variable):
+    return getattr(variable.value, "handle", None)
+
+
+def _rows(agent):
+    """Inputs of acting that differ, and look like what will come."""
+    generator = np.random.default_rng(0)
+    examples = acting.example_inputs(agent, "deterministic")
+    drawn = verification.drawn_rows(examples, generator)
+    return {**drawn, **agent.policy.sample_inputs(verification.ROWS, generator)}
+
+
+def _gathered(replicas, played, count):
+    """What all ranks played, in the order of tasks."""
+    if replicas.num_ranks == 1:
+        return played
+    result = {}
+    for name in _ROWS:
+        array = played[name]
+        whole = np.zeros(count, array.dtype)
+        kind = np.float64 if array.dtype.kind == "f" else np.int64
+        for rank, part in enumerate(replicas.gather(array.astype(kind))):
+            whole[rank :: replicas.num_ranks] = part
+        result[name] = whole
+    for name in ("means", "squares"):
+        result[name] = []
+        for array in played[name]:
+            whole = np.zeros((count, *array.shape[1:]))
+            for rank, part in enumerate(replicas.gather(array)):
+                whole[rank :: replicas.num_ranks] = part
+            result[name].append(whole)
+    parts = replicas.gather_data(played["custom_metrics"])
+    result["custom_metrics"] = [None] * count
+    for rank, part in enumerate(parts):
+        result["custom_metrics"][rank :: replicas.num_ranks] = part
+    return result
+
+
+def _records(played, end):
+    steps = np.cumsum(played["lengths"]).tolist()
+    return [
+        EpisodeRecord(
+            0,
+            float(played["returns"][task]),
+            int(played["lengths"][task]),
+            bool(played["terminated"][task]),
+            steps[task],
+            played["custom_metrics"][task],
+        )
+        for task in range(end)
+    ]

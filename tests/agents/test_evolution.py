@@ -1,0 +1,268 @@
+"""Evolution strategies and random search: updates, exactness, and what is refused."""
+
+import gymnasium
+import keras
+import numpy as np
+import pytest
+
+import kerasrl
+from kerasrl.callbacks import Callback, StopOn
+from kerasrl.rollouts.population import Population
+from kerasrl.training.population import PlayedPopulation, arrays_of, vector_of
+
+AGENTS = {"ES": kerasrl.ES, "ARS": kerasrl.ARS}
+NORMALIZED = {"normalize_observations": True, "hidden_units": (4,)}
+
+
+def make(name, **arguments):
+    given = {"num_pairs": 3, "seed": 7, "policy": {"hidden_units": (4,)}}
+    return AGENTS[name](**{**given, **arguments})
+
+
+def built(name, **arguments):
+    agent = make(name, **arguments)
+    env = gymnasium.make("CartPole-v1")
+    agent.build(env.observation_space, env.action_space)
+    return agent
+
+
+class Told(Population):
+    """A population whose directions are given."""
+
+    directions: np.ndarray
+
+    def direction(self, pair):
+        missing = len(self.center) - len(self.directions[pair])
+        return np.pad(self.directions[pair], (0, missing)).astype(np.float32)
+
+
+def played(agent, returns, directions, lengths=None):
+    returns = np.array(returns, np.float64)[..., None]
+    population = Told(0, vector_of(agent), 0.1, len(returns))
+    object.__setattr__(population, "directions", np.array(directions))
+    lengths = np.ones_like(returns) if lengths is None else lengths[..., None]
+    return PlayedPopulation(population, returns, lengths, returns[0, 0], 9)
+
+
+class OneNumber(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+
+def linear(name, weights, **arguments):
+    """An agent with a matrix `[1, 2]` of weights, and two biases that are zero."""
+    agent = AGENTS[name](policy={"hidden_units": ()}, **arguments)
+    agent.build(OneNumber.observation_space, OneNumber.action_space)
+    values = [np.array(weights).reshape(1, 2), np.zeros(2)]
+    for variable, value in zip(agent.trainable_variables, values, strict=True):
+        variable.assign(value)
+    return agent
+
+
+def test_literal_vectors_of_es():
+    agent = linear("ES", [0.5, -0.25], weight_decay=0.005, num_pairs=3)
+    agent.compile(keras.optimizers.Adam(0.01, epsilon=1e-8))
+    returns = [[10, -5], [3, 8], [0, 1]]
+    logs = agent.learn_from(played(agent, returns, [[1, 0], [0, 1], [1, -1]]))
+    moved = vector_of(agent)
+    np.testing.assert_allclose(moved[:2], [0.50999998, -0.24000253], atol=1e-6)
+    assert logs["update_ratio"] == pytest.approx(0.02529499, abs=1e-6)
+    norm = np.linalg.norm([-0.13083333, -0.00125])
+    assert logs["gradient_norm"] == pytest.approx(norm, abs=1e-6)
+    assert logs["population_return_mean"] == pytest.approx(np.mean(returns))
+    assert logs["population_return_std"] == pytest.approx(np.std(returns))
+    assert logs["loss"] == -logs["population_return_mean"]
+    assert logs["weight_norm"] == pytest.approx(np.linalg.norm(moved))
+
+
+@pytest.mark.parametrize(
+    ("num_top", "gradient"),
+    [(2, [1.19589615, -0.74743509]), (4, [0.99655765, -1.524147])],
+)
+def test_literal_vectors_of_ars(num_top, gradient):
+    agent = linear("ARS", [0.0, 0.0], num_pairs=4, num_top=num_top)
+    returns = np.array([[10, 2], [3, 8], [0, 1], [-4, 6]])
+    # A bonus of 1 for each step, and as many steps as it takes to undo it.
+    lengths = np.array([[1, 2], [3, 4], [5, 6], [7, 8]])
+    agent.alive_bonus = 1.0
+    directions = [[1, 0], [0, 1], [1, 1], [-1, 2]]
+    logs = agent.learn_from(played(agent, returns + lengths, directions, lengths))
+    np.testing.assert_allclose(
+        vector_of(agent)[:2], 0.02 * np.array(gradient), atol=1e-7
+    )
+    assert logs["population_return_mean"] == pytest.approx(np.mean(returns + lengths))
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_equal_returns_move_nothing(name):
+    decay = {"weight_decay": 0.0} if name == "ES" else {}
+    agent = built(name, **decay)
+    before = vector_of(agent)
+    directions = np.random.default_rng(0).normal(size=(3, len(before)))
+    logs = agent.learn_from(played(agent, np.full((3, 2), 500.0), directions))
+    np.testing.assert_array_equal(vector_of(agent), before)
+    assert logs["gradient_norm"] == logs["update_ratio"] == 0.0
+
+
+def test_only_weights_that_act_are_trained():
+    agent = make("ES", policy={"hidden_units": (4,)})
+    agent.fit("CartPole-v1", steps=1, num_envs=4, verbose=0)
+    policy = agent.policy
+    trained = {id(variable) for variable in agent.trainable_variables}
+    others = [v for v in policy.trainable_variables if id(v) not in trained]
+    assert len(trained) == 4 and len(others) == 4
+    fresh = built("ES", policy={"hidden_units": (4,)}).policy
+    for variable, old in zip(
+        policy.trainable_variables, fresh.trainable_variables, strict=True
+    ):
+        changed = not np.array_equal(variable.numpy(), old.numpy())
+        assert changed == (id(variable) in trained), variable.path
+    assert sum(x.size for x in arrays_of(agent, vector_of(agent))) == len(
+        vector_of(agent)
+    )
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_goes_on_exactly_where_it_stopped(name, tmp_path):
+    straight, resumed = (make(name, policy=NORMALIZED) for _ in range(2))
+    straight.fit("CartPole-v1", steps=200, num_envs=3, verbose=0)
+    resumed.fit("CartPole-v1", steps=200, num_envs=5, verbose=0)
+    loaded = kerasrl.load(resumed.save(tmp_path / "agent.kerasrl"))
+    assert loaded.get_config() == resumed.get_config()
+    straight.evaluate("CartPole-v1", episodes=2, seed=0, verbose=0)
+    straight.predict(np.zeros((3, 4), np.float32))
+    first = straight.fit("CartPole-v1", steps=200, num_envs=4, verbose=0)
+    second = loaded.fit("CartPole-v1", steps=200, num_envs=4, verbose=0)
+    for one, other in zip(straight.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    for key, values in first.history.items():
+        if key != "steps_per_second":
+            np.testing.assert_array_equal(values, second.history[key], err_msg=key)
+    assert straight.env_steps == loaded.env_steps >= 400
+    other = make(name, policy={**NORMALIZED, "seed": 7}, seed=8)
+    other.fit("CartPole-v1", steps=200, num_envs=3, verbose=0)
+    assert other.env_steps != straight.env_steps
+
+
+def test_statistics_are_of_what_moved_weights_acted_on():
+    """Weighed as if all of it had been one batch; what theta sees does not count."""
+    agent = make("ARS", policy=NORMALIZED)
+    seen = []
+
+    class Seen(gymnasium.ObservationWrapper):
+        def observation(self, observation):
+            seen.append(np.array(observation, np.float64))
+            return observation
+
+    agent.fit(
+        lambda: Seen(gymnasium.make("CartPole-v1")), steps=1, num_envs=1, verbose=0
+    )
+    (normalizer,) = agent.policy.encoder.normalizers
+    count = int(normalizer.count.numpy())
+    # The last observation of each episode is not acted on; the last episodes are those
+    # of the weights in the middle, and then an environment that idles is reset.
+    assert agent.env_steps > count == sum(agent.statistics.lengths)
+    rows, start = [], 1  # The first reset of all settles the origin.
+    for length in agent.statistics.lengths:
+        rows.extend(seen[start : start + length])
+        start += length + 1
+    np.testing.assert_allclose(
+        normalizer.mean.numpy(), np.mean(rows, axis=0), rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        normalizer.variance.numpy(), np.var(rows, axis=0), rtol=1e-3, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_what_is_logged(name):
+    agent = make(
+        name, unperturbed_episodes=2, noise_scale=lambda progress: 1 - progress / 2
+    )
+    steps, progress = [], []
+    for logs in agent.iterate("CartPole-v1", steps=600, steps_per_epoch=300, verbose=0):
+        steps.append(logs["env_steps"])
+        progress.append(agent.progress)
+        assert agent.iterations * 6 == logs["episodes"] == agent.episodes
+    assert steps == sorted(set(steps)) and steps[-2] < 600 <= steps[-1]
+    assert progress == [0.0, *(each / 600 for each in steps[:-1])]
+    history = agent.policy.history.history
+    assert history["env_steps"][-1] == agent.env_steps
+    assert len(history["loss"]) == 2 and np.isfinite(list(history.values())).all()
+    wanted = {"population_return_mean", "population_return_std", "gradient_norm"}
+    wanted |= {"unperturbed_return_mean", "update_ratio", "weight_norm"}
+    assert wanted <= history.keys()
+
+
+def test_training_may_end_by_the_return_of_the_weights_themselves():
+    agent = kerasrl.ARS(seed=0)
+    stop = StopOn({"unperturbed_return_mean": 500.0})
+    result = agent.fit("CartPole-v1", steps=25_000, callbacks=[stop], verbose=0)
+    assert max(result.history["unperturbed_return_mean"]) == 500.0
+    assert agent.evaluate("CartPole-v1", 10, seed=0, verbose=0)["return_mean"] > 450
+
+
+def test_episodes_are_cut_off_where_one_says():
+    agent = make("ES", max_episode_steps=5, episodes_per_policy=2)
+    agent.fit("CartPole-v1", steps=1, verbose=0)
+    assert set(agent.statistics.lengths) == {5}
+    assert agent.env_steps == 5 * (3 * 2 * 2 + 1)
+
+
+def test_callbacks_hear_of_episodes_of_this_process():
+    class Count(Callback):
+        def on_episode_end(self, episode):
+            episode.custom_metrics["width"] = float(episode.observation[0])
+
+    agent = make("ES")
+    result = agent.fit("CartPole-v1", steps=1, callbacks=[Count()], verbose=0)
+    assert np.isfinite(result.history["width_mean"]).all()
+
+
+def test_what_would_be_ignored_is_refused():
+    agent = make("ES")
+
+    class Looks(Callback):
+        def on_rollout_end(self, rollout):
+            pass
+
+    with pytest.raises(TypeError, match="Looks looks at rollouts, and ES has none"):
+        agent.fit("CartPole-v1", steps=1, callbacks=[Looks()], verbose=0)
+    with pytest.raises(ValueError, match="info_keys"):
+        agent.fit("CartPole-v1", steps=1, info_keys=["x"], verbose=0)
+    with pytest.raises(TypeError, match="not from rollouts"):
+        agent.fit([], steps=1, verbose=0)
+    vector = gymnasium.make_vec("CartPole-v1", 2)
+    with pytest.raises(TypeError, match="stepped together"):
+        agent.fit(vector, steps=1, verbose=0)
+    vector.close()
+    with pytest.raises(ValueError, match="num_top=5 and num_pairs=3"):
+        make("ARS", num_top=5)
+    with pytest.raises(ValueError, match="num_pairs"):
+        make("ES", num_pairs=0)
+    dense = keras.layers.Dense(4, kernel_regularizer="l2")
+    with pytest.raises(ValueError, match="regularizer, but ES has no loss"):
+        built("ES", policy=keras.Sequential([dense]))
+
+    class Lossy(kerasrl.models.ActorCritic):
+        def custom_loss(self, loss, batch):
+            return loss
+
+    with pytest.raises(ValueError, match="custom_loss, but ES has no loss"):
+        built("ES", policy=Lossy())
+    assert agent.iterations == 0
+
+
+def test_policies_of_every_kind_are_evolved():
+    """Convolutions take the weights of one policy at a time; so do cells."""
+    policies = [
+        {"cell": "gru", "cell_units": 3, "hidden_units": (3,), "previous_inputs": True},
+        {"trunk": keras.Sequential([keras.layers.Dense(3, "relu")])},
+    ]
+    for policy in policies:
+        agent = make("ES", policy=policy)
+        before = built("ES", policy=policy) if "cell" in policy else None
+        agent.fit("CartPole-v1", steps=1, verbose=0)
+        assert agent.iterations == 1
+        if before is not None:
+            assert not np.array_equal(vector_of(before), vector_of(agent))
