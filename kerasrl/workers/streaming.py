@@ -30,11 +30,14 @@ class Fragment:
         rollout: `Rollout` `[T, b, ...]`.
         infos: List of T lists of b dicts, or `None`.
         report: Dict with the entries of `REPORT`.
+        reset_infos: `None`; or, if a new process began it with new episodes, the list
+            of what their resets said.
     """
 
     rollout: Rollout
     infos: Any
     report: dict
+    reset_infos: list | None
 
 
 class FragmentStream(RecordedCollector):
@@ -75,6 +78,7 @@ class FragmentStream(RecordedCollector):
         #: Versions that were published when it was asked for what is not received yet.
         self._asked_at = collections.deque()
         self._received = collections.deque()
+        self._reset_infos = None
         self._count = 0
         self._generation = None
 
@@ -157,17 +161,14 @@ class FragmentStream(RecordedCollector):
                 pool.replace(worker, reason)
             try:
                 self._prepare(pool.attempt)
-                observations = pool.attempt(worker, "reset", seeds)
+                pool.attempt(worker, "reset", seeds)
                 if self.listener is not None:
                     infos = channel.loads(pool.attempt(worker, "reset_infos"))
                 break
             except WorkerLost as error:
                 reason, is_replaced = error, False
         self._generation = pool.generations[worker]
-        self._running_episodes.begin(np.ones(num_envs, bool))
-        if self._tracker is not None:
-            for env, info in enumerate(infos):
-                self._tracker.begin(env, take(observations, env), info)
+        self._reset_infos = infos
 
     def _prepare(self, ask):
         program = copy.copy(self.actor.program)
@@ -230,8 +231,10 @@ class FragmentStream(RecordedCollector):
                 optree.tree_map(np.array, read_fragment(place["fragment"])),
                 None if infos is None else [channel.loads(row) for row in infos],
                 dict(zip(REPORT, place["report"].tolist(), strict=True)),
+                self._reset_infos,
             )
         )
+        self._reset_infos = None
         self.pool.note_steps(self.worker, self.rollout_length)
 
     def take(self, env_steps):
@@ -245,6 +248,9 @@ class FragmentStream(RecordedCollector):
         """
         fragment = self._received.popleft()
         self.env_steps = env_steps
+        if fragment.reset_infos is not None:
+            # Only now: what was received before is of the episodes before.
+            self._begin_again(fragment)
         rollout = self._record(fragment.rollout, fragment.infos or [], {})
         rollout.first_env = self.own.start
         return rollout, fragment.report
@@ -254,6 +260,14 @@ class FragmentStream(RecordedCollector):
         for record in records:
             record.env_index += self.own.start
         return records
+
+    def _begin_again(self, fragment):
+        """Forgets the episodes that were lost, in favour of those of a new process."""
+        self._running_episodes.begin(np.ones(self.envs.num_envs, bool))
+        if self._tracker is not None:
+            first = take(fragment.rollout.observations, 0)
+            for env, info in enumerate(fragment.reset_infos):
+                self._tracker.begin(env, take(first, env), info)
 
     def _place(self):
         places = self._shared.tree["places"]

@@ -169,6 +169,25 @@ def test_a_killed_worker_loses_its_fragment_and_nothing_else(nothing_is_left):
     assert 0.0 < collector.drain_counts()["discarded_share"] < 0.5
 
 
+def test_what_was_received_before_a_loss_is_of_the_episodes_before(nothing_is_left):
+    """Fragments of three steps, in the middle of episodes of five, wait to be taken."""
+    listener, config = Listener(), {"length": 5}
+    envs, collector = begun("asynchronous", 4, 3, Walk, config, listener=listener)
+    with envs:
+        collector.collect()
+        envs.foreach(lambda env: None)  # Now all that was begun has been received.
+        for pid in envs.pool.pids:
+            os.kill(pid, signal.SIGKILL)
+        with pytest.warns(RuntimeWarning, match="Another process takes its place"):
+            rollouts = [collector.collect() for _ in range(24)]
+    assert sum(rollout.episode_starts[0].all() for rollout in rollouts) >= 2
+    records = collector.drain_episodes()
+    assert {record.length for record in records} == {5}
+    ended = [episode for kind, episode in listener.heard if kind == "end"]
+    assert [e["length"] for e in ended] == [5] * len(records)
+    assert all(record.custom_metrics["last"] == 5 for record in records)
+
+
 def test_an_environment_that_hangs_is_replaced(nothing_is_left):
     class Hanging(Walk):
         def step(self, action):
