@@ -22,10 +22,13 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from kerasrl.agents import (
         A2C,
+        A3C,
+        APPO,
         ARS,
         DDPG,
         DQN,
         ES,
+        IMPALA,
         PG,
         PPO,
         R2D2,
@@ -58,6 +61,9 @@ _PUBLIC = {
     "PPO": "kerasrl.agents",
     "ES": "kerasrl.agents",
     "ARS": "kerasrl.agents",
+    "A3C": "kerasrl.agents",
+    "IMPALA": "kerasrl.agents",
+    "APPO": "kerasrl.agents",
     "build_agent_class": "kerasrl.agents",
     "load": "kerasrl.agents",
     "check_env": "kerasrl.envs",
@@ -89,10 +95,13 @@ _MODULES = (
 
 __all__ = [
     "A2C",
+    "A3C",
+    "APPO",
     "ARS",
     "DDPG",
     "DQN",
     "ES",
+    "IMPALA",
     "PG",
     "PPO",
     "R2D2",

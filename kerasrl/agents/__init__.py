@@ -15,13 +15,16 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from kerasrl.agents.a2c import A2C  # noqa: E402
+from kerasrl.agents.a3c import A3C  # noqa: E402
 from kerasrl.agents.agent import Agent  # noqa: E402
+from kerasrl.agents.appo import APPO  # noqa: E402
 from kerasrl.agents.ars import ARS  # noqa: E402
 from kerasrl.agents.building import build_agent_class  # noqa: E402
 from kerasrl.agents.ddpg import DDPG  # noqa: E402
 from kerasrl.agents.dqn import DQN  # noqa: E402
 from kerasrl.agents.es import ES  # noqa: E402
 from kerasrl.agents.exploration import epsilon_ladder  # noqa: E402
+from kerasrl.agents.impala import IMPALA  # noqa: E402
 from kerasrl.agents.off_policy import OffPolicyAgent  # noqa: E402
 from kerasrl.agents.on_policy import OnPolicyAgent  # noqa: E402
 from kerasrl.agents.pg import PG  # noqa: E402
@@ -36,10 +39,13 @@ from kerasrl.training.saving import load  # noqa: E402
 
 __all__ = [
     "A2C",
+    "A3C",
+    "APPO",
     "ARS",
     "DDPG",
     "DQN",
     "ES",
+    "IMPALA",
     "PG",
     "PPO",
     "R2D2",

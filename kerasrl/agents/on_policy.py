@@ -84,7 +84,11 @@ class OnPolicyAgent(Agent):
             # Callbacks may have kept the rollout.
             scaled = self.reward_scaler(rollout)
             rollout = dataclasses.replace(rollout, rewards=scaled)
-        arrays = rollout_arrays(self, rollout)
+        return self.learn_scaled(rollout)
+
+    def learn_scaled(self, rollout):
+        """Does so with rewards that are scaled already, if they are to be."""
+        arrays = self.arrays(rollout)
         update = self.compiled_update(self._targets_and_update)
         inputs = arrays, self.scheduled_values(), self.minibatches(arrays)
         has_steps = bool(arrays["valid"].any())
@@ -95,15 +99,23 @@ class OnPolicyAgent(Agent):
         update.trace(*inputs)
         return {}
 
+    def arrays(self, rollout):
+        """Returns the part of a rollout that the compiled update takes."""
+        return rollout_arrays(self, rollout)
+
     def minibatches(self, rollout):
         """Returns what `update` needs that is drawn outside the compiled call."""
         return ()
+
+    def compute_targets(self, rollout, minibatches):
+        """Calls `targets`, where it takes more than the rollout by something else."""
+        return self.targets(rollout)
 
     def _targets_and_update(self, rollout, scheduled_values, minibatches):
         policy = self.policy
         settings = dict(zip(self.scheduled, tf.unstack(scheduled_values), strict=True))
         rollout = {**rollout, "mask": tf.cast(rollout["valid"], "float32")}
-        batch = {**rollout, **self.targets(rollout)}
+        batch = {**rollout, **self.compute_targets(rollout, minibatches)}
         del batch["next_inputs"]
         if "returns" in batch and "values" in batch:
             # A last axis, which Keras's metrics average over.
@@ -121,7 +133,7 @@ class OnPolicyAgent(Agent):
 
     def example_update(self):
         rollout = example_rollout(self, self.rollout_length, num_envs=2)
-        arrays = rollout_arrays(self, rollout)
+        arrays = self.arrays(rollout)
         rng, self.rng = self.rng, np.random.default_rng(0)
         try:
             minibatches = self.minibatches(arrays)

@@ -3,26 +3,20 @@
 from functools import partial
 
 import keras
-import numpy as np
 
 from kerasrl import checks
 from kerasrl.agents.on_policy import OnPolicyAgent
 from kerasrl.losses import (
-    adapt_kl_coefficient,
     clipped_surrogate,
     entropy_bonus,
-    estimated_kl,
-    explained_variance,
     gae,
     kl_penalty,
     standardize,
     value_loss,
 )
-from kerasrl.losses.shapes import check_same_shape
 from kerasrl.optimizers import Adam
-from kerasrl.training import passes, schedules
+from kerasrl.training import passes, proximal, schedules
 from kerasrl.training.hyperparameters import Hyperparameter
-from kerasrl.training.minibatches import draw_minibatches, minibatch_steps
 
 
 @keras.saving.register_keras_serializable("kerasrl")
@@ -126,15 +120,11 @@ class PPO(OnPolicyAgent):
 
     def check_hyperparameters(self):
         super().check_hyperparameters()
-        if callable(self.kl_coef) and self.target_kl is not None:
-            raise ValueError(
-                "Received both a schedule as kl_coef and target_kl, which adapts "
-                "kl_coef. Use one of them."
-            )
+        proximal.check(self)
 
     def apply_change(self, name, before):
         super().apply_change(name, before)
-        if name == "kl_coef" and _penalizes(before) != self.uses_kl_penalty:
+        if name == "kl_coef" and proximal.penalizes(before) != self.uses_kl_penalty:
             self._compiled_update = None
 
     def default_optimizer(self):
@@ -152,17 +142,7 @@ class PPO(OnPolicyAgent):
             self.gae_lambda,
             rollout["valid"],
         )
-        # What an `act` of one's own, or whoever recorded this, did not keep is taken to
-        # be of the present policy.
-        extras = rollout["extras"]
-        acting = extras.get("distribution", outputs["distribution"])
-        check_same_shape(
-            distribution_in_extras=acting, of_the_policy=outputs["distribution"]
-        )
-        log_probs = extras.get("log_probs")
-        if log_probs is None:
-            distribution = self.policy.distribution({**outputs, "distribution": acting})
-            log_probs = distribution.log_prob(rollout["actions"])
+        log_probs, acting = passes.acted(self.policy, rollout, outputs)
         return {
             "advantages": advantages,
             "returns": advantages + outputs["values"],
@@ -194,11 +174,9 @@ class PPO(OnPolicyAgent):
             + settings["entropy_coef"] * entropy_loss
         )
         if self.uses_kl_penalty:
-            if self.policy.is_told_by_parameters:
-                divergence = self.policy.distribution(batch).kl(distribution)
-            else:
-                # What acted is gone, but for how probable its actions were.
-                divergence = estimated_kl(log_probs, batch["log_probs"])
+            divergence = proximal.divergence(
+                self.policy, batch, distribution, log_probs
+            )
             penalty, kl_metrics = kl_penalty(divergence, settings["kl_coef"], mask)
             loss, metrics = loss + penalty, {**metrics, **kl_metrics}
         return loss, {
@@ -209,48 +187,21 @@ class PPO(OnPolicyAgent):
         }
 
     def minibatches(self, rollout):
-        valid = rollout["valid"]
-        if self.policy.is_recurrent:
-            valid, size = valid.any(axis=0), max(1, self.minibatch_size // len(valid))
-        else:
-            valid, size = valid.ravel(), self.minibatch_size
-        if self.replicas.num_ranks > 1:
-            valid = np.ones_like(valid)  # All ranks take the same number of steps.
-        return draw_minibatches(self.rng, valid, min(size, len(valid)), self.num_epochs)
+        return proximal.draw_epochs(self, rollout)
 
     def update(self, batch, settings, minibatches):
-        stop = None
-        if self.target_kl is not None and not self.uses_kl_penalty:
-
-            def stop(metrics):
-                return metrics["approximate_kl"] > 1.5 * self.target_kl
-
-        metrics = minibatch_steps(self, batch, settings, minibatches, stop)
-        metrics["explained_variance"] = explained_variance(
-            batch["values"], batch["returns"], batch["mask"]
-        )
-        if self.uses_kl_penalty:
-            metrics["kl_coef"] = settings["kl_coef"]
-        return metrics
+        return proximal.take_epochs(self, batch, settings, minibatches)
 
     def learn(self, rollout):
         logs = super().learn(rollout)
-        if self.uses_kl_penalty and self.target_kl is not None and logs:
-            self.kl_coef = float(
-                adapt_kl_coefficient(self.kl_coef, logs["kl"], self.target_kl)
-            )
+        proximal.adapt(self, logs)
         return logs
 
     @property
     def distribution_needs(self):
-        needs = ("sample", "mode", "log_prob", "entropy")
-        return (*needs, "kl") if self.uses_kl_penalty else needs
+        return proximal.needs(self)
 
     @property
     def uses_kl_penalty(self):
         """Whether the loss has a KL penalty."""
-        return _penalizes(self.kl_coef)
-
-
-def _penalizes(kl_coef):
-    return callable(kl_coef) or kl_coef > 0.0
+        return proximal.penalizes(self.kl_coef)

@@ -1,31 +1,34 @@
 """One gradient step: loss, gradients, optimizer. Runs in the compiled call."""
 
+import contextlib
+
 import keras
 import tensorflow as tf
 
 from kerasrl.logs import LOGGED
 from kerasrl.training import optimizing, passes, terms
 from kerasrl.training.parts import Replaceable
+from kerasrl.training.target_network import replaced
 
 #: What losses return that is not logged: the weight of a mean, and priorities.
 _MEANT = ("count", "td_errors")
 
 
-def gradient_step(agent, batch, settings, loss=None, parts=None):
+def gradient_step(agent, batch, settings, loss=None, parts=None, at=None):
     """Takes one optimizer step on the loss of a batch.
 
     The order is: gradients, their mean over replicas, the agent's `step_gradients`,
     clipping by the global norm of each part, optimizer of each part, `after_step`.
 
     Args:
-        agent, batch, settings, loss, parts: As for `compute_gradients`.
+        agent, batch, settings, loss, parts, at: As for `compute_gradients`.
 
     Returns:
         Dict of scalars: `"loss"`, what `loss` logs, `"gradient_norm"` (before
         clipping) and the policy's custom metrics.
     """
     parts = list(agent.parts()) if parts is None else parts
-    found, metrics = compute_gradients(agent, batch, settings, loss, parts)
+    found, metrics = compute_gradients(agent, batch, settings, loss, parts, at)
     metrics["gradient_norm"] = take_step(agent, found, batch, parts, metrics.values())
     return metrics
 
@@ -80,7 +83,7 @@ def _changed(agent, found, parts):
     return [each * scale for each in changed]
 
 
-def compute_gradients(agent, batch, settings, loss=None, parts=None):
+def compute_gradients(agent, batch, settings, loss=None, parts=None, at=None):
     """Computes the gradients of the loss of a batch, and applies them to nothing.
 
     Args:
@@ -90,6 +93,8 @@ def compute_gradients(agent, batch, settings, loss=None, parts=None):
         loss: Function like `OnPolicyAgent.loss`; that of the agent if `None`.
         parts: List of names of the parts to train, see `Agent.parts`; all of the
             agent if `None`.
+        at: List of tensors, one for each variable of these parts: where to compute the
+            gradients, if not at the present values.
 
     Returns:
         Tuple of the list of gradients, means over replicas, one for each variable of
@@ -108,13 +113,18 @@ def compute_gradients(agent, batch, settings, loss=None, parts=None):
     policy = agent.policy
     trained = agent.parts()
     parts = list(trained) if parts is None else parts
-    values = [variable.value for name in parts for variable in trained[name]]
+    variables = [variable for name in parts for variable in trained[name]]
+    values = [variable.value for variable in variables] if at is None else at
     # 1, but in mixed precision: the optimizer divides by it what was multiplied, so
     # that small gradients are not rounded to zero.
     loss_scale = policy.optimizer.scale_loss(1.0)
 
+    def place():
+        pairs = zip(variables, values, strict=True)
+        return contextlib.nullcontext() if at is None else replaced(list(pairs))
+
     def compute(batch):
-        with tf.GradientTape() as tape:
+        with place(), tf.GradientTape() as tape:
             # TensorFlow passes over what was frozen when it was made.
             tape.watch(values)
             total, metrics = compute_loss(agent, batch, settings, loss or agent.loss)

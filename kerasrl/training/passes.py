@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from kerasrl.losses.shapes import check_same_shape
 from kerasrl.models import Policy
 from kerasrl.models.policy import merge_time
 from kerasrl.rollouts.rollout import POLICY_INPUTS
@@ -96,6 +97,33 @@ def rollout_outputs(policy, rollout):
         rollout["truncated"], rollout["truncation_values"], outputs["values"][1:]
     )
     return tf.nest.map_structure(lambda x: x[:-1], outputs), next_values
+
+
+def acted(policy, rollout, outputs):
+    """Returns by what the actions of a rollout were drawn.
+
+    What an `act` of one's own, or whoever recorded the rollout, did not keep is taken
+    to be of the present policy.
+
+    Args:
+        policy: A `Policy`.
+        rollout: Dict of tensors `[T, B, ...]`, see `Agent.targets`.
+        outputs: Dict of tensors `[T, B, ...]`, what the present policy returns for it.
+
+    Returns:
+        Tuple of the log-probabilities of the actions, `[T, B]`, and the parameters of
+        the distributions, `[T, B, P]`.
+    """
+    extras = rollout["extras"]
+    acting = extras.get("distribution", outputs["distribution"])
+    check_same_shape(
+        distribution_in_extras=acting, of_the_policy=outputs["distribution"]
+    )
+    log_probs = extras.get("log_probs")
+    if log_probs is None:
+        distribution = policy.distribution({**outputs, "distribution": acting})
+        log_probs = distribution.log_prob(rollout["actions"])
+    return log_probs, acting
 
 
 def normalizer(agent):

@@ -1,5 +1,6 @@
 """Running a policy with other values in its variables."""
 
+import contextvars
 import functools
 import zlib
 
@@ -85,6 +86,7 @@ def replaced(values, **kwargs):
 
     Whatever else is assigned inside is assigned for good. Random generators in
     particular move on, wherever they are kept: else the next draw would repeat these.
+    Within another such scope, what that replaced stays replaced.
 
     Args:
         values: List of pairs of a `keras.Variable` and a tensor.
@@ -93,8 +95,23 @@ def replaced(values, **kwargs):
     return _ReplacedValues(values, **kwargs)
 
 
+#: The scopes that are open, the innermost last. To Keras there is only that one.
+_OPEN = contextvars.ContextVar("open", default=())
+
+
 class _ReplacedValues(keras.StatelessScope):
     """A stateless scope that only holds the state it was given."""
+
+    def __enter__(self):
+        around = _OPEN.get()
+        if around:
+            self.state_mapping = {**around[-1].state_mapping, **self.state_mapping}
+        _OPEN.set((*around, self))
+        return super().__enter__()
+
+    def __exit__(self, *args, **kwargs):
+        _OPEN.set(_OPEN.get()[:-1])
+        return super().__exit__(*args, **kwargs)
 
     def add_update(self, update):
         variable, value = update
