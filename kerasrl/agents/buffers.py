@@ -106,9 +106,10 @@ def check_hindsight(agent):
         return
     if agent.learns_sequences:
         raise ValueError(
-            f"Received hindsight={agent.hindsight!r}. {type(agent).__name__} learns "
-            "from sequences, whose recurrent state is that of the goal that there was. "
-            "Use kerasrl.DQN, or leave hindsight out."
+            f"Received hindsight={agent.hindsight!r}. {type(agent).__name__} with a "
+            "recurrent policy learns from sequences, whose state is that of the goal "
+            "that there was. Leave out the policy's cell (for R2D2, use kerasrl.DQN), "
+            "or leave out hindsight."
         )
     if agent.prioritized:
         raise ValueError(

@@ -128,8 +128,10 @@ def prepared(agent, batch):
     batch = {
         # What is one number for a sequence stays.
         name: value
-        if name in ("state", "weights")
-        else keras.tree.map_structure(lambda x: x[:, agent.burn_in :], value)
+        if name == "state"
+        else keras.tree.map_structure(
+            lambda x: x if len(x.shape) == 1 else x[:, agent.burn_in :], value
+        )
         for name, value in batch.items()
     }
     state = keras.tree.map_structure(keras.ops.stop_gradient, state)

@@ -140,8 +140,9 @@ class TfDistribute(Gathering):
         size = tf.nest.flatten(batch)[0].shape[0]
         if size % self.num_local:
             raise ValueError(
-                f"A batch of {size} samples cannot be split evenly over "
-                f"{self.num_local} replicas. Choose a minibatch_size or batch_size, or "
+                f"A batch of {size} samples (or sequences, of recurrent policies) "
+                f"cannot be split evenly over {self.num_local} replicas. Choose a "
+                "minibatch_size or batch_size (counted in rows of sequences too), or "
                 "num_envs and rollout_length, that they divide."
             )
         return size // self.num_local

@@ -155,6 +155,8 @@ class Autoregressive(Distribution):
         parameters = self._model(inputs, repeated(self.parameters))
         if self._legal is None:
             return parameters
+        # In half precision there is no such number.
+        parameters = ops.cast(parameters, "float32")
         illegal = ops.full_like(parameters, ILLEGAL)
         return ops.where(repeated(self._legal), parameters, illegal)
 

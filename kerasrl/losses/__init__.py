@@ -55,7 +55,11 @@ from kerasrl.losses.returns import (
     lambda_returns,
     n_step_returns,
 )
-from kerasrl.losses.sequences import sequence_priorities, transformed_n_step_targets
+from kerasrl.losses.sequences import (
+    sequence_priorities,
+    transformed_n_step_targets,
+    usable_rows,
+)
 from kerasrl.losses.shapes import check_rank, check_same_shape
 from kerasrl.losses.value import explained_variance, value_loss
 from kerasrl.losses.value_rescaling import rescale, unrescale
@@ -109,6 +113,7 @@ __all__ = [
     "td_targets",
     "temperature_loss",
     "transformed_n_step_targets",
+    "usable_rows",
     "unrescale",
     "value_loss",
     "vtrace",

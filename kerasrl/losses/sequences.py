@@ -16,6 +16,30 @@ from kerasrl.losses.value_rescaling import rescale, unrescale
 _LEAST = -1e15
 
 
+def usable_rows(valid, terminated):
+    """Returns which rows of sequences have a target, as `transformed_n_step_targets`.
+
+    Args:
+        valid, terminated: Bool `[T, ...]`.
+
+    Returns:
+        Bool `[T, ...]`: an action was taken, and what follows is in the sequence, or
+        nothing does.
+
+    Example:
+
+    ```python
+    no, yes = [False] * 3, [True] * 3
+    usable_rows(yes, no)  # [True, True, False]
+    ```
+    """
+    valid, terminated = ops.cast(valid, "bool"), ops.cast(terminated, "bool")
+    has_next = ops.concatenate(
+        [ops.ones_like(valid[:-1]), ops.zeros_like(valid[-1:])], axis=0
+    )
+    return ops.logical_and(valid, ops.logical_or(has_next, terminated))
+
+
 def transformed_n_step_targets(
     values, rewards, terminated, truncated, valid, gamma, n, epsilon=1e-3
 ):
@@ -81,10 +105,7 @@ def transformed_n_step_targets(
     terminated, truncated, valid = (
         ops.cast(x, "bool") for x in (terminated, truncated, valid)
     )
-    has_next = ops.concatenate(
-        [ops.ones_like(valid[:-1]), ops.zeros_like(valid[-1:])], axis=0
-    )
-    usable = ops.logical_and(valid, ops.logical_or(has_next, terminated))
+    usable = usable_rows(valid, terminated)
     next_values = _next_row(values)
     # No action may be possible there. What follows stays finite, and impossible.
     next_values = ops.maximum(next_values, _LEAST)

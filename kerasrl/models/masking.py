@@ -155,7 +155,7 @@ class MasksActions:
         if legal is None:
             return outputs
         found = getattr(self, "distribution_type", None)  # Value functions have none.
-        if found is not None and found.distribution_class is Autoregressive:
+        if found is not None and issubclass(found.distribution_class, Autoregressive):
             # Its logits come of its model, later.
             return {**outputs, "legal_actions": legal}
         if outputs[key].shape[-1] != legal.shape[-1]:

@@ -230,7 +230,7 @@ class Policy(masking.MasksActions, keras.Model):
             A `kerasrl.distributions.Distribution`.
         """
         more = {}
-        if self.distribution_type.distribution_class is Autoregressive:
+        if issubclass(self.distribution_type.distribution_class, Autoregressive):
             more["legal"] = outputs.get("legal_actions")
         return self.distribution_type(outputs["distribution"], **more)
 

@@ -32,7 +32,7 @@ class Samples:
 
     Attributes:
         batch, outputs: Dicts of tensors `[N, ...]`.
-        mask: Bool `[N]`, on which an action was taken; `None` if on all.
+        mask: Bool `[N]`, which have a target, and are learnt from; `None` if all.
         next_outputs: Function without arguments, what the policy returns for what the
             values in targets are of.
         next_observations: Tree `[N, ...]` of the same.
@@ -54,7 +54,8 @@ class Samples:
         self.batch = merge_time({name: batch[name] for name in names})
         self.batch["weights"] = self._of_sequences(batch["weights"])
         self.outputs = merge_time(outputs)
-        self.mask = ops.cast(self.batch["valid"], "bool")
+        usable = losses.usable_rows(self._rows["valid"], self._rows["terminated"])
+        self.mask = ops.reshape(ops.swapaxes(usable, 0, 1), (-1,))
         self.next_observations = self.batch["observations"]
 
     def next_outputs(self):
@@ -103,29 +104,22 @@ class Samples:
             return ask(outputs, observations, actions)
 
     def targets(self, next_values):
-        """Targets of the critics, and which samples have one, `None` for all.
+        """Targets of the critics, `[N]`; 0 for samples that have none.
 
         Args:
             next_values: Float `[N]`, of `next_observations`.
         """
         if not self.is_sequences:
             batch = self.batch
-            targets = losses.td_targets(
-                batch["rewards"], batch["discounts"], next_values
-            )
-            return targets, None
-        count = ops.shape(self._rows["valid"])[0]
-        values = ops.swapaxes(ops.reshape(next_values, (-1, count)), 0, 1)
-        targets, usable = losses.transformed_n_step_targets(
-            values,
+            return losses.td_targets(batch["rewards"], batch["discounts"], next_values)
+        targets, _ = losses.transformed_n_step_targets(
+            self._by_time(next_values),
             **self._rows,
             gamma=self.agent.gamma,
             n=self.agent.n_step,
             epsilon=None,
         )
-        return tuple(
-            ops.reshape(ops.swapaxes(x, 0, 1), (-1,)) for x in (targets, usable)
-        )
+        return ops.reshape(ops.swapaxes(targets, 0, 1), (-1,))
 
     def critic_loss(self, values, next_values):
         """The loss of critics, and what is logged of it.
@@ -137,28 +131,32 @@ class Samples:
         Returns:
             Tuple of the loss and a dict, as from `Agent.loss`.
         """
-        targets, usable = self.targets(next_values)
-        weights = self.batch["weights"]
-        loss, metrics, errors = losses.critics_loss(values, targets, weights, usable)
-        q_value_mask = usable
+        mask = self.mask
+        loss, metrics, errors = losses.critics_loss(
+            values, self.targets(next_values), self.batch["weights"], mask
+        )
         if self.is_sequences:
-            count = ops.shape(self._rows["valid"])[0]
-            errors, usable = (
-                ops.swapaxes(ops.reshape(x, (-1, count)), 0, 1)
-                for x in (errors, usable)
+            errors = losses.sequence_priorities(
+                self._by_time(errors), self._by_time(mask)
             )
-            errors = losses.sequence_priorities(errors, usable)
-            q_value_mask = ops.broadcast_to(q_value_mask, ops.shape(values))
+            # What means are of, for replicas that take them of their own parts.
+            metrics["count"] = ops.sum(ops.cast(mask, "float32"))
+            mask = ops.broadcast_to(mask, ops.shape(values))
         return loss, {
             "critic_loss": loss,
             **metrics,
-            "q_value": losses.mean_value(values, q_value_mask),
+            "q_value": losses.mean_value(values, mask),
             "td_errors": errors,
         }
 
+    def _by_time(self, rows):
+        """Rows `[N * L]` as `[L, N]`."""
+        length = ops.shape(self._rows["valid"])[0]
+        return ops.swapaxes(ops.reshape(rows, (-1, length)), 0, 1)
+
     def _of_sequences(self, weights):
-        count = ops.shape(self._rows["valid"])[0]
-        return ops.reshape(ops.repeat(weights[:, None], count, axis=1), (-1,))
+        length = ops.shape(self._rows["valid"])[0]
+        return ops.reshape(ops.repeat(weights[:, None], length, axis=1), (-1,))
 
 
 def critic_loss(agent, batch, outputs, change_actions=None):

@@ -50,7 +50,7 @@ _CHECKED: weakref.WeakSet = weakref.WeakSet()
 #: Those of which this is being done, and which functions were called.
 _TRYING: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 #: Functions that every update calls, unless another function has taken its place.
-_CALLED = ("targets", "loss", "gradients", "metrics", "after_step")
+_CALLED = ("targets", "loss", "critic_loss", "gradients", "metrics", "after_step")
 #: Functions that are given a batch or rollout first, and pass it on to nobody.
 _OPENED = ("targets", "loss", "critic_loss", "metrics", "after_step")
 

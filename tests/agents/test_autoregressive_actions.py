@@ -107,3 +107,27 @@ def test_parts_learn_to_agree_at_random(name, seed):
     assert returns["made"] >= 0.95 * env.best_return
     # But for the noise of 400 episodes.
     assert returns[None] < 1.05 * env.independent_return
+
+
+class Renamed(autoregressive.Autoregressive):
+    """A distribution of one's own that is nothing else."""
+
+
+class Own(kerasrl.models.ActorCritic):
+    def choose_distribution(self, action_space):
+        found = super().choose_distribution(action_space)
+        found.distribution_class = Renamed
+        return found
+
+
+def test_masks_reach_a_distribution_derived_from_it():
+    policy = Own(autoregressor="made", hidden_units=(8,), seed=0)
+    agent = kerasrl.PPO(policy=policy, seed=0)
+    vector = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    mask = spaces.MultiBinary(6)
+    observed = spaces.Dict({"action_mask": mask, "vector": vector})
+    agent.build(observed, spaces.MultiDiscrete([3, 3]))
+    legal = np.tile(np.array([[1, 0, 0, 0, 1, 0]], np.int8), (64, 1))
+    observations = {"action_mask": legal, "vector": np.zeros((64, 2), np.float32)}
+    actions = agent.predict(observations, deterministic=False, seed=0)
+    np.testing.assert_array_equal(actions, np.tile([[0, 1]], (64, 1)))

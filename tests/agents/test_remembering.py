@@ -133,7 +133,6 @@ def test_losses_over_sequences(agent_class, action_space, cell):
             if target is not None:
                 errors = taken[:, row] - target
                 critic_terms.append(batch["weights"][row] * 0.5 * errors**2)
-            if batch["valid"][row, time]:
                 policy_terms.append(-float(own[row]))
     metrics, errors, _ = take_step(agent, batch, update_policy=True)
     expected = np.sum(np.mean(critic_terms, axis=0))
@@ -172,3 +171,14 @@ def test_what_cannot_be_is_refused():
         kerasrl.SAC(burn_in=3).fit("Pendulum-v1", steps=8, verbose=0)
     with pytest.raises(ValueError, match="noise_steps"):
         kerasrl.models.SoftActorCritic(cell="lstm", noise_steps=4)
+
+
+def test_what_is_one_number_for_a_sequence_stays_whole():
+    agent = kerasrl.DDPG(policy={**SMALL, "cell": "gru"}, burn_in=2, sequence_length=5)
+    build(agent, BOX, spread=0.4)
+    batch = keras.tree.map_structure(tf.constant, hostile(BOX, "gru"))
+    ones_own = tf.range(len(batch["rewards"]))
+    prepared = learning.prepared(agent, {**batch, "own": ones_own})
+    assert prepared["own"] is ones_own
+    assert prepared["weights"].shape == batch["weights"].shape
+    assert prepared["rewards"].shape[1] == batch["rewards"].shape[1] - 2

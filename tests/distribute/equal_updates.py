@@ -198,7 +198,36 @@ def r2d2(mine, seed):
     return replay(agent, mine, sequences(np.random.default_rng(3), state))
 
 
-ALGORITHMS = {"PPO": ppo, "DQN": dqn, "SAC": sac, "R2D2": r2d2}
+def remembering(agent_class):
+    def make(mine, seed):
+        agent = agent_class(
+            {"cell": "gru", "cell_units": 4, **SMALL},
+            prioritized=True,
+            burn_in=2,
+            sequence_length=ROWS - 3,
+            n_step=2,
+            **options(seed),
+        )
+        agent = built(agent, ACTIONS)
+        rng = np.random.default_rng(4)
+        state = keras.tree.map_structure(np.asarray, agent.policy.get_initial_state(1))
+        batches = sequences(rng, state)
+        shape = (*batches["actions"].shape, 2)
+        batches["actions"] = rng.uniform(-2.0, 2.0, shape).astype(np.float32)
+        batches["previous_actions"] = np.zeros(shape, np.float32)
+        return replay(agent, mine, batches)
+
+    return make
+
+
+ALGORITHMS = {
+    "PPO": ppo,
+    "DQN": dqn,
+    "SAC": sac,
+    "R2D2": r2d2,
+    "DDPG_recurrent": remembering(kerasrl.DDPG),
+    "SAC_recurrent": remembering(kerasrl.SAC),
+}
 
 
 def run(names, file):

@@ -6,6 +6,8 @@ import pytest
 
 SCRIPT = "equal_updates.py"
 ALGORITHMS = ("PPO", "DQN", "SAC", "R2D2")
+#: Weighted as R2D2 is, which suffices where ranks are processes.
+REMEMBERING = ("DDPG_recurrent", "SAC_recurrent")
 #: What ranks compute from their own part only.
 OWN_METRICS = ("explained_variance",)
 
@@ -14,13 +16,13 @@ OWN_METRICS = ("explained_variance",)
 def mirrored(tmp_path_factory):
     """What two replicas of one process do, and what one does."""
     folder = tmp_path_factory.mktemp("mirrored")
-    launching.run("mirrored:2", SCRIPT, folder, *ALGORITHMS)
+    launching.run("mirrored:2", SCRIPT, folder, *ALGORITHMS, *REMEMBERING)
     return [dict(np.load(folder / name)) for name in ("0.npz", "whole.npz")]
 
 
 def test_replicas_of_a_process_update_as_the_whole(mirrored):
     part, whole = mirrored
-    check(ALGORITHMS, whole, [part])
+    check((*ALGORITHMS, *REMEMBERING), whole, [part])
 
 
 # One test for each engine, so that processes are started once. Whatever is learnt, an

@@ -330,3 +330,17 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(TypeError, match="autoregressor='made'"):
         distribution_for(HOSTILE, Autoregressive)
     assert len(Components(HOSTILE)) == 10
+
+
+def test_masks_of_a_model_that_emits_half_precision_are_finite():
+    class Half(MADE):
+        def call(self, actions, context):
+            return ops.cast(super().call(actions, context), "float16")
+
+    found = autoregressive_for(
+        spaces.MultiDiscrete([3, 3]), Half((8,), seed=1, context_units=3)
+    )
+    legal = np.array([[1, 0, 1, 0, 1, 1]], bool)
+    distribution = found(contexts(1), legal=legal)
+    log_probs = ops.convert_to_numpy(distribution.log_prob(np.array([[1, 1]])))
+    assert np.isfinite(log_probs).all() and log_probs[0] < -1e8

@@ -12,7 +12,7 @@ from tiny import among
 
 import kerasrl
 from kerasrl.checkpoint.weights import variables as all_variables
-from kerasrl.training import parts
+from kerasrl.training import critics, parts
 
 _ENV = gymnasium.make("CartPole-v1")
 SPACES = (_ENV.observation_space, _ENV.action_space)
@@ -448,3 +448,17 @@ def test_updates_add_up():
     assert set(second.functions) == {"metrics", "loss"}
     agent = second(**ON)
     assert (agent.gamma, agent.decay) == (0.5, 0.1)
+
+
+def test_a_critic_loss_that_a_loss_of_ones_own_leaves_out_is_refused():
+    def loss(agent, batch, outputs, settings):
+        found, metrics = critics.critic_loss(agent, batch, outputs)
+        policy_loss = critics.policy_loss(agent, batch, outputs)
+        return found + policy_loss, {**metrics, "policy_loss": policy_loss}
+
+    made = kerasrl.TD3.with_updates("Idle", loss=loss, critic_loss=loss)
+    box = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    # Called by itself between updates of the policy, if there are any.
+    made(**SMALL, policy_delay=2).build(box, box)
+    with pytest.raises(ValueError, match="The critic_loss function of Idle is never"):
+        made(**SMALL, policy_delay=1).build(box, box)
