@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from kerasrl.envs import check_env, make_envs, register_env, register_preprocessor
     from kerasrl.models import register_model
     from kerasrl.rollouts import ScriptedPolicy, evaluate
+    from kerasrl.workers import SharedValue
 
 _PUBLIC = {
     "Agent": "kerasrl.agents",
@@ -69,6 +70,7 @@ _PUBLIC = {
     "check_env": "kerasrl.envs",
     "make_envs": "kerasrl.envs",
     "ScriptedPolicy": "kerasrl.rollouts",
+    "SharedValue": "kerasrl.workers",
     "evaluate": "kerasrl.rollouts",
     "register_distribution": "kerasrl.distributions",
     "register_env": "kerasrl.envs",
@@ -111,6 +113,7 @@ __all__ = [
     "OffPolicyAgent",
     "OnPolicyAgent",
     "ScriptedPolicy",
+    "SharedValue",
     "SimpleQ",
     "build_agent_class",
     "check_env",

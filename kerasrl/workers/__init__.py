@@ -14,12 +14,14 @@ from kerasrl.workers.modes import get_workers, make_collector, make_environments
 from kerasrl.workers.pool import WorkerPool
 from kerasrl.workers.population import make_player
 from kerasrl.workers.settings import MODES, check_settings
+from kerasrl.workers.shared_value import SharedValue
 
 __all__ = [
     "MODES",
     "AlternatingCollector",
     "AsynchronousCollector",
     "LocalWorkers",
+    "SharedValue",
     "WorkerCollector",
     "WorkerEnvironments",
     "WorkerPool",

@@ -15,7 +15,7 @@ import gymnasium
 
 from kerasrl.envs import preprocessors
 from kerasrl.envs.registration import find_creator
-from kerasrl.workers import channel
+from kerasrl.workers import channel, shared_value
 from kerasrl.workers.channel import Channel, Disconnected
 from kerasrl.workers.shared_arrays import unnamed_memory
 
@@ -53,6 +53,7 @@ class WorkerProcess:
         ours, theirs = socket.socketpair()
         pipes = os.pipe(), os.pipe()
         given = [theirs.fileno(), pipes[0][0], pipes[1][1], self._crash]
+        given.append(shared_value.descriptor())
         environment = {**os.environ, **dict.fromkeys(_SINGLE_THREADS, "1")}
         # Until the process knows the learner's `sys.path`, to find this very package.
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))

@@ -1,4 +1,4 @@
-"""The program of a worker process, run with `python -m` and four file descriptors.
+"""The program of a worker process, run with `python -m` and five file descriptors.
 
 It serves requests until the learner is gone. It imports neither
 TensorFlow nor Keras.
@@ -28,7 +28,7 @@ from kerasrl.envs.registration import register_env
 from kerasrl.rollouts.collector import Collector
 from kerasrl.rollouts.population import PopulationPlayer
 from kerasrl.rollouts.rollout import take
-from kerasrl.workers import channel, stacks
+from kerasrl.workers import channel, shared_value, stacks
 from kerasrl.workers.acting import PartialActor
 from kerasrl.workers.channel import Channel, Disconnected
 from kerasrl.workers.fragments import (
@@ -45,20 +45,22 @@ _PR_SET_PDEATHSIG = 1
 _NONE = -1
 
 
-def main(connection, reading, writing, crash):
+def main(connection, reading, writing, crash, values):
     """Serves the learner at the other end.
 
     Args:
         connection, reading, writing: Integers, file descriptors as for `Channel`.
         crash: Integer, file descriptor to which stacks are written if this process
             crashes.
+        values: Integer, file descriptor of what `SharedValue` shares.
     """
     _die_with_learner()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stacks.register()
     faulthandler.enable(crash)
-    for descriptor in (connection, reading, writing, crash):
+    for descriptor in (connection, reading, writing, crash, values):
         os.set_inheritable(descriptor, False)
+    shared_value.join(values)
     connection = socket.socket(fileno=connection)
     server = WorkerServer(Channel(connection, reading, writing))
     os.register_at_fork(after_in_child=server.leave)

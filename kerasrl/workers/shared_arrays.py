@@ -109,10 +109,14 @@ def _array(memory, place):
     return flat.reshape(place.shape)
 
 
-def unnamed_memory():
-    """Returns a file descriptor of memory that grows as it is written to."""
+def unnamed_memory(label="kerasrl"):
+    """Returns a file descriptor of memory that grows as it is written to.
+
+    Args:
+        label: String that `/proc` shows; nothing can be opened by it.
+    """
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("kerasrl")
+        return os.memfd_create(label)
     # Where there is no such call (macOS), a file without a name serves as well.
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
