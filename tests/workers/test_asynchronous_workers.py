@@ -18,6 +18,7 @@ from walks import (
     assert_equal,
     begun,
     generators,
+    wait_for_end,
 )
 
 from kerasrl.actors.program import Program
@@ -178,6 +179,7 @@ def test_what_was_received_before_a_loss_is_of_the_episodes_before(nothing_is_le
         envs.foreach(lambda env: None)  # Now all that was begun has been received.
         for pid in envs.pool.pids:
             os.kill(pid, signal.SIGKILL)
+            assert wait_for_end(pid)
         with pytest.warns(RuntimeWarning, match="Another process takes its place"):
             rollouts = [collector.collect() for _ in range(24)]
     assert sum(rollout.episode_starts[0].all() for rollout in rollouts) >= 2
