@@ -14,6 +14,8 @@ not seen.
 - `horovod`, `sac-horovod`: `horovodrun -np 2`.
 - `kills`: 2 worker processes, of which one is killed (`kill -9`) at 20 random moments.
   Nothing may be lost but what they were collecting.
+- `impala-kills`, `apex-kills`: the same with workers that act while the learner learns
+  (experiments `impala-cartpole` and `apex-dqn-cartpole`).
 - `learner-kill`: the learner is killed at a random moment. No worker and no shared
   memory may remain, and training goes on from the last checkpoint.
 
@@ -58,6 +60,16 @@ RUNS = {
     "horovod": Run("horovodrun -np 2", "horovod"),
     "sac-horovod": Run("horovodrun -np 2", "horovod", "sac-pendulum"),
     "kills": Run(f"2 workers, {NUM_KILLS} killed", num_workers=2),
+    "impala-kills": Run(
+        f"2 asynchronous workers, {NUM_KILLS} killed",
+        experiment="impala-cartpole",
+        num_workers=2,
+    ),
+    "apex-kills": Run(
+        f"2 asynchronous workers, {NUM_KILLS} killed",
+        experiment="apex-dqn-cartpole",
+        num_workers=2,
+    ),
     "learner-kill": Run("2 workers, learner killed", num_workers=2),
 }
 
@@ -111,14 +123,20 @@ def run(name, steps, seed):
 def passed(name, found):
     """Whether a run reached its goal, and lost no more than it may."""
     reached = found["return"] >= EXPERIMENTS[RUNS[name].experiment].gate
-    if name == "kills":
+    if name.endswith("kills"):
         all_replaced = found["killed"] == found["replaced"] == NUM_KILLS
         kept = found["valid_steps"] == found["env_steps"]
-        return reached and all_replaced and kept and not found["fragments_partly_lost"]
+        whole = not found["fragments_partly_lost"]
+        return reached and all_replaced and kept and whole and found_flat(found)
     if name == "learner-kill":
         left = found["processes_left"] + found["shared_memory_left"]
         return reached and not left and found["resumed_at"] > 0
     return reached
+
+
+def found_flat(found):
+    """Whether memory did not grow in the second half of the run."""
+    return found["megabytes_grown"] < 50
 
 
 # In a process that learns -------------------------------------------------------
@@ -146,7 +164,7 @@ def learn(name, steps, seed, folder, replicas):
         share(agent, replicas.num_ranks)
     resumed_at, callbacks = agent.env_steps, []
     kills = Kills(steps, seed)
-    if name == "kills":
+    if name.endswith("kills"):
         callbacks = [kills]
     if name == "learner-kill":
         saves = kerasrl.callbacks.AgentCheckpoint
@@ -163,7 +181,7 @@ def learn(name, steps, seed, folder, replicas):
     found = {"seconds": time.perf_counter() - start, "env_steps": agent.env_steps}
     if replicas.is_chief:
         found["return"] = evaluate(agent, experiment.env, seed)
-    if name == "kills":
+    if name.endswith("kills"):
         found |= kills.found()
     if name == "learner-kill":
         found["resumed_at"] = resumed_at
@@ -216,7 +234,7 @@ def markdown(report):
 def faults(report):
     """What was lost, for each run with faults."""
     hidden = ("return", "seconds", "passed")
-    for name in ("kills", "learner-kill"):
+    for name in ("kills", "impala-kills", "apex-kills", "learner-kill"):
         for seed, found in report.get(name, {}).items():
             items = [
                 f"{key} {value}" for key, value in found.items() if key not in hidden

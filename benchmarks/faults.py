@@ -2,6 +2,7 @@
 
 import os
 import random
+import resource
 import signal
 import threading
 import time
@@ -33,7 +34,7 @@ class Kills(kerasrl.callbacks.Callback):
         self.times = sorted(
             self.random.uniform(0, 0.9 * steps) for _ in range(NUM_KILLS)
         )
-        self.killed = []
+        self.killed, self.megabytes = [], []
         self.replaced = self.fragments = self.valid_steps = self.partly_lost = 0
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -55,12 +56,16 @@ class Kills(kerasrl.callbacks.Callback):
     def on_rollout_end(self, rollout):
         """Counts the parts of workers, which must be lost as a whole or not at all."""
         pool = self.agent.workers
+        first, count = rollout.first_env, rollout.valid.shape[1]
         for envs in pool.slices:
-            valid = rollout.valid[:, envs]
-            self.fragments += not valid.any()
-            self.partly_lost += valid.any() and not valid.all()
+            # Of all workers, or of the one whose fragment it is.
+            valid = rollout.valid[:, max(envs.start - first, 0) : envs.stop - first]
+            if first <= envs.start < first + count:
+                self.fragments += not valid.any()
+                self.partly_lost += valid.any() and not valid.all()
         self.valid_steps += int(rollout.valid.sum())
         self.replaced = sum(pool.generations)
+        self.megabytes.append(resident())
 
     def found(self):
         """What happened, for the report."""
@@ -70,7 +75,16 @@ class Kills(kerasrl.callbacks.Callback):
             "fragments_lost": self.fragments,
             "fragments_partly_lost": int(self.partly_lost),
             "valid_steps": self.valid_steps,
+            # From the middle of the run on, when all has been compiled.
+            "megabytes_grown": self.megabytes[-1]
+            - self.megabytes[len(self.megabytes) // 2],
         }
+
+
+def resident():
+    """Megabytes of memory of this process (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() // 2**20
 
 
 def kill_learner(command, folder, seed):
