@@ -318,6 +318,13 @@ class Agent(Trainer, Replaceable, Configurable):
             acted["log_probs"] = distribution.log_prob(acted["actions"])
         return acted
 
+    def drain_logs(self):
+        """Returns what else there is to log at the end of an epoch, a dict of floats.
+
+        Extend it, with `super()`. What was counted for it starts again.
+        """
+        return {}
+
     def acting_state(self):
         """Returns the state of acting at the start of an episode, tree `[1, ...]`."""
         return acting.first_state(self.policy)

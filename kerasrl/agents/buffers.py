@@ -1,7 +1,9 @@
 """Which replay buffer an agent learns from, whom that asks, and examples of it."""
 
 import contextlib
+import dataclasses
 import functools
+import math
 
 import numpy as np
 
@@ -10,8 +12,10 @@ from kerasrl.replay import (
     HindsightReplayBuffer,
     PrioritizedReplayBuffer,
     ReplayBuffer,
+    ShardedReplay,
+    global_weights,
 )
-from kerasrl.training import reading
+from kerasrl.training import asynchrony, reading, schedules
 from kerasrl.training.dummy import example_rollout
 
 
@@ -41,6 +45,150 @@ def make(agent, num_envs):
     given.update(stacking(agent))
     options = checks.keywords("replay", agent.replay or {}, buffer_class, given)
     return buffer_class(**given, **options)
+
+
+def make_if_needed(agent, num_envs):
+    """Makes a buffer for the running `fit`, unless the agent has one that fits.
+
+    Args:
+        agent: An `OffPolicyAgent`.
+        num_envs: Integer, the environments that it will be filled from.
+
+    Returns:
+        An empty buffer, or `None`.
+
+    Raises:
+        ValueError: There is something in that of the agent, from other environments or
+            workers.
+    """
+    buffer, num_parts = agent.buffer, asynchrony.num_parts(agent.envs)
+    if buffer is None:
+        return make_parts(agent, num_envs, num_parts)
+    found = len(getattr(buffer, "shards", (buffer,)))
+    if (buffer.num_envs, found) == (num_envs, num_parts):
+        return None
+    if len(buffer) == 0:
+        return make_parts(agent, num_envs, num_parts)
+    fix = "or set agent.buffer = None to start with an empty one."
+    if buffer.num_envs != num_envs:
+        raise ValueError(
+            f"Received {num_envs} environments, but the replay buffer was "
+            f"filled from {buffer.num_envs}. Pass num_envs={buffer.num_envs} to fit, "
+            f"{fix}"
+        )
+    said = "without more than one asynchronous worker" if found == 1 else ""
+    said = said or f"by {found} asynchronous workers, and has a part for each"
+    wanted = "another worker_mode"
+    if found > 1:
+        wanted = f'num_workers={found} and worker_mode="asynchronous"'
+    raise ValueError(
+        f"Received environments in {num_parts} parts, but the replay buffer was filled "
+        f"{said}. Pass {wanted} to fit, {fix}"
+    )
+
+
+def make_parts(agent, num_envs, num_parts):
+    """Makes an empty buffer, in several parts if rollouts come so.
+
+    Args:
+        agent: An `OffPolicyAgent`.
+        num_envs: Integer, the environments that it will be filled from.
+        num_parts: Integer, how many workers hand in theirs one at a time, or 1.
+
+    Returns:
+        What `agent.make_buffer` returns, or a `kerasrl.replay.ShardedReplay` of such.
+    """
+    if num_parts == 1:
+        return agent.make_buffer(num_envs)
+    size = math.ceil(agent.buffer_size / num_parts)
+    with _set_unseen(agent, buffer_size=size):
+        width = num_envs // num_parts
+        return ShardedReplay([agent.make_buffer(width) for _ in range(num_parts)])
+
+
+def restore(agent, state, arrays):
+    """Makes the buffer of a checkpoint.
+
+    Args:
+        agent: An `OffPolicyAgent`.
+        state: Dict of `OffPolicyAgent.get_state`, with a buffer.
+        arrays: Dict of its arrays.
+
+    Raises:
+        ValueError: They do not fit the agent, or were damaged.
+    """
+    num_parts = len(state["buffer"].get("shards", [None]))
+    buffer = make_parts(agent, state["num_envs"], num_parts)
+    buffer.set_state(state["buffer"], arrays)
+    return buffer
+
+
+def set_returns(agent):
+    """Has the buffer of an agent sum rewards as the agent says now."""
+    for buffer in _parts(agent):
+        if isinstance(buffer, ReplayBuffer):
+            buffer.set_returns(agent.n_step, agent.gamma)
+
+
+def add(agent, rollout):
+    """Adds a rollout to the buffer of an agent, with the errors that acting knew."""
+    errors = agent.first_errors(rollout)
+    if errors is None:
+        agent.buffer.add(rollout)
+    else:
+        agent.buffer.add(rollout, errors)
+
+
+def draw(agent, count):
+    """Draws the batches of several gradient steps.
+
+    Args:
+        agent: An `OffPolicyAgent` with something in its buffer.
+        count: Integer `K`.
+
+    Returns:
+        Tuple of the indices `[K, N]` and the dict of all else, with importance weights
+        over the buffers of all ranks.
+    """
+    batches = agent.sample(count)
+    indices, probabilities = batches.pop("indices"), batches.pop("probabilities")
+    if agent.prioritized and agent.replicas.num_ranks > 1:
+        exponent = schedules.current(agent, "importance_exponent")
+        gather = agent.replicas.gather
+        batches["weights"] = global_weights(probabilities, exponent, gather)
+    return indices, batches
+
+
+@dataclasses.dataclass
+class Counts:
+    """What has been learnt from since it was last logged.
+
+    Args:
+        steps: Integer, environment steps for which updates were due.
+        samples: Integer, steps in the batches of these updates.
+        stale: Integer, samples that were overwritten before their new priority came.
+    """
+
+    steps: int = 0
+    samples: int = 0
+    stale: int = 0
+
+    def logs(self, prioritized):
+        """Returns a dict of floats; see `docs/metrics.md`."""
+        logs = {"replay_ratio": self.samples / self.steps if self.steps else math.nan}
+        if prioritized:
+            logs["stale_priority_updates"] = float(self.stale)
+        return logs
+
+
+def count_samples(agent, indices):
+    """Returns how many steps are learnt from: of sequences, all of their rows.
+
+    Args:
+        agent: An `OffPolicyAgent`.
+        indices: Integer array, one for each sample.
+    """
+    return indices.size * (agent.sequence_length if agent.learns_sequences else 1)
 
 
 def stacking(agent):
@@ -83,21 +231,38 @@ def example(agent):
     Args:
         agent: An `OffPolicyAgent` that was built.
     """
-    kept = {name: vars(agent)[name] for name in ("buffer", "buffer_size", "replay")}
+    buffer = agent.buffer
     num_steps = 2 * (agent.n_step + getattr(agent, "sequence_length", 0) + 2)
     num_steps += getattr(agent, "burn_in", 0)
     replay = {k: v for k, v in (agent.replay or {}).items() if k != "directory"}
-    # Nothing is to take effect: this is no change of hyperparameters.
+    with _set_unseen(agent, buffer_size=2 * num_steps, replay=replay or None):
+        try:
+            agent.buffer = agent.make_buffer(1)
+            agent.buffer.add(example_rollout(agent, num_steps, num_envs=1))
+            yield
+        finally:
+            agent.buffer = buffer
+
+
+@contextlib.contextmanager
+def _set_unseen(agent, **values):
+    """A context with other hyperparameters, without a change taking effect."""
+    kept = {name: vars(agent)[name] for name in values}
     set_unseen = functools.partial(object.__setattr__, agent)
     try:
-        set_unseen("buffer_size", 2 * num_steps)
-        set_unseen("replay", replay or None)
-        agent.buffer = agent.make_buffer(1)
-        agent.buffer.add(example_rollout(agent, num_steps, num_envs=1))
+        for name, value in values.items():
+            set_unseen(name, value)
         yield
     finally:
         for name, value in kept.items():
             set_unseen(name, value)
+
+
+def _parts(agent):
+    """The buffers of single workers, the one buffer of an agent, or none."""
+    if agent.buffer is None:
+        return ()
+    return getattr(agent.buffer, "shards", (agent.buffer,))
 
 
 def check_hindsight(agent):
@@ -130,15 +295,18 @@ def ask_environments(agent):
     Raises:
         ValueError: There is nobody to ask for rewards.
     """
-    if not isinstance(agent.buffer, HindsightReplayBuffer):
+    parts = [part for part in _parts(agent) if isinstance(part, HindsightReplayBuffer)]
+    if not parts:
         return
     for name in goals.QUESTIONS:
         if (agent.replay or {}).get(name) is not None:
             continue
         function = None if agent.envs is None else agent.envs.goal_function(name)
-        setattr(agent.buffer, name, function)
-    agent.buffer.check_again()
-    if agent.buffer.compute_reward is None:
+        for part in parts:
+            setattr(part, name, function)
+    for part in parts:
+        part.check_again()
+    if parts[0].compute_reward is None:
         who = "rollouts" if agent.envs is None else agent.env_name
         raise ValueError(
             f"Received hindsight={agent.hindsight!r} to learn from {who}, where there "
@@ -156,7 +324,7 @@ def forget_environments(agent):
     Args:
         agent: An `OffPolicyAgent`, with a buffer or without.
     """
-    if not isinstance(agent.buffer, HindsightReplayBuffer):
-        return
-    for name in goals.QUESTIONS:
-        setattr(agent.buffer, name, (agent.replay or {}).get(name))
+    for part in _parts(agent):
+        if isinstance(part, HindsightReplayBuffer):
+            for name in goals.QUESTIONS:
+                setattr(part, name, (agent.replay or {}).get(name))

@@ -9,7 +9,7 @@ import tensorflow as tf
 from kerasrl import checks
 from kerasrl.agents import buffers
 from kerasrl.agents.agent import Agent
-from kerasrl.replay import GOAL_STRATEGIES, ReplayBuffer, global_weights
+from kerasrl.replay import GOAL_STRATEGIES
 from kerasrl.training import hyperparameters, minibatches, passes, reading, schedules
 from kerasrl.training.gradients import gradient_step
 from kerasrl.training.hyperparameters import Hyperparameter
@@ -148,6 +148,7 @@ class OffPolicyAgent(Agent):
         self.warned_of_rewards = False
         self._learns = False
         self._buffer_began = self._steps_due = 0
+        self._counts = buffers.Counts()
         self.updates = 0
         self.target = None
         self._normalize = None
@@ -171,8 +172,8 @@ class OffPolicyAgent(Agent):
     def apply_change(self, name, before):
         if hyperparameters.effect_of(self, name) == "replay":
             self.buffer = None  # It is empty, else this was refused.
-        if name in ("gamma", "n_step") and isinstance(self.buffer, ReplayBuffer):
-            self.buffer.set_returns(self.n_step, self.gamma)
+        if name in ("gamma", "n_step"):
+            buffers.set_returns(self)
         super().apply_change(name, before)
 
     def compile(self, *args, metrics=None, **kwargs):
@@ -225,17 +226,9 @@ class OffPolicyAgent(Agent):
         return buffers.make(self, num_envs)
 
     def start_learning(self, num_envs):
-        fits = self.buffer is not None and self.buffer.num_envs == num_envs
-        if self.buffer is None or (not fits and len(self.buffer) == 0):
-            self.buffer = self.make_buffer(num_envs)
-            self._buffer_began = self.env_steps
-        elif not fits:
-            raise ValueError(
-                f"Received {num_envs} environments, but the replay buffer was "
-                f"filled from {self.buffer.num_envs}. Pass num_envs="
-                f"{self.buffer.num_envs} to fit, or set agent.buffer = None to start "
-                "with an empty one."
-            )
+        made = buffers.make_if_needed(self, num_envs)
+        if made is not None:
+            self.buffer, self._buffer_began = made, self.env_steps
         buffers.ask_environments(self)
         if self.updates == 0 and self._first_weights != self.target.fingerprint():
             # Whatever set them, such as the layers of a network trained elsewhere.
@@ -282,6 +275,7 @@ class OffPolicyAgent(Agent):
             num_steps = self.iteration_length(num_envs) * num_envs
         num_updates = self.num_updates(num_envs)
         self._steps_due += num_steps * self.gradient_steps
+        self._counts.steps += num_steps
         calls, self._steps_due = divmod(self._steps_due, num_updates * self.train_every)
         return calls * num_updates
 
@@ -303,10 +297,17 @@ class OffPolicyAgent(Agent):
         if self.reward_scaler is not None:
             self.reward_scaler(rollout)
         reading.warn_of_rewards(self, rollout.rewards)
-        self.buffer.add(rollout)
+        buffers.add(self, rollout)
         if self._normalize is None:
             self._normalize = passes.normalizer(self)
         self._normalize(rollout)
+
+    def first_errors(self, rollout):
+        """Returns absolute errors, first priorities of the steps of a rollout.
+
+        Float `[T, B]`, NaN where acting did not know one; `None`, as here, if nowhere.
+        """
+        return None
 
     def learn(self, count):
         """Takes gradient steps on samples of the replay buffer.
@@ -331,14 +332,9 @@ class OffPolicyAgent(Agent):
         if count == 0:
             return dict
         num_updates = self.num_updates(self.buffer.num_envs)
-        batches = self.sample(count)
-        indices, probabilities = batches.pop("indices"), batches.pop("probabilities")
-        if self.prioritized and self.replicas.num_ranks > 1:
-            exponent = schedules.current(self, "importance_exponent")
-            batches["weights"] = global_weights(
-                probabilities, exponent, self.replicas.gather
-            )
+        indices, batches = buffers.draw(self, count)
         first, self.updates = self.updates, self.updates + len(indices)
+        self._counts.samples += buffers.count_samples(self, indices)
         values, due = self.scheduled_values(), self.due(np.arange(first, self.updates))
 
         def learn():
@@ -350,11 +346,16 @@ class OffPolicyAgent(Agent):
                 # Where the loss is no number, that is what is reported.
                 if self.prioritized and math.isfinite(logs[-1]["loss"]):
                     errors = update.outputs.numpy()
-                    self.buffer.update_priorities(indices[rows], errors)
+                    stale = self.buffer.update_priorities(indices[rows], errors)
+                    self._counts.stale += stale or 0
             means = {name: sum(x[name] for x in logs) / len(logs) for name in logs[0]}
             return {**means, "gradient_steps": float(len(indices))}
 
         return learn
+
+    def drain_logs(self):
+        counts, self._counts = self._counts, buffers.Counts()
+        return {**super().drain_logs(), **counts.logs(self.prioritized)}
 
     def example_update(self):
         if self.hindsight is not None:
@@ -492,7 +493,6 @@ class OffPolicyAgent(Agent):
         # Files that were written before do not say.
         self._steps_due = state.get("steps_due", 0)
         if "buffer" in state and arrays:
-            self.buffer = self.make_buffer(state["num_envs"])
-            self.buffer.set_state(state["buffer"], arrays)
+            self.buffer = buffers.restore(self, state, arrays)
             # Files that were written before do not say.
             self._buffer_began = state.get("buffer_began", 0)

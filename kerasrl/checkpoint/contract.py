@@ -201,6 +201,12 @@ def _check_replay(path, state, arrays):
     check_count(path, "num_envs", num_envs, least=1)
     if not isinstance(buffer, dict):
         refuse(path, "buffer", buffer, "an object")
+    if "shards" in buffer:
+        # Each has as many of the environments.
+        shards = buffer["shards"]
+        if not isinstance(shards, list) or not shards or num_envs % len(shards):
+            refuse(path, "buffer.shards", shards, f"a list, in which {num_envs} fit")
+        num_envs //= len(shards)
     for name, array in arrays.items():
         if array.shape[:1] != (num_envs,):
             refuse(path, f"the shape of {name}", array.shape, f"{num_envs} at first")

@@ -20,6 +20,8 @@ class Chunk:
         final_inputs: List of arrays `[M, ...]`, what follows them.
         rollout: The `Rollout` it is part of.
         start: Integer, the row of the rollout with which it begins.
+        errors: Float `[T, B]`, absolute errors of the steps, NaN where they are not
+            known; `None` if none is.
     """
 
     inputs: list
@@ -36,6 +38,7 @@ class Chunk:
     final_inputs: list
     rollout: Any
     start: int = 0
+    errors: Any = None
 
     def __len__(self):
         return len(self.rewards)
@@ -65,6 +68,7 @@ class Chunk:
                 final_env=self.final_env[chosen],
                 final_inputs=[leaf[chosen] for leaf in self.final_inputs],
                 start=start,
+                errors=None if self.errors is None else self.errors[part],
             )
 
 

@@ -204,7 +204,7 @@ class ReplayBuffer(StreamBuffer):
         return sums.astype(np.float32), taken.sum(axis=-1)
 
     def _note_starts(self, chunk, placement):
-        position = placement.position
+        position, errors = placement.position, chunk.errors
         if placement.kept is None:
             length = len(chunk)
             rank = np.arange(length)[:, None]
@@ -213,11 +213,12 @@ class ReplayBuffer(StreamBuffer):
             valid = chunk.valid
             time, env = np.nonzero(valid)
             rank = np.cumsum(valid, axis=0) - 1
+            errors = None if errors is None else errors[time, env]
             slots = self._starts.push(
                 env, rank[time, env], position[time, env], valid.sum(axis=0)
             )
         self._starts.ready_all(slots.size)
-        self._sampler.insert(slots)
+        self._sampler.insert(slots, errors)
 
 
 def _check_returns(n_step, gamma):
@@ -235,8 +236,9 @@ class PrioritizedReplayBuffer(ReplayBuffer):
     `P(i) = (1 - u) p_i^a / sum_j p_j^a + u / M`, with `p_i = |error_i| + epsilon`
 
     and has the importance weight `(M P(i))^-beta`, divided by the largest one of its
-    batch. Draws are stratified within each batch. A new transition has the largest
-    priority so far, 1 at first, so that it is soon drawn once.
+    batch. Draws are stratified within each batch. A new transition whose error was not
+    given to `add` has the largest priority so far, 1 at first, so that it is soon drawn
+    once.
 
     Args:
         capacity, observation_space, action_space, num_envs, n_step, gamma,

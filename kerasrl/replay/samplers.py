@@ -13,11 +13,18 @@ class UniformSampler:
     """
 
     nbytes = 0
+    uniform_fraction = 0.0
+    has_priorities = False
 
     def __init__(self, starts):
         self._starts = starts
 
-    def insert(self, slots):
+    @property
+    def mass(self):
+        """What starts count in all, where several buffers draw together."""
+        return float(len(self._starts))
+
+    def insert(self, slots, errors=None):
         """Tells of new starts."""
 
     def remove(self, slots):
@@ -81,6 +88,8 @@ class PrioritizedSampler:
         epsilon: Positive float, added to priorities so that none is zero.
     """
 
+    has_priorities = True
+
     def __init__(self, starts, num_slots, exponent, uniform_fraction, epsilon):
         _check_fraction("priority_exponent", exponent)
         _check_fraction("uniform_fraction", uniform_fraction)
@@ -91,7 +100,7 @@ class PrioritizedSampler:
             )
         self._starts = starts
         self._exponent = float(exponent)
-        self._uniform_fraction = float(uniform_fraction)
+        self.uniform_fraction = float(uniform_fraction)
         self._epsilon = float(epsilon)
         self._tree = SumTree(num_slots)
         self._largest = 1.0
@@ -101,9 +110,28 @@ class PrioritizedSampler:
         """Bytes of the sum tree."""
         return self._tree.nbytes
 
-    def insert(self, slots):
-        """Gives new starts the largest priority so far."""
-        self._tree.set(slots, self._largest**self._exponent)
+    @property
+    def mass(self):
+        """Sum of the powers of all priorities."""
+        return self._tree.total
+
+    def insert(self, slots, errors=None):
+        """Gives new starts a priority.
+
+        Args:
+            slots: Integer array.
+            errors: Float array of the same shape, absolute errors; NaN where it is not
+                known. `None` if none is.
+        """
+        if errors is None:
+            self._tree.set(slots, self._largest**self._exponent)
+            return
+        # What is not known has the largest so far, so that it is soon drawn once.
+        known = np.isfinite(errors)
+        priorities = np.where(known, errors, 0.0) + self._epsilon
+        self._largest = max(self._largest, float(priorities.max(initial=0.0)))
+        priorities = np.where(known, priorities, self._largest)
+        self._tree.set(slots, priorities**self._exponent)
 
     def remove(self, slots):
         """Takes the probability from starts that are gone."""
@@ -116,32 +144,20 @@ class PrioritizedSampler:
             ids: int64 array.
             errors: Float array of the same shape, finite and not negative.
 
+        Returns:
+            Integer, how many are gone.
+
         Raises:
             ValueError: They have different shapes, an error is negative, NaN or
                 infinite, or an id is unknown.
         """
-        ids, errors = np.asarray(ids), np.asarray(errors, np.float64)
-        if ids.shape != errors.shape or ids.dtype.kind not in "iu":
-            raise ValueError(
-                "There must be one absolute error for each index. Received: indices "
-                f"of shape {ids.shape} and dtype {ids.dtype}, errors of shape "
-                f"{errors.shape}."
-            )
-        if not ids.size:
-            return
-        if not (np.isfinite(errors) & (errors >= 0.0)).all():
-            wrong = errors[~(np.isfinite(errors) & (errors >= 0.0))]
-            raise ValueError(
-                "Priorities come from finite absolute errors. Received: "
-                f"{wrong.flat[0]}. Expected numbers of at least 0: pass "
-                "abs(td_errors), and look for the cause of NaN in the loss."
-            )
+        ids, errors = check_errors(ids, errors)
         slots, present = self._starts.slots_of(ids)
-        if not present.any():
-            return
-        priorities = errors[present] + self._epsilon
-        self._largest = max(self._largest, float(priorities.max()))
-        self._tree.set(slots[present], priorities**self._exponent)
+        if present.any():
+            priorities = errors[present] + self._epsilon
+            self._largest = max(self._largest, float(priorities.max()))
+            self._tree.set(slots[present], priorities**self._exponent)
+        return int(ids.size - np.count_nonzero(present))
 
     def draw(self, shape, rng, importance_exponent):
         """Draws starts with replacement, stratified within each batch.
@@ -161,7 +177,7 @@ class PrioritizedSampler:
         points = (np.arange(size) + rng.random(shape)) * (total / size)
         slots = self._tree.find(points)
         ids = self._starts.ids_of(slots)
-        uniform = self._uniform_fraction
+        uniform = self.uniform_fraction
         if uniform > 0.0:
             replaced = rng.random(shape) < uniform
             ids = np.where(replaced, self._starts.draw(shape, rng), ids)
@@ -238,6 +254,30 @@ def global_weights(probabilities, importance_exponent, gather):
     weights = probabilities**-importance_exponent
     largest = np.max(gather(weights.max(axis=-1)), axis=0)
     return (weights / largest[:, None]).astype(np.float32)
+
+
+def check_errors(ids, errors):
+    """Returns ids and errors of samples as arrays that belong together.
+
+    Raises:
+        ValueError: They have different shapes, or an error is negative, NaN or
+            infinite.
+    """
+    ids, errors = np.asarray(ids), np.asarray(errors, np.float64)
+    if ids.shape != errors.shape or ids.dtype.kind not in "iu":
+        raise ValueError(
+            "There must be one absolute error for each index. Received: indices "
+            f"of shape {ids.shape} and dtype {ids.dtype}, errors of shape "
+            f"{errors.shape}."
+        )
+    wrong = errors[~(np.isfinite(errors) & (errors >= 0.0))]
+    if wrong.size:
+        raise ValueError(
+            "Priorities come from finite absolute errors. Received: "
+            f"{wrong.flat[0]}. Expected numbers of at least 0: pass "
+            "abs(td_errors), and look for the cause of NaN in the loss."
+        )
+    return ids, errors
 
 
 def _check_fraction(name, value):

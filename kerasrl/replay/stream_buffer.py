@@ -74,21 +74,27 @@ class StreamBuffer:
             return store.infos is not None
         return name in store.inputs or name in store.outputs
 
-    def add(self, rollout):
+    def add(self, rollout, errors=None):
         """Stores a rollout, which continues the one before without a seam.
 
         Args:
             rollout: `kerasrl.rollouts.Rollout` `[T, B, ...]` of a collector made with
                 `all_finals=True`. Fillers (`valid` False) are not learnt from.
+            errors: `None`; or float `[T, B]`, absolute errors that become the first
+                priorities of single steps, NaN where they are not known: see
+                `kerasrl.replay.first_errors`.
 
         Raises:
-            ValueError: It does not fit the buffer, final observations are missing, or
-                it does not begin where the one before stopped.
+            ValueError: It does not fit the buffer, final observations are missing,
+                it does not begin where the one before stopped, or there are errors for
+                a buffer that has no priorities of single steps.
         """
         store = self._store
         chunk = read_rollout(
             rollout, self.num_envs, store.inputs, store.outputs, store.infos
         )
+        if errors is not None:
+            chunk.errors = self._check_first(errors, chunk.rewards.shape)
         if len(chunk) <= store.longest_chunk:
             self._add(chunk)
             return
@@ -102,18 +108,22 @@ class StreamBuffer:
     def update_priorities(self, indices, absolute_td_errors):
         """Sets priorities after an update.
 
-        What was sampled and has been overwritten since is left out. Where an index
-        occurs several times, its last error counts.
+        What was sampled and has been overwritten since is left out: its place may
+        belong to something else by now. Where an index occurs several times, its last
+        error counts.
 
         Args:
             indices: int64 array, `indices` of samples.
             absolute_td_errors: Float array of that shape, finite and not negative.
 
+        Returns:
+            Integer, how many were left out.
+
         Raises:
             ValueError: Shapes differ, an error is NaN, infinite or negative, an index
                 is not from this buffer, or the buffer draws uniformly.
         """
-        self._sampler.update(indices, absolute_td_errors)
+        return self._sampler.update(indices, absolute_td_errors)
 
     def get_state(self):
         """Counters of the buffer.
@@ -162,6 +172,22 @@ class StreamBuffer:
             )
             self._sampler.remove(gone)
         self._note_starts(chunk, placement)
+
+    def _check_first(self, errors, shape):
+        if not (self.starts_are_steps and self._sampler.has_priorities):
+            raise ValueError(
+                f"Received errors of new steps. {type(self).__name__} has no "
+                "priorities of single steps: use a PrioritizedReplayBuffer, or leave "
+                "them out."
+            )
+        errors = np.asarray(errors, np.float64)
+        if errors.shape != shape or (errors < 0.0).any():
+            raise ValueError(
+                f"Received errors of shape {errors.shape}, the least of them "
+                f"{np.nanmin(errors, initial=np.inf)}. Expected absolute ones of shape "
+                f"{shape}, as the rewards of the rollout; NaN where one is not known."
+            )
+        return errors
 
     def _cut(self, envs):
         self._store.streams.close(envs)

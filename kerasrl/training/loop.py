@@ -96,6 +96,7 @@ def _epochs(agent, source, plan, callbacks, initial_epoch, updating):
                 **dict.fromkeys(("loss", *agent.metric_names()), math.nan),
                 **statistics.policy_metrics(agent.policy),
                 **source.drain_logs(),
+                **agent.drain_logs(),
                 **mean.result(),
             }
         )
