@@ -57,6 +57,7 @@ class Experiment:
     #: How many evaluations choose the best.
     evaluations: int = 20
     num_envs: int = 8
+    num_workers: int = 0
     learning_rate: float | None = None
     anneal: bool = False
     #: First epsilon, environment steps of its fall, last epsilon.
@@ -142,6 +143,26 @@ EXPERIMENTS = {
         checkpoint="best",
         # Its defaults are ours: RMSprop with epsilon outside the root, 7e-4.
         sb3={},
+    ),
+    # Their defaults, but for the number of environments, which changes nothing.
+    "es-cartpole": Experiment(
+        algorithm="ES",
+        env="CartPole-v1",
+        steps=120_000,
+        gate=475,
+        required=1.0,
+        num_envs=32,
+        num_workers=2,
+        episodes=20,
+    ),
+    "ars-cartpole": Experiment(
+        algorithm="ARS",
+        env="CartPole-v1",
+        steps=25_000,
+        gate=475,
+        required=1.0,
+        num_workers=2,
+        episodes=20,
     ),
     "pg-cartpole": Experiment(
         algorithm="PG",
@@ -447,8 +468,20 @@ def train_kerasrl(experiment, steps, seed):
                     self.ends.append((start + (t + 1) * width, self.running[index]))
                     self.running[index] = 0.0
 
+    class Populations(kerasrl.callbacks.Callback):
+        """The same, of episodes that are counted by the population."""
+
+        def __init__(self):
+            super().__init__()
+            self.ends = []
+
+        def on_train_batch_end(self, batch, logs=None):
+            new = self.agent.episodes - len(self.ends)
+            returns = list(self.agent.statistics.returns)[-new:]
+            self.ends += [(self.agent.env_steps, each) for each in returns]
+
     agent = make_agent(experiment, steps, seed)
-    episodes = Episodes()
+    episodes = Episodes() if agent.learns_from_rollouts else Populations()
     callbacks = [episodes]
     with tempfile.TemporaryDirectory() as directory:
         best = Path(directory) / "best.kerasrl"
@@ -468,6 +501,7 @@ def train_kerasrl(experiment, steps, seed):
             steps=steps,
             env_config=experiment.env_config,
             num_envs=experiment.num_envs,
+            num_workers=experiment.num_workers,
             callbacks=callbacks,
             verbose=0,
         )

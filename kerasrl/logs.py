@@ -24,4 +24,10 @@ LOGGED = (
     "q_value",
     "critic_loss",
     "temperature",
+    "population_return_mean",
+    "population_return_std",
+    "unperturbed_return_mean",
+    "top_return_std",
+    "update_ratio",
+    "weight_norm",
 )

@@ -9,6 +9,7 @@ from kerasrl import models, spellings
 
 AGENTS = [
     *("PG", "A2C", "PPO", "SimpleQ", "DQN", "R2D2", "DDPG", "TD3", "SAC"),
+    *("ES", "ARS"),
 ]
 
 

@@ -4,6 +4,7 @@ from functools import partial
 
 import keras
 import numpy as np
+from keras.optimizers import SGD
 
 from kerasrl import checks
 from kerasrl.agents import evolution
@@ -99,7 +100,7 @@ class ARS(Agent):
         )
 
     def default_optimizer(self):
-        return keras.optimizers.SGD(0.02)
+        return SGD(0.02)
 
     def check_hyperparameters(self):
         super().check_hyperparameters()

@@ -277,7 +277,7 @@ def train_agent(
             callbacks.RunLogger(directory, extra={"settings": settings.fit}),
             callbacks.EnvStepTensorBoard(directory),
             checkpoint,
-            callbacks.RewardScaleWarning(),
+            callbacks.RewardScaleWarning() if agent.learns_from_rollouts else None,
         ]
         try:
             agent.fit(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from kerasrl.experiment import evolution
 from kerasrl.experiment.refusals import (
     FLAG,
     MAPPING,
@@ -110,6 +111,9 @@ def from_rllib(
             if value not in filters:
                 refuse(unknown("observation_filter", value, filters))
             yield key, "policy.normalize_observations", filters[value]
+        elif key in evolution.KINDS and "num_pairs" in arguments:
+            for name, argument in evolution.evolution_arguments(key, value, config):
+                yield key, name, argument
         elif key == "train_batch_size" and is_off_policy:
             yield key, "batch_size", value
         elif key == "rollout_fragment_length" and is_off_policy:

@@ -1,4 +1,4 @@
-"""Episodes of many policies, each by weights of its own.
+"""Weights moved at random, and the episodes that they play.
 
 An episode is a task with a number. From that number alone follow the weights that act
 in it and the seed of its environment, so it is the same episode wherever it is played:
@@ -6,20 +6,9 @@ in this process or in another, beside others or alone, and again where it was lo
 """
 
 import dataclasses
-import types
 
-import gymnasium
 import numpy as np
 import optree
-
-from kerasrl import spaces
-from kerasrl.envs.serial import SerialEnvironments
-from kerasrl.rollouts.checking import RolloutCheck
-from kerasrl.rollouts.episodes import EpisodeTracker, RunningEpisodes
-from kerasrl.rollouts.rollout import take
-
-#: Steps after which what environments returned is looked at.
-_BLOCK = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,310 +87,15 @@ class Population:
         return np.random.Generator(np.random.Philox(key=key))
 
 
-class PopulationPlayer:
-    """Plays episodes of a population in environments of this process.
-
-    Whichever environment is free takes the next episode, so they all have to be alike.
-    Where `reset(seed=...)` settles all that is random in an environment, results do not
-    depend on how many there are.
-
-    Args:
-        envs: `kerasrl.envs.SerialEnvironments`, B of them.
-        actor: `kerasrl.actors.population.PopulationProgram` of size B.
-        initial_state: As for `kerasrl.rollouts.Collector`.
-        max_episode_steps: Integer, after which an episode is cut off, or `None`.
-        counts: Whether to compute means and squares of observations.
-        listener: As for `kerasrl.rollouts.Collector`.
-
-    Raises:
-        TypeError: Environments cannot be reset one by one.
-    """
-
-    def __init__(
-        self,
-        envs,
-        actor,
-        initial_state,
-        max_episode_steps=None,
-        counts=False,
-        listener=None,
-    ):
-        if not isinstance(envs, SerialEnvironments):
-            raise TypeError(
-                "Episodes of different policies end at different times, so each needs "
-                "an environment that is reset by itself. Received: "
-                f"{envs.name}, environments that are stepped together. Give the id of "
-                "an environment, a function that makes one, or a gymnasium.Env; of "
-                'Atari games, a function that calls gymnasium.make("ALE/...").'
-            )
-        self.envs = envs
-        envs.envs[:] = [
-            _Seat(env, self, seat, max_episode_steps)
-            for seat, env in enumerate(envs.envs)
-        ]
-        self._actor = actor
-        self._initial_state = () if initial_state is None else initial_state
-        self._counts = counts
-        self._listener = listener
-        self._check = RolloutCheck(envs)
-        count = envs.num_envs
-        self._actions = _block(spaces.zeros(spaces.emitted(envs.action_space), count))
-        self._observations = _block(spaces.zeros(envs.observation_space, count))
-        self._rewards = np.zeros((_BLOCK + 1, count), np.float32)
-        self._population = None
-
-    @property
-    def is_playing(self):
-        """Whether episodes of a population are played just now."""
-        return self._population is not None
-
-    def play(self, population, tasks):
-        """Plays episodes to their ends.
-
-        Args:
-            population: `Population`.
-            tasks: List of integers, numbers of episodes.
-
-        Returns:
-            Dict of arrays with a row for each task: `"returns"` float64, `"lengths"`
-            int64, `"terminated"` bool, whether the end was one of the task, and lists
-            `"means"` and `"squares"` of arrays, one for each part of an observation:
-            the mean of those acted on, and the sum of squares around it, float64
-            `[n, ...]`; empty unless counted. `"custom_metrics"` is a list of dicts.
-        """
-        self._population, self._tasks = population, list(tasks)
-        try:
-            return self._play()
-        finally:
-            self._population = None
-
-    def _play(self):
-        count = self.envs.num_envs
-        self._next = iter(range(len(self._tasks)))
-        self._coming = [None] * count
-        results = self._results = {
-            "returns": np.zeros(len(self._tasks)),
-            "lengths": np.zeros(len(self._tasks), np.int64),
-            "terminated": np.zeros(len(self._tasks), bool),
-            "custom_metrics": [{} for _ in self._tasks],
-        }
-        first = self.envs.reset()
-        optree.tree_map(_write_first, self._observations, first)
-        self._moments = _Moments(first, len(self._tasks)) if self._counts else None
-        tracker = None
-        if self._listener is not None:
-            running = RunningEpisodes(count)
-            listener = _Listener(self._listener, self._coming)
-            tracker = EpisodeTracker(listener, self.envs, first, running)
-        rows = _Rows(self._actor, count, self._initial_state, self._actions)
-        totals, lengths = np.zeros(count), np.zeros(count, np.int64)
-        playing = [None] * count
-        for seat in range(count):
-            self._seat(rows, seat, playing, first)
-        time, elapsed = 0, 0
-        while rows.seats.size:
-            seen = take(self._observations, time)
-            if self._moments is not None:
-                self._moments.add(seen)
-            taken = rows.act(seen, self._rewards[time])
-            seats = rows.seats
-            actions = take(self._actions, time)
-            optree.tree_map(lambda a, b, s=seats: a.__setitem__(s, b), actions, taken)
-            step = self.envs.step(actions, take(self._observations, time + 1))
-            time, elapsed = time + 1, elapsed + 1
-            self._rewards[time] = step.rewards
-            totals += step.rewards
-            lengths[seats] += 1
-            if tracker is not None:
-                self._tell(tracker, elapsed, step, actions, playing)
-            if step.any_ended:
-                for seat in np.flatnonzero(step.terminated | step.truncated).tolist():
-                    task = playing[seat]
-                    results["returns"][task] = totals[seat]
-                    results["lengths"][task] = lengths[seat]
-                    results["terminated"][task] = step.terminated[seat]
-                    if tracker is not None:
-                        custom = tracker.custom_metrics(elapsed, seat)
-                        results["custom_metrics"][task] = custom
-                    if self._moments is not None:
-                        self._moments.finish(seat, task)
-                    totals[seat] = lengths[seat] = 0
-                    self._seat(rows, seat, playing, step.observations)
-            if time == _BLOCK or not rows.seats.size:
-                self._look(time)
-                time = 0
-        if self._moments is not None:
-            results.update(self._moments.results())
-        else:
-            results.update(means=[], squares=[])
-        return results
-
-    def begin(self, seat):
-        """Called by a seat that is reset: returns the seed of its next episode.
-
-        Returns:
-            Integer, or `None` if no episode is left.
-        """
-        place = self._coming[seat] = next(self._next, None)
-        return None if place is None else self._population.seed(self._tasks[place])
-
-    def _seat(self, rows, seat, playing, observations):
-        """Takes in that an environment has begun another episode, or has none."""
-        playing[seat] = place = self._coming[seat]
-        if place is None:
-            rows.remove(seat)
-            return
-        rows.put(seat, self._population.weights(self._tasks[place]))
-        if self._moments is not None:
-            self._moments.begin(seat, observations)
-
-    def _look(self, steps):
-        """Checks a block of steps, and starts the next where it ended."""
-        rollout = types.SimpleNamespace(
-            actions=optree.tree_map(lambda leaf: leaf[:steps], self._actions),
-            rewards=self._rewards[1 : steps + 1],
-            final=None,
-        )
-        seen = optree.tree_map(lambda leaf: leaf[: steps + 1], self._observations)
-        self._check(rollout, seen)
-        for leaf in optree.tree_leaves(self._observations):
-            leaf[0] = leaf[steps]
-        self._rewards[0] = self._rewards[steps]
-
-    def _tell(self, tracker, elapsed, step, actions, playing):
-        """Tells a listener of a step; environments without an episode took none."""
-        step.infos[:] = [
-            info if place is not None else None
-            for info, place in zip(step.infos, playing, strict=True)
-        ]
-        tracker.step(elapsed, step, actions)
-
-
-class _Seat(gymnasium.Wrapper):
-    """An environment that is seeded at each reset, and idle where nothing is left."""
-
-    def __init__(self, env, player, seat, max_episode_steps):
-        super().__init__(env)
-        self._player = player
-        self._number = seat
-        self._limit = max_episode_steps
-        self._idle = None
-
-    def reset(self, *, seed=None, options=None):
-        if not self._player.is_playing:
-            return self.env.reset(seed=seed)
-        seed = self._player.begin(self._number)
-        self._steps = 0
-        if seed is not None:
-            self._idle = None
-            return self.env.reset(seed=seed)
-        # Not the last observation: nothing need be possible after an end.
-        self._idle, info = self.env.reset()
-        return self._idle, info
-
-    def step(self, action):
-        if self._idle is not None:
-            return self._idle, 0.0, False, False, {}
-        result = self.env.step(action)
-        if self._limit is not None:
-            self._steps += 1
-            if self._steps >= self._limit and len(result) == 5:
-                observation, reward, terminated, truncated, info = result
-                truncated = truncated or not terminated
-                return observation, reward, terminated, truncated, info
-        return result
-
-
-class _Listener:
-    """Passes on what is told of episodes, but for those that do not take place."""
-
-    def __init__(self, listener, coming):
-        self._listener = listener
-        self._coming = coming
-        self.on_episode_step = listener.on_episode_step
-        self.on_episode_end = listener.on_episode_end
-
-    def on_episode_begin(self, episode):
-        if self._coming[episode.env_index] is not None:
-            self._listener.on_episode_begin(episode)
-
-
-class _Rows:
-    """Which environments act, each by a row of the program; those are the first rows.
-
-    Attributes:
-        seats: int64 `[N]`, the environment of each row.
-    """
-
-    def __init__(self, actor, count, initial_state, actions):
-        self._actor = actor
-        self._initial = initial_state
-        self._state = optree.tree_map(
-            lambda leaf: np.repeat(np.asarray(leaf)[None], count, axis=0), initial_state
-        )
-        self._previous = optree.tree_map(lambda leaf: np.zeros_like(leaf[0]), actions)
-        self._started = np.ones(count, bool)
-        self._order = []
-        self.seats = np.zeros(0, np.int64)
-
-    def put(self, seat, weights):
-        """Lets an environment begin an episode with these weights."""
-        if seat not in self._order:
-            self._order.append(seat)
-            self.seats = np.array(self._order)
-        row = self._order.index(seat)
-        self._actor.write(row, weights)
-        self._started[row] = True
-
-    def remove(self, seat):
-        """Takes away the row of an environment; the last row gets its place."""
-        if seat not in self._order:
-            return
-        row, last = self._order.index(seat), len(self._order) - 1
-        if row != last:
-            self._actor.move(last, row)
-            for leaf in optree.tree_leaves((self._state, self._previous)):
-                leaf[row] = leaf[last]
-            self._started[row] = self._started[last]
-            self._order[row] = self._order[last]
-        del self._order[last]
-        self.seats = np.array(self._order, np.int64)
-
-    def act(self, observations, rewards):
-        """Returns the actions of all rows, a tree `[N, ...]`."""
-        count, seats = len(self._order), self.seats
-        rewards = rewards[seats]
-        if self._started[:count].any():
-            for row in np.flatnonzero(self._started[:count]):
-                for leaf, initial in zip(
-                    optree.tree_leaves(self._state),
-                    optree.tree_leaves(self._initial),
-                    strict=True,
-                ):
-                    leaf[row] = initial
-                for leaf in optree.tree_leaves(self._previous):
-                    leaf[row] = 0
-                rewards[row] = 0.0
-            self._started[:count] = False
-        outputs = self._actor.run(
-            {
-                "observations": take(observations, seats),
-                "previous_actions": take(self._previous, slice(count)),
-                "previous_rewards": rewards,
-                "state": take(self._state, slice(count)),
-            }
-        )
-        actions = outputs["actions"]
-        for own, new in ((self._previous, actions), (self._state, outputs["state"])):
-            optree.tree_map(lambda a, b: a.__setitem__(slice(count), b), own, new)
-        return actions
-
-
-class _Moments:
+class Moments:
     """Mean and squares of the observations of each episode, summed as it goes.
 
     Around the first of each episode, because sums of squares far from zero have no
     digits left for what varies.
+
+    Args:
+        observations: Tree `[B, ...]`, like those to come.
+        num_tasks: Integer, how many episodes there will be.
     """
 
     def __init__(self, observations, num_tasks):
@@ -416,6 +110,7 @@ class _Moments:
         )
 
     def begin(self, seat, observations):
+        """Called where an environment has begun an episode."""
         leaves = optree.tree_leaves(observations)
         for origin, total, square, leaf in zip(
             self._origin, self._sum, self._square, leaves, strict=True
@@ -425,6 +120,7 @@ class _Moments:
         self._count[seat] = 0
 
     def add(self, observations):
+        """Called with what is acted on next."""
         leaves = optree.tree_leaves(observations)
         self._count += 1
         for origin, total, square, leaf in zip(
@@ -435,6 +131,7 @@ class _Moments:
             square += np.square(difference, out=difference)
 
     def finish(self, seat, task):
+        """Called where the episode of an environment has ended."""
         count = self._count[seat]
         for k, (total, square) in enumerate(zip(self._sum, self._square, strict=True)):
             mean = total[seat] / count
@@ -442,6 +139,7 @@ class _Moments:
             self._squares[k][task] = np.maximum(square[seat] - mean * total[seat], 0.0)
 
     def results(self):
+        """Returns the dict of `"means"` and `"squares"`, see `PopulationPlayer`."""
         return {"means": self._means, "squares": self._squares}
 
 
@@ -462,11 +160,3 @@ def merge_moments(counts, means, squares):
     mean = (shares * means).sum(axis=0)
     spread = (shares * np.square(means - mean)).sum(axis=0)
     return int(total), mean, squares.sum(axis=0) / total + spread
-
-
-def _block(tree):
-    return optree.tree_map(lambda leaf: np.repeat(leaf[None], _BLOCK + 1, axis=0), tree)
-
-
-def _write_first(block, rows):
-    block[0] = rows

@@ -152,12 +152,25 @@ def population_actor(agent):
     Raises:
         ValueError: The policy has no NumPy form.
     """
-    actor = agent.actor(deterministic=True)
-    if actor.program is not None:
-        return actor
-    if "population" not in agent._actors:
-        agent._actors["population"] = acting.build(agent, "deterministic", "numpy")
-    return agent._actors["population"]
+    actor = agent._actors.get("population") or agent.actor(deterministic=True)
+    if actor.program is None:
+        try:
+            # TensorFlow may have been faster, for one policy.
+            actor = acting.build(agent, "deterministic", "numpy")
+        except ValueError as error:
+            raise ValueError(
+                f"{type(agent).__name__} plays by many weights at once, in NumPy, and "
+                f"this policy has no such form: {error} Images can be made vectors in "
+                "a wrapper."
+            ) from None
+        agent._actors["population"] = actor
+    if actor.noise_specs:
+        raise ValueError(
+            f"{type(agent).__name__} takes the best action that a policy knows, and "
+            "this one draws random numbers even then. Let act(deterministic=True) "
+            "draw none."
+        )
+    return actor
 
 
 def trained_variables(agent):
@@ -168,14 +181,13 @@ def trained_variables(agent):
     if agent.policy.observation_space is None:
         return agent.policy.trainable_variables
     variables = agent.policy.trainable_variables
-    places = population_actor(agent).positions([_handle(v) for v in variables])
+    places = _places(agent, variables)
     return [v for v, place in zip(variables, places, strict=True) if place is not None]
 
 
 def trained_positions(agent):
     """Returns where in the acting program the trained variables are, in their order."""
-    variables = agent.trainable_variables
-    return population_actor(agent).positions([_handle(v) for v in variables])
+    return _places(agent, agent.trainable_variables)
 
 
 def vector_of(agent):
@@ -222,8 +234,10 @@ def learn_moments(agent, played):
     agent.policy.update_normalization(observations, np.full(2, count / 2.0))
 
 
-def _handle(variable):
-    return getattr(variable.value, "handle", None)
+def _places(agent, variables):
+    # Variables of a strategy have a handle for each device; acting knows the first.
+    handles = agent.replicas.alone(lambda: [v.value.handle for v in variables])
+    return population_actor(agent).positions(handles)
 
 
 def _rows(agent):
@@ -238,23 +252,21 @@ def _gathered(replicas, played, count):
     """What all ranks played, in the order of tasks."""
     if replicas.num_ranks == 1:
         return played
-    result = {}
-    for name in _ROWS:
-        array = played[name]
-        whole = np.zeros(count, array.dtype)
+
+    def put_together(array):
+        # Flat, as ranks exchange numbers.
         kind = np.float64 if array.dtype.kind == "f" else np.int64
-        for rank, part in enumerate(replicas.gather(array.astype(kind))):
-            whole[rank :: replicas.num_ranks] = part
-        result[name] = whole
+        parts = replicas.gather(array.astype(kind).reshape(-1))
+        whole = np.zeros((count, *array.shape[1:]), array.dtype)
+        for rank, part in enumerate(parts):
+            whole[rank :: replicas.num_ranks] = part.reshape(-1, *array.shape[1:])
+        return whole
+
+    result = {name: put_together(played[name]) for name in _ROWS}
     for name in ("means", "squares"):
-        result[name] = []
-        for array in played[name]:
-            whole = np.zeros((count, *array.shape[1:]))
-            for rank, part in enumerate(replicas.gather(array)):
-                whole[rank :: replicas.num_ranks] = part
-            result[name].append(whole)
-    parts = replicas.gather_data(played["custom_metrics"])
+        result[name] = [put_together(array) for array in played[name]]
     result["custom_metrics"] = [None] * count
+    parts = replicas.gather_data(played["custom_metrics"])
     for rank, part in enumerate(parts):
         result["custom_metrics"][rank :: replicas.num_ranks] = part
     return result

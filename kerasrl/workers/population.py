@@ -3,7 +3,7 @@
 import numpy as np
 
 from kerasrl.actors.population import PopulationProgram
-from kerasrl.rollouts.population import PopulationPlayer
+from kerasrl.rollouts.playing import PopulationPlayer
 from kerasrl.workers.environments import WorkerEnvironments
 
 
@@ -15,7 +15,7 @@ def make_player(envs, program, own, is_stacked, listener=None, **options):
         program: `kerasrl.actors.Program` without noise.
         own, is_stacked: As for `kerasrl.actors.population.PopulationProgram`.
         listener: As for `kerasrl.rollouts.Collector`.
-        **options: As for `kerasrl.rollouts.population.PopulationPlayer`.
+        **options: As for `kerasrl.rollouts.playing.PopulationPlayer`.
 
     Returns:
         An object with `play(population, weights, tasks)`.
@@ -68,7 +68,7 @@ class LocalPopulation:
             tasks: List of integers, numbers of episodes.
 
         Returns:
-            Dict, see `kerasrl.rollouts.population.PopulationPlayer`.
+            Dict, see `kerasrl.rollouts.playing.PopulationPlayer`.
         """
         self._actor.share(weights)
         return self._player.play(population, tasks)

@@ -26,7 +26,7 @@ from kerasrl.envs.make import make_envs
 from kerasrl.envs.preprocessors import register_preprocessor
 from kerasrl.envs.registration import register_env
 from kerasrl.rollouts.collector import Collector
-from kerasrl.rollouts.population import PopulationPlayer
+from kerasrl.rollouts.playing import PopulationPlayer
 from kerasrl.rollouts.rollout import take
 from kerasrl.workers import channel, shared_value, stacks
 from kerasrl.workers.acting import PartialActor

@@ -232,10 +232,6 @@ def test_what_would_be_ignored_is_refused():
         agent.fit("CartPole-v1", steps=1, info_keys=["x"], verbose=0)
     with pytest.raises(TypeError, match="not from rollouts"):
         agent.fit([], steps=1, verbose=0)
-    vector = gymnasium.make_vec("CartPole-v1", 2)
-    with pytest.raises(TypeError, match="stepped together"):
-        agent.fit(vector, steps=1, verbose=0)
-    vector.close()
     with pytest.raises(ValueError, match="num_top=5 and num_pairs=3"):
         make("ARS", num_top=5)
     with pytest.raises(ValueError, match="num_pairs"):

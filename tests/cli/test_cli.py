@@ -267,6 +267,55 @@ def test_what_rllibs_models_have_in_another_place(model, expected):
     assert re.search(expected, caught.value.message), caught.value.message
 
 
+def test_rllib_names_of_evolution():
+    config = {
+        "episodes_per_batch": 50,
+        "noise_stdev": 0.02,
+        "l2_coeff": 0.01,
+        "stepsize": 0.02,
+        "eval_prob": 0.05,
+        "noise_size": 25_000_000,
+        "return_proc_mode": "centered_rank",
+        "action_noise_std": 0.0,
+        "observation_filter": "MeanStdFilter",
+        "num_workers": 2,
+        "model": {"fcnet_hiddens": [8]},
+    }
+    settings = experiment.split_config(config, agents.ES)
+    assert settings.optimizer == {"learning_rate": 0.02}
+    assert settings.fit == {"num_workers": 2}
+    assert settings.agent == {
+        "num_pairs": 25,
+        "noise_scale": 0.02,
+        "weight_decay": 0.01,
+        "unperturbed_episodes": 2,
+        "policy": {"normalize_observations": True, "hidden_units": [8]},
+    }
+    config = {"num_rollouts": 50, "rollouts_used": 25, "eval_prob": 0.0}
+    config |= {"sgd_stepsize": 0.01, "offset": 1}
+    settings = experiment.split_config(config, agents.ARS)
+    assert settings.optimizer == {"learning_rate": 0.01}
+    expected = {"num_pairs": 25, "num_top": 13, "unperturbed_episodes": 1}
+    assert settings.agent == {**expected, "alive_bonus": 1}
+    agents.ARS(**settings.agent)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"train_batch_size": 1000}, r"2 \* num_pairs episodes"),
+        ({"action_noise_std": 0.01}, "it is weights that are explored"),
+        ({"return_proc_mode": "none"}, "must be centered_rank"),
+        ({"eval_prob": 0.5}, "give episodes_per_batch"),
+        ({"report_length": 5}, "last 100 episodes"),
+        ({"rollouts_used": 5}, "has no setting 'rollouts_used'"),
+    ],
+)
+def test_what_of_rllibs_evolution_is_refused(config, expected):
+    with pytest.raises(click.UsageError, match=expected):
+        experiment.split_config(config, agents.ES)
+
+
 def test_values_are_yaml():
     assert experiment.parse_assignments(
         ["a=1e-3", "b=[1, 2]", "c=null", "d=true", "e=relu", "f=-2", "g=.5", "h=x=y"]

@@ -11,7 +11,8 @@ from kerasrl.actors.population import PopulationProgram
 from kerasrl.actors.program import Program
 from kerasrl.envs import make_envs
 from kerasrl.envs.protocol import EnvProtocolError
-from kerasrl.rollouts.population import Population, PopulationPlayer, merge_moments
+from kerasrl.rollouts.playing import PopulationPlayer
+from kerasrl.rollouts.population import Population, merge_moments
 
 SOURCE = """
 def program(inputs, weights, noise):
@@ -60,8 +61,9 @@ def program():
 
 
 def make_player(num_envs, env=Drawn, **options):
-    envs = make_envs(env, num_envs)
-    actor = PopulationProgram(program(), [0, 1], num_envs, True)
+    is_vector = not isinstance(num_envs, int)
+    envs = make_envs(num_envs) if is_vector else make_envs(env, num_envs)
+    actor = PopulationProgram(program(), [0, 1], envs.num_envs, True)
     state = {"seen": np.zeros(1, np.float32)}
     return PopulationPlayer(envs, actor, state, **options)
 
@@ -187,11 +189,21 @@ def test_numbers_that_are_none_are_refused(where):
         make_player(2, Broken).play(make_population(), range(15))
 
 
-def test_environments_that_are_stepped_together_are_refused():
-    vector = gymnasium.make_vec("CartPole-v1", 2)
-    envs = make_envs(vector)
-    with pytest.raises(TypeError, match="a function that makes one"):
-        PopulationPlayer(envs, None, ())
+@pytest.mark.parametrize("limit", [None, 4])
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
+def test_a_vector_environment_plays_the_same(mode, limit):
+    """Its environments are reset together, and seeded each by itself."""
+    autoreset = gymnasium.vector.AutoresetMode(mode)
+    vector = gymnasium.vector.SyncVectorEnv([Drawn] * 4, autoreset_mode=autoreset)
+    population, options = (
+        make_population(),
+        {"counts": True, "max_episode_steps": limit},
+    )
+    together = make_player(vector, **options).play(population, range(15))
+    apart = make_player(4, **options).play(population, range(15))
+    for name in ("returns", "lengths", "terminated"):
+        np.testing.assert_array_equal(together[name], apart[name])
+    np.testing.assert_array_equal(together["means"][0], apart["means"][0])
     vector.close()
 
 

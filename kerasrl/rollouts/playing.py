@@ -1,0 +1,346 @@
+"""Playing the episodes of a population in environments of this process."""
+
+import types
+
+import gymnasium
+import numpy as np
+import optree
+
+from kerasrl import spaces
+from kerasrl.envs.serial import SerialEnvironments
+from kerasrl.rollouts.checking import RolloutCheck
+from kerasrl.rollouts.episodes import EpisodeTracker, RunningEpisodes
+from kerasrl.rollouts.population import Moments
+from kerasrl.rollouts.rollout import take
+
+#: Steps after which what environments returned is looked at.
+_BLOCK = 32
+
+
+class PopulationPlayer:
+    """Plays episodes of a population in environments of this process.
+
+    Environments that can be reset by themselves take the next episode as soon as they
+    are free, so they all have to be alike. Where `reset(seed=...)` settles all that is
+    random in an environment, results do not depend on how many there are.
+
+    A vector environment is reset as a whole, when the last of its episodes has ended;
+    what those that ended before go on to play does not count.
+
+    Args:
+        envs: `kerasrl.envs.Environments`, B of them.
+        actor: `kerasrl.actors.population.PopulationProgram` of size B.
+        initial_state: As for `kerasrl.rollouts.Collector`.
+        max_episode_steps: Integer, after which an episode is cut off, or `None`.
+        counts: Whether to compute means and squares of observations.
+        listener: As for `kerasrl.rollouts.Collector`.
+    """
+
+    def __init__(
+        self,
+        envs,
+        actor,
+        initial_state,
+        max_episode_steps=None,
+        counts=False,
+        listener=None,
+    ):
+        self.envs = envs
+        self._takes_turns = isinstance(envs, SerialEnvironments)
+        if self._takes_turns:
+            # Those of an earlier player are taken off.
+            plain = [e.env if isinstance(e, _Seat) else e for e in envs.envs]
+            envs.envs[:] = [
+                _Seat(env, self, seat, max_episode_steps)
+                for seat, env in enumerate(plain)
+            ]
+        self._actor = actor
+        self._initial_state = () if initial_state is None else initial_state
+        self._limit = max_episode_steps
+        self._counts = counts
+        self._listener = listener
+        self._check = RolloutCheck(envs)
+        count = envs.num_envs
+        self._actions = _block(spaces.zeros(spaces.emitted(envs.action_space), count))
+        self._observations = _block(spaces.zeros(envs.observation_space, count))
+        self._rewards = np.zeros((_BLOCK + 1, count), np.float32)
+        self._population = None
+
+    @property
+    def is_playing(self):
+        """Whether episodes of a population are played just now."""
+        return self._population is not None
+
+    def play(self, population, tasks):
+        """Plays episodes to their ends.
+
+        Args:
+            population: `Population`.
+            tasks: List of integers, numbers of episodes.
+
+        Returns:
+            Dict of arrays with a row for each task: `"returns"` float64, `"lengths"`
+            int64, `"terminated"` bool, whether the end was one of the task, and lists
+            `"means"` and `"squares"` of arrays, one for each part of an observation:
+            the mean of those acted on, and the sum of squares around it, float64
+            `[n, ...]`; empty unless counted. `"custom_metrics"` is a list of dicts.
+        """
+        self._population, self._tasks = population, list(tasks)
+        try:
+            return self._play()
+        finally:
+            self._population = None
+
+    def _play(self):
+        count, num_tasks = self.envs.num_envs, len(self._tasks)
+        self._next = iter(range(num_tasks))
+        self._coming = [None] * count
+        self._results = {
+            "returns": np.zeros(num_tasks),
+            "lengths": np.zeros(num_tasks, np.int64),
+            "terminated": np.zeros(num_tasks, bool),
+            "custom_metrics": [{} for _ in range(num_tasks)],
+        }
+        self._moments = None
+        if self._counts:
+            self._moments = Moments(take(self._observations, 0), num_tasks)
+        if self._takes_turns:
+            self._play_from(self.envs.reset())
+        else:
+            for _ in range(0, num_tasks, count):
+                # Seats that are left over take the seed of the first.
+                seeds = [self.begin(seat) for seat in range(count)]
+                seeds = [seeds[0] if seed is None else seed for seed in seeds]
+                self._play_from(self.envs.reset(seeds))
+        moments = {"means": [], "squares": []}
+        if self._moments is not None:
+            moments = self._moments.results()
+        return {**self._results, **moments}
+
+    def _play_from(self, first):
+        """Plays from the first observations, until no episode is left or under way."""
+        count = self.envs.num_envs
+        optree.tree_map(_write_first, self._observations, first)
+        tracker = None
+        if self._listener is not None:
+            listener = _Listener(self._listener, self._coming)
+            running = RunningEpisodes(count)
+            tracker = EpisodeTracker(listener, self.envs, first, running)
+        rows = _Rows(self._actor, count, self._initial_state, self._actions)
+        totals, lengths = np.zeros(count), np.zeros(count, np.int64)
+        playing = [None] * count
+        for seat in range(count):
+            self._seat(rows, seat, playing, first)
+        time, elapsed = 0, 0
+        while rows.seats.size:
+            seen = take(self._observations, time)
+            if self._moments is not None:
+                self._moments.add(seen)
+            seats, actions = rows.seats, take(self._actions, time)
+            taken = rows.act(seen, self._rewards[time])
+            optree.tree_map(lambda a, b, s=seats: a.__setitem__(s, b), actions, taken)
+            step = self.envs.step(actions, take(self._observations, time + 1))
+            # Whole games and their scores, whatever learners of steps are told.
+            step = step if step.as_played is None else step.as_played
+            time, elapsed = time + 1, elapsed + 1
+            self._rewards[time] = step.rewards
+            totals += step.rewards
+            lengths[seats] += 1
+            if tracker is not None:
+                self._tell(tracker, elapsed, step, actions, playing)
+            for seat in self._ended(step, lengths):
+                place = playing[seat]
+                if place is None:
+                    continue
+                self._results["returns"][place] = totals[seat]
+                self._results["lengths"][place] = lengths[seat]
+                self._results["terminated"][place] = step.terminated[seat]
+                if tracker is not None:
+                    custom = tracker.custom_metrics(elapsed, seat)
+                    self._results["custom_metrics"][place] = custom
+                if self._moments is not None:
+                    self._moments.finish(seat, place)
+                totals[seat] = lengths[seat] = 0
+                self._seat(rows, seat, playing, step.observations)
+            if time == _BLOCK or not rows.seats.size:
+                self._look(time)
+                time = 0
+
+    def _ended(self, step, lengths):
+        """Indices of environments whose episode has ended with a step."""
+        if self._limit is None or self._takes_turns:
+            if not step.any_ended:
+                return ()
+            return np.flatnonzero(step.terminated | step.truncated).tolist()
+        ended = step.terminated | step.truncated | (lengths >= self._limit)
+        return np.flatnonzero(ended).tolist()
+
+    def begin(self, seat):
+        """Called for a seat that is reset: returns the seed of its next episode.
+
+        Returns:
+            Integer, or `None` if no episode is left.
+        """
+        place = self._coming[seat] = next(self._next, None)
+        return None if place is None else self._population.seed(self._tasks[place])
+
+    def _seat(self, rows, seat, playing, observations):
+        """Takes in that an environment has begun another episode, or has none."""
+        playing[seat] = place = self._coming[seat]
+        # If it is not reset by itself, there is no next.
+        self._coming[seat] = None
+        if place is None:
+            rows.remove(seat)
+            return
+        rows.put(seat, self._population.weights(self._tasks[place]))
+        if self._moments is not None:
+            self._moments.begin(seat, observations)
+
+    def _look(self, steps):
+        """Checks a block of steps, and starts the next where it ended."""
+        rollout = types.SimpleNamespace(
+            actions=optree.tree_map(lambda leaf: leaf[:steps], self._actions),
+            rewards=self._rewards[1 : steps + 1],
+            final=None,
+        )
+        seen = optree.tree_map(lambda leaf: leaf[: steps + 1], self._observations)
+        self._check(rollout, seen)
+        for leaf in optree.tree_leaves(self._observations):
+            leaf[0] = leaf[steps]
+        self._rewards[0] = self._rewards[steps]
+
+    def _tell(self, tracker, elapsed, step, actions, playing):
+        """Tells a listener of a step; environments without an episode took none."""
+        step.infos[:] = [
+            info if place is not None else None
+            for info, place in zip(step.infos, playing, strict=True)
+        ]
+        tracker.step(elapsed, step, actions)
+
+
+class _Seat(gymnasium.Wrapper):
+    """An environment that is seeded at each reset, and idle where nothing is left."""
+
+    def __init__(self, env, player, seat, max_episode_steps):
+        super().__init__(env)
+        self._player = player
+        self._number = seat
+        self._limit = max_episode_steps
+        self._idle = None
+
+    def reset(self, *, seed=None, options=None):
+        if not self._player.is_playing:
+            return self.env.reset(seed=seed)
+        seed = self._player.begin(self._number)
+        self._steps = 0
+        if seed is not None:
+            self._idle = None
+            return self.env.reset(seed=seed)
+        # Not the last observation: nothing need be possible after an end.
+        self._idle, info = self.env.reset()
+        return self._idle, info
+
+    def step(self, action):
+        if self._idle is not None:
+            return self._idle, 0.0, False, False, {}
+        result = self.env.step(action)
+        if self._limit is not None:
+            self._steps += 1
+            if self._steps >= self._limit and len(result) == 5:
+                observation, reward, terminated, truncated, info = result
+                truncated = truncated or not terminated
+                return observation, reward, terminated, truncated, info
+        return result
+
+
+class _Listener:
+    """Passes on what is told of episodes, but for those that do not take place."""
+
+    def __init__(self, listener, coming):
+        self._listener = listener
+        self._coming = coming
+        self.on_episode_step = listener.on_episode_step
+        self.on_episode_end = listener.on_episode_end
+
+    def on_episode_begin(self, episode):
+        if self._coming[episode.env_index] is not None:
+            self._listener.on_episode_begin(episode)
+
+
+class _Rows:
+    """Which environments act, each by a row of the program; those are the first rows.
+
+    Attributes:
+        seats: int64 `[N]`, the environment of each row.
+    """
+
+    def __init__(self, actor, count, initial_state, actions):
+        self._actor = actor
+        self._initial = initial_state
+        self._state = optree.tree_map(
+            lambda leaf: np.repeat(np.asarray(leaf)[None], count, axis=0), initial_state
+        )
+        self._previous = optree.tree_map(lambda leaf: np.zeros_like(leaf[0]), actions)
+        self._started = np.ones(count, bool)
+        self._order = []
+        self.seats = np.zeros(0, np.int64)
+
+    def put(self, seat, weights):
+        """Lets an environment begin an episode with these weights."""
+        if seat not in self._order:
+            self._order.append(seat)
+            self.seats = np.array(self._order)
+        row = self._order.index(seat)
+        self._actor.write(row, weights)
+        self._started[row] = True
+
+    def remove(self, seat):
+        """Takes away the row of an environment; the last row gets its place."""
+        if seat not in self._order:
+            return
+        row, last = self._order.index(seat), len(self._order) - 1
+        if row != last:
+            self._actor.move(last, row)
+            for leaf in optree.tree_leaves((self._state, self._previous)):
+                leaf[row] = leaf[last]
+            self._started[row] = self._started[last]
+            self._order[row] = self._order[last]
+        del self._order[last]
+        self.seats = np.array(self._order, np.int64)
+
+    def act(self, observations, rewards):
+        """Returns the actions of all rows, a tree `[N, ...]`."""
+        count, seats = len(self._order), self.seats
+        rewards = rewards[seats]
+        if self._started[:count].any():
+            for row in np.flatnonzero(self._started[:count]):
+                for leaf, initial in zip(
+                    optree.tree_leaves(self._state),
+                    optree.tree_leaves(self._initial),
+                    strict=True,
+                ):
+                    leaf[row] = initial
+                for leaf in optree.tree_leaves(self._previous):
+                    leaf[row] = 0
+                rewards[row] = 0.0
+            self._started[:count] = False
+        outputs = self._actor.run(
+            {
+                "observations": take(observations, seats),
+                "previous_actions": take(self._previous, slice(count)),
+                "previous_rewards": rewards,
+                "state": take(self._state, slice(count)),
+            }
+        )
+        actions = outputs["actions"]
+        for own, new in ((self._previous, actions), (self._state, outputs["state"])):
+            optree.tree_map(lambda a, b: a.__setitem__(slice(count), b), own, new)
+        return actions
+
+
+def _block(tree):
+    return optree.tree_map(lambda leaf: np.repeat(leaf[None], _BLOCK + 1, axis=0), tree)
+
+
+def _write_first(block, rows):
+    block[0] = rows
