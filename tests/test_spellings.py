@@ -49,8 +49,8 @@ def test_unknown_arguments_of_agents(agent, name, message):
 @pytest.mark.parametrize("agent", AGENTS)
 def test_every_agent_answers_and_shows_its_signature(agent):
     agent_class = getattr(kerasrl, agent)
-    with pytest.raises(TypeError, match=f"{agent} has no argument 'gama'.*'gamma'"):
-        agent_class(gama=0.9)
+    with pytest.raises(TypeError, match=f"{agent} has no argument 'sead'.*'seed'"):
+        agent_class(sead=0)
     assert inspect.signature(agent_class) == _without_self(agent_class.__init__)
     names = {n for n, p in inspect.signature(agent_class).parameters.items()}
     assert names - {"kwargs"} <= set(agent_class.hyperparameters())
