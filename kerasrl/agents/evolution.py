@@ -10,6 +10,7 @@ from kerasrl.models import Policy
 from kerasrl.rollouts.population import Population
 from kerasrl.training import gradients, population, schedules
 from kerasrl.training.hyperparameters import Hyperparameter
+from kerasrl.training.parts import Replaceable
 
 #: Arguments of such agents.
 KINDS = {
@@ -50,17 +51,23 @@ def make_population(agent, key, center):
 
 
 def check_policy(agent):
-    """Refuses what a policy has to say about a loss, where there is none.
+    """Refuses what a policy or an agent has to say about a loss, where there is none.
 
     Raises:
-        ValueError: Part of the policy would be ignored.
+        ValueError: Part of it would be ignored.
     """
     policy, name = agent.policy, type(agent).__name__
-    if type(policy).custom_loss is not Policy.custom_loss:
-        raise ValueError(
-            f"{type(policy).__name__} has a custom_loss, but {name} has no loss to add "
-            "it to: it learns from returns alone. Change the rewards instead."
-        )
+    for owner, base, method in (
+        (policy, Policy, "custom_loss"),
+        (policy, Policy, "custom_metrics"),
+        (agent, Replaceable, "step_metrics"),
+    ):
+        if getattr(type(owner), method) is not getattr(base, method):
+            raise ValueError(
+                f"{type(owner).__name__} has a {method}, which is about losses, but "
+                f"{name} has none: it learns from returns alone. Change the rewards, "
+                "or log from a callback."
+            )
     for variable in policy.trainable_variables:
         if getattr(variable, "regularizer", None) is not None:
             raise ValueError(

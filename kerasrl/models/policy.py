@@ -316,8 +316,10 @@ class Policy(masking.MasksActions, keras.Model):
         """Learns the statistics of new observations. The default has none.
 
         Args:
-            observations: Tree `[N, ...]`.
-            mask: Bool `[N]`, false for rows to ignore.
+            observations: Tree `[N, ...]`. Of ES and ARS, two rows that have the mean
+                and the variance of all.
+            mask: Bool `[N]`, false for rows to ignore; or float, the number of
+                observations that each stands for.
         """
 
     def example_inputs(self, batch_size):

@@ -16,7 +16,9 @@ NORMALIZED = {"normalize_observations": True, "hidden_units": (4,)}
 
 def make(name, **arguments):
     given = {"num_pairs": 3, "seed": 7, "policy": {"hidden_units": (4,)}}
-    return AGENTS[name](**{**given, **arguments})
+    agent = AGENTS[name](**{**given, **arguments})
+    agent.compile(jit_compile=False)
+    return agent
 
 
 def built(name, **arguments):
@@ -52,6 +54,7 @@ class OneNumber(gymnasium.Env):
 def linear(name, weights, **arguments):
     """An agent with a matrix `[1, 2]` of weights, and two biases that are zero."""
     agent = AGENTS[name](policy={"hidden_units": ()}, **arguments)
+    agent.compile(run_eagerly=True)
     agent.build(OneNumber.observation_space, OneNumber.action_space)
     values = [np.array(weights).reshape(1, 2), np.zeros(2)]
     for variable, value in zip(agent.trainable_variables, values, strict=True):
@@ -219,6 +222,18 @@ def test_callbacks_hear_of_episodes_of_this_process():
     assert np.isfinite(result.history["width_mean"]).all()
 
 
+def test_gradients_may_be_changed_before_they_are_applied():
+    """`with_updates` and the methods of subclasses, as for every agent."""
+    still = kerasrl.ES.with_updates(
+        "Still",
+        gradients=lambda agent, gradients, variables: [0 * g for g in gradients],
+    )
+    agent = still({"hidden_units": (2,)}, num_pairs=2, seed=0)
+    agent.compile(keras.optimizers.SGD(1.0), run_eagerly=True)
+    history = agent.fit("CartPole-v1", steps=1, verbose=0).history
+    assert history["update_ratio"] == [0.0]
+
+
 def test_what_would_be_ignored_is_refused():
     agent = make("ES")
 
@@ -244,21 +259,28 @@ def test_what_would_be_ignored_is_refused():
         def custom_loss(self, loss, batch):
             return loss
 
-    with pytest.raises(ValueError, match="custom_loss, but ES has no loss"):
+    with pytest.raises(ValueError, match="Lossy has a custom_loss.*but ES has none"):
         built("ES", policy=Lossy())
+    measured = kerasrl.ES.with_updates("Measured", metrics=lambda *arguments: {})
+    with pytest.raises(ValueError, match="Measured has a step_metrics"):
+        measured().fit("CartPole-v1", steps=1, verbose=0)
     assert agent.iterations == 0
 
 
-def test_policies_of_every_kind_are_evolved():
-    """Convolutions take the weights of one policy at a time; so do cells."""
-    policies = [
-        {"cell": "gru", "cell_units": 3, "hidden_units": (3,), "previous_inputs": True},
-        {"trunk": keras.Sequential([keras.layers.Dense(3, "relu")])},
-    ]
-    for policy in policies:
-        agent = make("ES", policy=policy)
-        before = built("ES", policy=policy) if "cell" in policy else None
+def test_a_policy_of_ones_own_and_halves_and_frozen_layers():
+    """The optimizer's scale for halves changes no step, and frozen weights stay."""
+    moved = []
+    for optimizer in (
+        keras.optimizers.SGD(1.0),
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0)),
+    ):
+        first = keras.layers.Dense(3, "tanh", name="first")
+        first.trainable = False
+        keras.utils.set_random_seed(0)
+        trunk = keras.Sequential([first, keras.layers.Dense(3)])
+        agent = make("ES", policy=trunk)
+        agent.compile(optimizer, run_eagerly=True)
         agent.fit("CartPole-v1", steps=1, verbose=0)
-        assert agent.iterations == 1
-        if before is not None:
-            assert not np.array_equal(vector_of(before), vector_of(agent))
+        assert len(agent.trainable_variables) == 4
+        moved.append(vector_of(agent))
+    np.testing.assert_allclose(*moved, atol=1e-6)

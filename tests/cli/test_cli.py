@@ -40,6 +40,28 @@ def trained(tmp_path_factory):
     return directory
 
 
+def test_evolution_is_trained_stopped_and_resumed(tmp_path):
+    arguments = [
+        *("train", "ES", "CartPole-v1", "--logdir", tmp_path / "run", "--seed", 0),
+        *("--set", "num_pairs=2", "--set", "policy.hidden_units=[4]"),
+        *("--progress", "none", "--eval-episodes", 0),
+        *("--stop", '{"unperturbed_return_mean": 1, "env_steps": 1000}'),
+    ]
+    result = kerasrl(*arguments)
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "Stopped: unperturbed_return_mean" in result.output
+    files = {path.name for path in (tmp_path / "run").iterdir()}
+    assert any(name.startswith("events.out") for name in files)
+    (checkpoint,) = (n for n in files if re.fullmatch(r"checkpoint-\d+", n))
+    resumed = kerasrl(
+        *("train", "--resume", tmp_path / "run" / checkpoint, "--steps", 400),
+        *("--progress", "none", "--eval-episodes", 0),
+    )
+    assert resumed.exit_code == 0, (resumed.output, resumed.exception)
+    rows = (tmp_path / "run" / "progress.csv").read_text().splitlines()
+    assert "unperturbed_return_mean" in rows[0] and len(rows) > 2
+
+
 # Processes and failures -------------------------------------------------------
 
 

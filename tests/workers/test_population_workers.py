@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rollouts.test_population import make_population, program
 
-from kerasrl.workers import make_environments, make_player
+from kerasrl.workers import WorkerEnvironments, make_environments, make_player
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -42,7 +42,8 @@ def test_results_are_those_of_one_process():
     assert_same(play(0), play(3))
 
 
-def test_a_worker_that_is_lost_is_made_up_for():
+@pytest.mark.slow
+def test_a_worker_that_is_lost_between_populations_is_made_up_for():
     def disturb(envs):
         os.kill(envs.pool.pids[1], signal.SIGKILL)
 
@@ -69,11 +70,12 @@ def test_a_worker_that_is_lost_in_an_episode_is_made_up_for(tmp_path):
     assert_same(play(0), results)
 
 
-def test_what_workers_cannot_do_is_refused():
-    options = {"initial_state": (), "program": program(), "own": [0, 1]}
-    with make_environments("CartPole-v1", 2, num_workers=1) as envs:
-        with pytest.raises(ValueError, match="num_workers=0"):
-            make_player(envs, is_stacked=True, listener=object(), **options)
-    with make_environments("CartPole-v1", 2, num_workers=1, worker_mode="step") as envs:
-        with pytest.raises(ValueError, match='worker_mode="step"'):
-            make_player(envs, is_stacked=True, **options)
+@pytest.mark.parametrize(
+    ("mode", "listener", "message"),
+    [(None, object(), "num_workers=0"), ("step", None, 'worker_mode="step"')],
+)
+def test_what_workers_cannot_do_is_refused(mode, listener, message):
+    envs = WorkerEnvironments.__new__(WorkerEnvironments)  # Of no process.
+    envs.worker_mode = mode
+    with pytest.raises(ValueError, match=message):
+        make_player(envs, program(), [0, 1], True, listener, initial_state=())
