@@ -85,6 +85,7 @@ _MODULES = (
     "distribute",
     "distributions",
     "envs",
+    "execution",
     "losses",
     "models",
     "optimizers",

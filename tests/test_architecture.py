@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "distribute": set(),
     "distributions": {"losses"},
     "envs": set(),
+    "execution": {"agents", "training", "workers"},
     "experiment": set(),
     "losses": {"distribute"},
     "models": {"distribute", "distributions"},

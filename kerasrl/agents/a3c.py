@@ -3,7 +3,6 @@
 from functools import partial
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from kerasrl import checks
@@ -16,7 +15,7 @@ from kerasrl.losses import (
     value_loss,
 )
 from kerasrl.optimizers import Adam
-from kerasrl.training import gradients, passes, schedules
+from kerasrl.training import asynchrony, gradients, passes, schedules
 from kerasrl.training.hyperparameters import Hyperparameter
 from kerasrl.training.target_network import replaced
 
@@ -99,46 +98,14 @@ class A3C(OnPolicyAgent):
     def default_optimizer(self):
         return Adam(1e-3, epsilon=1e-5)
 
-    def acted_by(self, rollout):
-        """Returns the weights that acted, a list of arrays as of `published`.
-
-        Args:
-            rollout: A `kerasrl.rollouts.Rollout`.
-
-        Returns:
-            Tuple of arrays, one for each trainable variable of the policy, and whether
-            they are the present ones.
-
-        Raises:
-            ValueError: Weights of that version are not known (any more).
-        """
-        version = rollout.extras.get("policy_version")
-        version = self.iterations if version is None else int(version.flat[0])
-        if version in self.published:
-            return self.published[version], version == self.iterations
-        if version != self.iterations:
-            raise ValueError(
-                f"Received a rollout acted by the weights of version {version}. Known: "
-                f"{sorted({*self.published, self.iterations})}. A3C computes gradients "
-                "at the weights that acted. To learn from a recorded rollout as if the "
-                'present ones had acted, leave out extras["policy_version"].'
-            )
-        variables = self.policy.trainable_variables
-        return [keras.ops.convert_to_numpy(variable) for variable in variables], True
-
     def arrays(self, rollout):
-        weights, are_present = self.acted_by(rollout)
+        weights, are_present = asynchrony.acted_by(self, rollout)
         self._acted_by = weights
         if are_present or rollout.final is None:
             return rollout_arrays(self, rollout)
         # Final observations are valued by the weights that acted, too.
-        variables = self.policy.trainable_variables
-        present = [np.array(variable) for variable in variables]
-        _assign(variables, weights)
-        try:
+        with asynchrony.set_back(self, weights):
             return rollout_arrays(self, rollout)
-        finally:
-            _assign(variables, present)
 
     def minibatches(self, rollout):
         return {"weights": self._acted_by}
@@ -190,8 +157,3 @@ class A3C(OnPolicyAgent):
             batch["values"], batch["returns"], batch["mask"]
         )
         return metrics
-
-
-def _assign(variables, values):
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)

@@ -121,7 +121,7 @@ class Agent(Trainer, Replaceable, Configurable):
         #: What `fit` learns from while it runs, and the environments it acts in.
         self.source = None
         self.envs = None
-        self._fitted_env = None
+        self.fitted_env = None
         self.jit_compile = "auto"
         self._compile_arguments = {}
         self._compiled_update = None

@@ -112,24 +112,8 @@ class OnPolicyAgent(Agent):
         return self.targets(rollout)
 
     def _targets_and_update(self, rollout, scheduled_values, minibatches):
-        policy = self.policy
-        settings = dict(zip(self.scheduled, tf.unstack(scheduled_values), strict=True))
-        rollout = {**rollout, "mask": tf.cast(rollout["valid"], "float32")}
-        batch = {**rollout, **self.compute_targets(rollout, minibatches)}
-        del batch["next_inputs"]
-        if "returns" in batch and "values" in batch:
-            # A last axis, which Keras's metrics average over.
-            pairs = [merge_time(batch[n])[:, None] for n in ("returns", "values")]
-            mask = merge_time(batch["mask"])
-            self.replicas.run(lambda: policy.compute_metrics(None, *pairs, mask))
-        batch = passes.to_samples(batch, policy.is_recurrent)
-        metrics = self.update(batch, settings, minibatches)
-        # Last, so that acting, values and probabilities of one iteration all rest on
-        # the same statistics; the next rollout is acted with the new ones.
-        policy.update_normalization(
-            merge_time(rollout["observations"]), merge_time(rollout["valid"])
-        )
-        return metrics, ()
+        inputs = rollout, scheduled_values, minibatches
+        return learn_compiled(self, *inputs, self.update), ()
 
     def example_update(self):
         rollout = example_rollout(self, self.rollout_length, num_envs=2)
@@ -200,6 +184,39 @@ class OnPolicyAgent(Agent):
         if "value" not in self._actors:
             self._actors["value"] = acting.build(self, "value")
         return self._actors["value"]
+
+
+def learn_compiled(agent, rollout, scheduled_values, minibatches, update):
+    """Does what an iteration does inside the compiled call.
+
+    Args:
+        agent: The `OnPolicyAgent`.
+        rollout: Dict of tensors, what `OnPolicyAgent.arrays` returned.
+        scheduled_values: Tensor `[len(agent.scheduled)]`.
+        minibatches: As for `OnPolicyAgent.update`.
+        update: What to do with the batch, as `OnPolicyAgent.update`.
+
+    Returns:
+        Dict of scalars, what `update` returned.
+    """
+    policy = agent.policy
+    settings = dict(zip(agent.scheduled, tf.unstack(scheduled_values), strict=True))
+    rollout = {**rollout, "mask": tf.cast(rollout["valid"], "float32")}
+    batch = {**rollout, **agent.compute_targets(rollout, minibatches)}
+    del batch["next_inputs"]
+    if "returns" in batch and "values" in batch:
+        # A last axis, which Keras's metrics average over.
+        pairs = [merge_time(batch[n])[:, None] for n in ("returns", "values")]
+        mask = merge_time(batch["mask"])
+        agent.replicas.run(lambda: policy.compute_metrics(None, *pairs, mask))
+    batch = passes.to_samples(batch, policy.is_recurrent)
+    metrics = update(batch, settings, minibatches)
+    # Last, so that acting, values and probabilities of one iteration all rest on the
+    # same statistics; the next rollout is acted with the new ones.
+    policy.update_normalization(
+        merge_time(rollout["observations"]), merge_time(rollout["valid"])
+    )
+    return metrics
 
 
 def rollout_arrays(agent, rollout):

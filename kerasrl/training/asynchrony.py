@@ -3,6 +3,8 @@
 Versions of weights are numbered by the iterations of learning before them.
 """
 
+import contextlib
+
 import keras
 import numpy as np
 
@@ -121,6 +123,65 @@ def _keep_published(agent, version, oldest):
     published[version] = [keras.ops.convert_to_numpy(v).copy() for v in variables]
     for number in [number for number in published if number < oldest]:
         del published[number]
+
+
+def acted_by(agent, rollout):
+    """Returns the weights that acted, as `agent.published` has them.
+
+    Args:
+        agent: The `Agent` that acted.
+        rollout: A `kerasrl.rollouts.Rollout`.
+
+    Returns:
+        Tuple of a list of arrays, one for each trainable variable of the policy, and
+        whether they are the present ones.
+
+    Raises:
+        ValueError: Weights of that version are not known (any more), or there are
+            several versions in it.
+    """
+    versions = rollout.extras.get("policy_version")
+    version = agent.iterations if versions is None else int(versions.flat[0])
+    if versions is not None and (versions != version).any():
+        raise ValueError(
+            f"Received a rollout acted by the weights of versions "
+            f"{sorted({*versions.flat})}. Gradients are computed at the weights that "
+            "acted: expected one version. Do not join fragments of several."
+        )
+    if version in agent.published:
+        return agent.published[version], version == agent.iterations
+    if version != agent.iterations:
+        raise ValueError(
+            f"Received a rollout acted by the weights of version {version}. Known: "
+            f"{sorted({*agent.published, agent.iterations})}. {type(agent).__name__} "
+            "computes gradients at the weights that acted here. To learn from a "
+            "recorded rollout as if the present ones had acted, leave out "
+            'extras["policy_version"].'
+        )
+    variables = agent.policy.trainable_variables
+    return [keras.ops.convert_to_numpy(variable) for variable in variables], True
+
+
+@contextlib.contextmanager
+def set_back(agent, weights):
+    """A context in which the policy has other weights, for what is not compiled.
+
+    Args:
+        agent: The `Agent`.
+        weights: List of arrays, one for each trainable variable of the policy.
+    """
+    variables = agent.policy.trainable_variables
+    present = [np.array(variable) for variable in variables]
+    _assign(variables, weights)
+    try:
+        yield
+    finally:
+        _assign(variables, present)
+
+
+def _assign(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def get_arrays(agent):

@@ -83,7 +83,7 @@ def _epochs(agent, source, plan, callbacks, initial_epoch, updating):
                 if agent.replicas.num_ranks == 1:
                     break
             else:
-                _check_finite(agent, batch_logs.get("loss", 0.0))
+                check_finite(agent, batch_logs.get("loss", 0.0))
             iteration += 1
             if plan.has_more(epoch, iteration):
                 left = time.perf_counter()
@@ -161,7 +161,8 @@ def _warn_of_the_end(iteration, epoch, plan):
     )
 
 
-def _check_finite(agent, loss):
+def check_finite(agent, loss):
+    """Raises a FloatingPointError if the loss of an `Agent` is not a number."""
     if not np.isfinite(loss):
         raise FloatingPointError(
             f"The loss became {loss} in iteration {agent.iterations}, after "

@@ -4,6 +4,7 @@ import functools
 import math
 
 import numpy as np
+from keras.layers import Layer
 from keras.optimizers.schedules import LearningRateSchedule
 
 from kerasrl import checks
@@ -104,6 +105,12 @@ def schedulable(name, value, zero=True, most=math.inf):
 def _is_function(value):
     # A class is callable too: that of a schedule, without its arguments, for one.
     return callable(value) and not isinstance(value, type)
+
+
+def goes_by_progress(value):
+    """Whether the value of a hyperparameter is a function of the progress of `fit`."""
+    is_layer = isinstance(value, (LearningRateSchedule, Layer))
+    return _is_function(value) and not is_layer
 
 
 def rates(name, value, most=math.inf, optional=False):

@@ -12,8 +12,8 @@ from kerasrl.envs import make_envs
 from kerasrl.spellings import explained
 from kerasrl.training import (
     asynchrony,
+    environments,
     hooks,
-    hyperparameters,
     loop,
     optimizing,
     ranks,
@@ -209,12 +209,7 @@ class Trainer:
 
     def _run(self, env, lengths, making, info_keys, callbacks, verbose, initial_epoch):
         """Yields what each iteration logged; see `fit` and `iterate`."""
-        if self.envs is not None or self.source is not None:
-            raise RuntimeError(
-                "This agent is being trained already. Wait for that fit to end, or "
-                "close the generator that iterate returned."
-            )
-        hyperparameters.check_kept(self)
+        environments.check_free(self)
         checks.choice("verbose", verbose, ("auto", 0, 1, 2))
         initial_epoch = checks.natural("initial_epoch", initial_epoch)
         info_keys = checks.names("info_keys", info_keys)
@@ -234,11 +229,9 @@ class Trainer:
         run, shown = None, contextlib.nullcontext()
         try:
             if envs is not None:
-                self.build(envs.observation_space, envs.action_space)
+                environments.enter(self, envs, env)
                 num_envs = envs.num_envs
                 iteration = asynchrony.steps_per_iteration(self, envs)
-                self.envs, self.env_name, self._fitted_env = envs, envs.name, env
-                self.frames = None if envs.frames is None else list(envs.frames)
             else:
                 num_envs = source.num_envs
                 iteration = source.iteration_length * num_envs
@@ -271,10 +264,7 @@ class Trainer:
                     if run is not None:
                         run.close()
             finally:
-                self.envs = self.source = self._fitted_env = None
-                self.stop_learning()
-                if envs is not None:
-                    envs.close()
+                environments.leave(self, envs)
 
     @explained
     def predict(
@@ -358,7 +348,7 @@ class Trainer:
         seed = checks.seed(seed)
         episodes = checks.positive_integer("episodes", episodes)
         is_instance = isinstance(env, (gymnasium.Env, gymnasium.vector.VectorEnv))
-        if is_instance and env is self._fitted_env:
+        if is_instance and env is self.fitted_env:
             raise ValueError(
                 "Received the very environment that fit is stepping. Evaluate on "
                 "another: an id, a function that makes one, or a second instance."

@@ -1,0 +1,45 @@
+"""How an agent comes into environments to learn in, and how it leaves them."""
+
+from kerasrl.training import hyperparameters
+
+
+def check_free(agent):
+    """Raises a RuntimeError if an agent learns somewhere already.
+
+    Args:
+        agent: The `Agent`.
+    """
+    if agent.envs is not None or agent.source is not None:
+        raise RuntimeError(
+            "This agent is being trained already. Wait for that fit to end, or close "
+            "the generator that iterate or parallel_rollouts returned."
+        )
+    hyperparameters.check_kept(agent)
+
+
+def enter(agent, envs, env):
+    """Builds an agent for environments, and lets callbacks and others reach them.
+
+    Args:
+        agent: The `Agent`.
+        envs: `kerasrl.envs.Environments`.
+        env: What the user gave to make them of.
+    """
+    agent.build(envs.observation_space, envs.action_space)
+    agent.envs, agent.env_name, agent.fitted_env = envs, envs.name, env
+    agent.frames = None if envs.frames is None else list(envs.frames)
+
+
+def leave(agent, envs):
+    """Closes environments, and has the agent forget them, also what never began.
+
+    Args:
+        agent: The `Agent`.
+        envs: `kerasrl.envs.Environments`, or `None` if there were none.
+    """
+    agent.envs = agent.source = agent.fitted_env = None
+    try:
+        agent.stop_learning()
+    finally:
+        if envs is not None:
+            envs.close()
