@@ -157,6 +157,7 @@ def _gradient(agent, rollout, compute):
     version = rollout.extras.get("policy_version")
     version = agent.iterations if version is None else int(version.flat[0])
     steps, width = rollout.num_steps, rollout.rewards.shape[1]
+    _check_variables(agent)
     if agent.reward_scaler is not None:
         scaled = agent.reward_scaler(rollout)
         rollout = dataclasses.replace(rollout, rewards=scaled)
@@ -283,6 +284,19 @@ def _check_has_gradients(agent):
         raise TypeError(
             f"Received a {name}, whose after_step takes the batch of a gradient step. "
             "Here it would not be known any more: use train_one_step."
+        )
+
+
+def _check_variables(agent):
+    """Raises a TypeError if more is trained than what acts."""
+    acting = {id(variable) for variable in agent.policy.trainable_variables}
+    trained = [v for part in agent.parts().values() for v in part]
+    others = [v.path for v in trained if id(v) not in acting]
+    if others:
+        raise TypeError(
+            f"{type(agent).__name__} trains variables that are not its policy's: "
+            f"{others}. Only of those is it known what they were when it acted: use "
+            "train_one_step."
         )
 
 

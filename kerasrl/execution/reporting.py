@@ -70,6 +70,7 @@ class _Interval:
         logs = {**statistics.policy_metrics(agent.policy), **self.mean.result()}
         if self.source is not None:
             logs.update(self.source.drain_logs())
+        logs.update(agent.drain_logs())
         logs.update(agent.statistics.logs())
         logs["env_steps"] = agent.env_steps
         logs["iterations"] = agent.iterations

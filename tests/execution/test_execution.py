@@ -82,9 +82,12 @@ def test_train_one_step_is_an_iteration_of_fit(six):
 @pytest.mark.slow
 def test_train_one_step_replays_as_fit_does():
     agent, other = tiny.make("SimpleQ"), tiny.make("SimpleQ")
-    results = list(execution.train_one_step(agent, rollouts_of(agent, 96)))
+    results = execution.train_one_step(agent, rollouts_of(agent, 96))
+    (logs,) = execution.report(agent, results, every=1000)
     assert_same(agent, fitted(other, 96))
-    assert results[0] == {} and agent.updates > 0
+    history = other.policy.history.history
+    assert logs["replay_ratio"] == history["replay_ratio"][0] > 0.0
+    assert logs["loss"] == history["loss"][0] and agent.updates > 0
 
 
 def test_a_checkpoint_between_two_results_is_whole(tmp_path):
@@ -318,6 +321,11 @@ def test_gradients_of_something_else_are_refused():
             list(execution.apply_gradients(agent, [wrong]))
         with pytest.raises(ValueError, match="update_all='all'"):
             execution.apply_gradients(agent, [], update_all="all")
+        agent.parts = lambda: {
+            "policy": [*agent.trainable_variables, keras.Variable(0.0)]
+        }
+        with pytest.raises(TypeError, match="trains variables that are not its"):
+            list(execution.async_gradients(agent, [rollout]))
         versions = np.arange(20).reshape(5, 4)
         rollout.extras["policy_version"] = versions
         with pytest.raises(ValueError, match="one version"):
