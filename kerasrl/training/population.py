@@ -56,7 +56,7 @@ class PopulationSource:
         listener: As for `kerasrl.rollouts.Collector`.
 
     Raises:
-        ValueError: There are names of infos.
+        ValueError: There are names of infos, or no weights to move.
     """
 
     collects = False
@@ -73,6 +73,12 @@ class PopulationSource:
         self.num_envs = envs.num_envs
         self._actor = population_actor(agent)
         own = trained_positions(agent)
+        if not own:
+            raise ValueError(
+                f"The policy of {type(agent).__name__} has no trainable weights that "
+                "its actions depend on, so there is nothing to move. Set trainable to "
+                "True in some of its layers."
+            )
         self._records = []
         self._counts = counts_observations(agent.policy)
         self._player = workers.make_player(

@@ -261,6 +261,10 @@ def test_what_would_be_ignored_is_refused():
 
     with pytest.raises(ValueError, match="Lossy has a custom_loss.*but ES has none"):
         built("ES", policy=Lossy())
+    frozen = built("ES")
+    frozen.policy.trainable = False
+    with pytest.raises(ValueError, match="nothing to move"):
+        frozen.fit("CartPole-v1", steps=1, verbose=0)
     measured = kerasrl.ES.with_updates("Measured", metrics=lambda *arguments: {})
     with pytest.raises(ValueError, match="Measured has a step_metrics"):
         measured().fit("CartPole-v1", steps=1, verbose=0)
