@@ -44,9 +44,12 @@ def test_arguments_in_texts_exist():
 
 
 def public_arguments(tree):
-    """Names of the arguments of all functions that users may call."""
+    """Names of the arguments of all functions that users may call, and of fields."""
     names = set()
     for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            fields = [each for each in node.body if isinstance(each, ast.AnnAssign)]
+            names.update(field.target.id for field in fields)
         if isinstance(node, ast.FunctionDef) and (
             not node.name.startswith("_") or node.name == "__init__"
         ):

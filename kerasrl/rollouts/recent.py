@@ -114,8 +114,8 @@ class RecentRollouts:
             raise ValueError(f"Received arrays of no rollout: {sorted(own)}.")
         if not 0.0 <= state["due"] < 1.0:
             raise ValueError(
-                f"Received due={state['due']!r}, the share of a rollout that is due. "
-                "Expected: 0 to 1."
+                f"Received {state['due']!r} as the share of a rollout that is due. "
+                "Expected a number from 0 to 1."
             )
         self.rollouts, self.due = rollouts, float(state["due"])
 
