@@ -57,6 +57,7 @@ class Experiment:
     #: How many evaluations choose the best.
     evaluations: int = 20
     num_envs: int = 8
+    #: Worker processes, which for some algorithms act while the learner learns.
     num_workers: int = 0
     learning_rate: float | None = None
     anneal: bool = False
@@ -276,6 +277,49 @@ EXPERIMENTS = {
     ),
 }
 
+# Algorithms that learn from older weights, of workers that act meanwhile.
+ASYNCHRONOUS = {
+    "env": "CartPole-v1",
+    "steps": 200_000,
+    "gate": 450,
+    "required": 1.0,
+    "num_workers": 2,
+    "anneal": True,
+}
+EXPERIMENTS |= {
+    "a3c-cartpole": Experiment(algorithm="A3C", learning_rate=3e-3, **ASYNCHRONOUS),
+    "impala-cartpole": Experiment(
+        algorithm="IMPALA", learning_rate=3e-3, **ASYNCHRONOUS
+    ),
+    "appo-cartpole": Experiment(algorithm="APPO", learning_rate=2e-3, **ASYNCHRONOUS),
+    "impala-stateless": Experiment(
+        algorithm="IMPALA",
+        learning_rate=3e-3,
+        policy={"cell": "lstm"},
+        settings={
+            "rollout_length": 32,
+            "trace_lambda": 0.98,
+            "normalize_rewards": True,
+        },
+        **{**ASYNCHRONOUS, "env": "StatelessCartPole-v1", "gate": 400},
+    ),
+}
+# With a lag of exactly 16 updates; and what comes of that without V-trace.
+LAG = {**ASYNCHRONOUS, "num_workers": 0, "learning_rate": 3e-3}
+EXPERIMENTS |= {
+    "impala-lag": Experiment(
+        algorithm="IMPALA",
+        settings={"rollout_length": 8, "lag": 16},
+        **{**LAG, "gate": 475},
+    ),
+    "impala-lag-uncorrected": Experiment(
+        algorithm="IMPALA",
+        settings={"rollout_length": 8, "lag": 16, "vtrace": False},
+        below=True,
+        **{**LAG, "gate": 100},
+    ),
+}
+
 # A game that is learnt in minutes, of smaller frames, by a smaller network. Random play
 # scores 400 with a standard deviation of 270 (16 games).
 EXPERIMENTS["ppo-kung-fu"] = Experiment(
@@ -422,7 +466,7 @@ def make_agent(experiment, steps, seed):
     import kerasrl
 
     settings = dict(experiment.settings)
-    if experiment.anneal:
+    if experiment.anneal and experiment.algorithm == "PPO":
         schedule = keras.optimizers.schedules.PolynomialDecay(0.2, steps, 0.0)
         settings["clip_ratio"] = schedule
     if experiment.exploration is not None:
@@ -436,7 +480,12 @@ def make_agent(experiment, steps, seed):
         rate = experiment.learning_rate
         if experiment.anneal:
             per_iteration = agent.rollout_length * experiment.num_envs
-            updates = agent.num_epochs * per_iteration // agent.minibatch_size
+            if not agent.synchronous:  # It learns from one worker at a time.
+                per_iteration //= max(1, experiment.num_workers)
+            updates = 1
+            if hasattr(agent, "num_epochs"):
+                minibatches = -(-per_iteration // agent.minibatch_size)
+                updates = agent.num_epochs * minibatches
             updates *= -(-steps // per_iteration)
             rate = keras.optimizers.schedules.PolynomialDecay(rate, updates, 0.0)
         optimizer = agent.default_optimizer().get_config()
@@ -459,14 +508,15 @@ def train_kerasrl(experiment, steps, seed):
         def on_rollout_end(self, rollout):
             length, width = rollout.rewards.shape
             if self.running is None:
-                self.running = np.zeros(width)
+                self.running = np.zeros(self.agent.envs.num_envs)
+            running = self.running[rollout.first_env :][:width]
             start = self.agent.env_steps - length * width
             ended = rollout.terminated | rollout.truncated
             for t in range(length):
-                self.running += rollout.rewards[t]
+                running += rollout.rewards[t]
                 for index in np.flatnonzero(ended[t]):
-                    self.ends.append((start + (t + 1) * width, self.running[index]))
-                    self.running[index] = 0.0
+                    self.ends.append((start + (t + 1) * width, running[index]))
+                    running[index] = 0.0
 
     class Populations(kerasrl.callbacks.Callback):
         """The same, of episodes that are counted by the population."""

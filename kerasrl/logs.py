@@ -17,6 +17,8 @@ LOGGED = (
     "explained_variance",
     "clip_fraction",
     "approximate_kl",
+    "rho_mean",
+    "rho_clipped_fraction",
     "gradient_steps",
     "kl",
     "kl_coef",

@@ -31,6 +31,10 @@ RLLIB_CONFIG = {
     "offset": "alive_bonus",
     "stepsize": "learning_rate",
     "sgd_stepsize": "learning_rate",
+    "target_update_frequency": "target_update_interval",
+    "vtrace_clip_rho_threshold": "clip_rho",
+    "vtrace_clip_pg_rho_threshold": "clip_pg",
+    "replay_buffer_num_slots": "replay_slots",
 }
 RLLIB_MODEL = {
     "fcnet_hiddens": "hidden_units",
@@ -78,6 +82,9 @@ OTHER_NAMES = {
     "policy_kwargs": ("policy",),
     "model": ("policy",),
     "discount": ("gamma",),
+    "lambda_": ("gae_lambda", "trace_lambda"),
+    "clip_rho_threshold": ("clip_rho",),
+    "clip_pg_rho_threshold": ("clip_pg",),
     "horizon": ("rollout_length",),
     "total_timesteps": ("steps",),
     "timesteps": ("steps",),
@@ -119,6 +126,8 @@ _WRAPPER = (
 )
 _MODEL = "It goes by its name: policy={{'model': name, 'model_config': {{...}}}}."
 _CALLBACK = "Use a callback: fit(callbacks=[keras.callbacks.TensorBoard(directory)])."
+_FRESH = "Workers take over the latest weights whenever they begin a fragment."
+_QUEUE = "A worker is two fragments ahead of the learner at most; then it waits."
 #: Names of what is done in another place here.
 ELSEWHERE = {
     "learning_rate": _OPTIMIZER,
@@ -159,6 +168,17 @@ ELSEWHERE = {
     "custom_preprocessor": (
         "It goes by its name: env_config={{'preprocessor': name}}, see "
         "kerasrl.register_preprocessor."
+    ),
+    "sample_async": "Workers act meanwhile with fit(worker_mode='asynchronous').",
+    **dict.fromkeys(("broadcast_interval", "max_policy_lag"), _FRESH),
+    **dict.fromkeys(
+        (
+            "learner_queue_size",
+            "learner_queue_timeout",
+            "max_requests_in_flight_per_env_runner",
+            "max_sample_requests_in_flight_per_worker",
+        ),
+        _QUEUE,
     ),
     "optimize_memory_usage": "Each observation is stored once anyway.",
     **dict.fromkeys(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from laplace import Laplace
+from tiny import among
 
 import kerasrl
 from kerasrl import testing
@@ -42,6 +43,9 @@ AGENTS = {
     "PG": lambda **kw: kerasrl.PG(rollout_length=8, **kw),
     "A2C": lambda **kw: kerasrl.A2C(**kw),
     "PPO": lambda **kw: kerasrl.PPO(rollout_length=8, num_epochs=1, **kw),
+    "A3C": lambda **kw: kerasrl.A3C(rollout_length=8, **kw),
+    "IMPALA": lambda **kw: kerasrl.IMPALA(rollout_length=8, **kw),
+    "APPO": lambda **kw: kerasrl.APPO(rollout_length=8, num_epochs=1, **kw),
     "SimpleQ": lambda **kw: kerasrl.SimpleQ(**REPLAY, **kw),
     "DQN": lambda **kw: kerasrl.DQN(**REPLAY, **kw),
     "R2D2": lambda **kw: kerasrl.R2D2(**REPLAY, **SEQUENCES, **kw),
@@ -49,11 +53,12 @@ AGENTS = {
     "TD3": lambda **kw: kerasrl.TD3(**REPLAY, **kw),
     "SAC": lambda **kw: kerasrl.SAC(**REPLAY, **kw),
 }
+ON_POLICY = ("PG", "A2C", "PPO", "A3C", "IMPALA", "APPO")
 POLICIES = {
     "DDPG": kerasrl.models.DeterministicActorCritic,
     "TD3": kerasrl.models.DeterministicActorCritic,
     "SAC": kerasrl.models.SoftActorCritic,
-    **dict.fromkeys(("PG", "A2C", "PPO"), kerasrl.models.ActorCritic),
+    **dict.fromkeys(ON_POLICY, kerasrl.models.ActorCritic),
     **dict.fromkeys(("SimpleQ", "DQN", "R2D2"), kerasrl.models.QNetwork),
 }
 
@@ -133,7 +138,7 @@ class AnySpaces(gymnasium.Env):
         return self.observation_space.sample(), 1.0, terminated, truncated, {}
 
 
-#: Every action space for one of the three, which have networks and rollouts in common;
+#: Every action space for one of those which have networks and rollouts in common;
 #: the others are among the trials of tests/matrix.
 SPACES_AND_RECURRENCE = [
     ("PPO", observation, action, cell)
@@ -143,9 +148,7 @@ SPACES_AND_RECURRENCE = [
 # The other combinations of what each is tried with above.
 SPACES_AND_RECURRENCE += [
     pytest.param(*each, marks=pytest.mark.slow)
-    for each in itertools.product(
-        ("PPO", "PG", "A2C"), OBSERVATIONS, ACTIONS, (None, "gru")
-    )
+    for each in itertools.product(ON_POLICY, OBSERVATIONS, ACTIONS, (None, "gru"))
     if each not in SPACES_AND_RECURRENCE
 ]
 
@@ -157,7 +160,7 @@ def test_spaces_and_recurrence(name, observation, action, cell):
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("name", [n for n in AGENTS if n not in ("PG", "A2C", "PPO")])
+@pytest.mark.parametrize("name", [n for n in AGENTS if n not in ON_POLICY])
 def test_actions(name, action):
     agent = AGENTS[name](policy=policy_of(name))
     if MATRIX[ACTION_ROWS[action]][name]:
@@ -264,7 +267,8 @@ def test_masks(name, action):
         run()
 
 
-@pytest.mark.parametrize("name", AGENTS)
+# A3C and APPO have what A2C, IMPALA and PPO are made of.
+@pytest.mark.parametrize("name", among(AGENTS, {*AGENTS} - {"A3C", "APPO"}))
 def test_custom_loss_and_metrics(name):
     class Frozen(POLICIES[name]):
         """Throws the algorithm's loss away: no weight may move."""
@@ -335,7 +339,7 @@ def test_regularizers_join_the_loss_of_off_policy_agents(name):
     assert losses[1] > losses[0] + 1.0
 
 
-@pytest.mark.parametrize("name", [n for n in AGENTS if n not in ("PG", "A2C", "PPO")])
+@pytest.mark.parametrize("name", [n for n in AGENTS if n not in ON_POLICY])
 def test_wrong_kind_of_policy_is_refused_by_the_name_of_the_right_one(name):
     base = "ActionValuePolicy" if name in ("DDPG", "TD3", "SAC") else "QFunction"
     for policy in (["mlp"], kerasrl.models.ActorCritic(), 3):

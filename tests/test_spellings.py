@@ -10,6 +10,7 @@ from kerasrl import models, spellings
 AGENTS = [
     *("PG", "A2C", "PPO", "SimpleQ", "DQN", "R2D2", "DDPG", "TD3", "SAC"),
     *("ES", "ARS"),
+    *("A3C", "IMPALA", "APPO"),
 ]
 
 
@@ -30,6 +31,11 @@ AGENTS = [
         ("A2C", "vf_coef", "called 'value_coef'"),
         ("PPO", "n_epochs", "called 'num_epochs'"),
         ("PPO", "num_sgd_iter", "called 'num_epochs'"),
+        ("IMPALA", "vtrace_clip_rho_threshold", "called 'clip_rho'"),
+        ("IMPALA", "lambda_", "called 'trace_lambda'"),
+        ("IMPALA", "broadcast_interval", "begin a fragment"),
+        ("APPO", "learner_queue_size", "two fragments ahead"),
+        ("A3C", "sample_async", "worker_mode='asynchronous'"),
         ("PG", "rollout_fragment_length", "called 'rollout_length'"),
         ("PPO", "verbose", "fit(env, verbose="),
         ("PPO", "env", "fit(env, env="),

@@ -44,6 +44,7 @@ def _replay(agent_class, policy=None, **defaults):
 
 
 _PPO = {"rollout_length": 16, "num_epochs": 2, "minibatch_size": 32}
+_SHORTER = {"rollout_length": 8}
 _SEQUENCES = {"burn_in": 2, "sequence_length": 6, "period": 4, "n_step": 2}
 _MEMORY = {"cell": "lstm", "cell_units": 4, "previous_inputs": True}
 _SHORT = {**_SEQUENCES, "batch_size": 24, "updates_per_call": 1, "train_every": 4}
@@ -52,9 +53,15 @@ ON_POLICY = {
     "PG": _on_policy(kerasrl.PG, rollout_length=16),
     "A2C": _on_policy(kerasrl.A2C),
     "PPO": _on_policy(kerasrl.PPO, **_PPO),
+    "A3C": _on_policy(kerasrl.A3C, rollout_length=5, lag=1),
+    "IMPALA": _on_policy(kerasrl.IMPALA, replay_proportion=0.5, lag=2, **_SHORTER),
+    "APPO": _on_policy(kerasrl.APPO, target_network=True, lag=1, **_PPO),
     "PG_recurrent": _recurrent(kerasrl.PG, rollout_length=16),
     "A2C_recurrent": _recurrent(kerasrl.A2C),
     "PPO_recurrent": _recurrent(kerasrl.PPO, **_PPO),
+    "A3C_recurrent": _recurrent(kerasrl.A3C, rollout_length=5, lag=1),
+    "IMPALA_recurrent": _recurrent(kerasrl.IMPALA, lag=1, **_SHORTER),
+    "APPO_recurrent": _recurrent(kerasrl.APPO, vtrace=True, lag=1, **_PPO),
 }
 OFF_POLICY = {
     "SimpleQ": _replay(kerasrl.SimpleQ),

@@ -55,8 +55,8 @@ class APPO(OnPolicyAgent):
             divergence is from the target network, if there is one.
         vtrace: Whether advantages and targets of the values are those of V-trace.
         clip_rho, clip_c, clip_pg: Floats, bounds of its ratios, as for `IMPALA`.
-        target_update_interval: `None` for no target network, or an integer: after how
-            many iterations it becomes equal to the policy.
+        target_network: Whether there is one.
+        target_update_interval: Integer, iterations until it is the policy again.
         max_grad_norm, normalize_advantages, normalize_rewards: As for `PPO`.
         synchronous: Whether workers act in step with learning, by the weights of
             exactly `lag` iterations ago: runs can be repeated, and resumed exactly.
@@ -92,9 +92,8 @@ class APPO(OnPolicyAgent):
             ("clip_rho", "clip_c", "clip_pg"),
             Hyperparameter(partial(checks.positive, zero=True)),
         ),
-        "target_update_interval": Hyperparameter(
-            partial(checks.positive_integer, optional=True), "never"
-        ),
+        "target_network": Hyperparameter(checks.flag, "never"),
+        "target_update_interval": Hyperparameter(checks.positive_integer, "now"),
         "normalize_advantages": Hyperparameter(checks.flag),
         "synchronous": Hyperparameter(checks.flag, "fit"),
         "lag": Hyperparameter(checks.natural, "fit"),
@@ -119,7 +118,8 @@ class APPO(OnPolicyAgent):
         clip_rho=1.0,
         clip_c=1.0,
         clip_pg=1.0,
-        target_update_interval=None,
+        target_network=False,
+        target_update_interval=1,
         max_grad_norm=0.5,
         normalize_advantages=True,
         normalize_rewards=False,
@@ -146,6 +146,7 @@ class APPO(OnPolicyAgent):
         self.clip_rho = clip_rho
         self.clip_c = clip_c
         self.clip_pg = clip_pg
+        self.target_network = target_network
         self.target_update_interval = target_update_interval
         self.normalize_advantages = normalize_advantages
         self.synchronous = synchronous
@@ -262,7 +263,7 @@ class APPO(OnPolicyAgent):
 
     def build(self, observation_space, action_space):
         super().build(observation_space, action_space)
-        if self.target is None and self.target_update_interval is not None:
+        if self.target is None and self.target_network:
             self.follow(self.target_sources())
 
     def target_sources(self):

@@ -101,7 +101,7 @@ class IMPALA(OnPolicyAgent):
         clip_pg=1.0,
         vtrace=True,
         value_coef=0.05,
-        entropy_coef=0.0,
+        entropy_coef=0.01,
         max_grad_norm=None,
         replay_proportion=0.0,
         replay_slots=16,

@@ -43,6 +43,7 @@ KINDS = {
     "exploration_config": optional(MAPPING),
     "prioritized_replay_alpha": number("a number from 0", least=0),
     "use_gae": FLAG,
+    "use_kl_loss": FLAG,
     "framework": TEXT,
     "observation_filter": TEXT,
 }
@@ -106,6 +107,11 @@ def from_rllib(
             # Without it RLlib's advantages are discounted returns minus values.
             if not value:
                 yield key, "gae_lambda", 1.0
+        elif key == "use_kl_loss":
+            if value and not config.keys() & {"kl_coeff", "kl_coef"}:
+                yield key, "kl_coef", 1.0
+        elif key in ("kl_coeff", "kl_target") and config.get("use_kl_loss") is False:
+            continue  # Weights of what is not there.
         elif key == "observation_filter":
             filters = {"NoFilter": False, "MeanStdFilter": True}
             if value not in filters:
@@ -130,14 +136,16 @@ def from_rllib(
             if "rollout_fragment_length" in config or "rollout_length" in config:
                 refuse(
                     "Give train_batch_size or rollout_length, not both: an iteration "
-                    "is rollout_length * num_envs steps."
+                    "is rollout_length * num_envs steps, of asynchronous workers "
+                    "rollout_length * those of one worker."
                 )
-            if value % num_envs:
-                refuse(
-                    f"train_batch_size={value} is not a multiple of "
-                    f"num_envs={num_envs}."
-                )
-            yield key, "rollout_length", value // num_envs
+            size = num_envs
+            if "synchronous" in arguments and not config.get("synchronous"):
+                size //= num_shares  # It learns from one worker at a time.
+            if value % size:
+                what = "num_envs" if size == num_envs else "environments of a worker"
+                refuse(f"train_batch_size={value} is not a multiple of {what}={size}.")
+            yield key, "rollout_length", value // size
         elif key == "model":
             for name, argument in model_arguments(value or {}, arguments):
                 yield key, name, argument

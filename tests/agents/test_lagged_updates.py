@@ -230,6 +230,7 @@ def test_appo_compares_with_its_target_network():
     agent = make(
         noting(kerasrl.APPO),
         optimizer=keras.optimizers.SGD(0.5),
+        target_network=True,
         target_update_interval=3,
         lag=2,
         kl_coef=0.1,
@@ -273,7 +274,7 @@ def test_appo_compares_with_its_target_network():
             {"policy": RECURRENT, "replay_proportion": 1.5},
             marks=pytest.mark.slow,
         ),
-        (kerasrl.APPO, {"lag": 1, "rollout_length": 6, "target_update_interval": 2}),
+        (kerasrl.APPO, {"lag": 1, "target_network": True, "target_update_interval": 2}),
     ],
 )
 def test_a_checkpoint_goes_on_exactly(agent_class, settings, tmp_path):

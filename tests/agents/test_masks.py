@@ -35,7 +35,7 @@ MASKED = spaces.Dict(
 
 def make_agent(name, **arguments):
     """Choices, which is all that is seen here, are not normalized."""
-    normalizes = name in ("PG", "A2C", "PPO")
+    normalizes = name in tiny.ON_POLICY and "recurrent" not in name
     policy = {"normalize_observations": False} if normalizes else None
     return tiny.make(name, policy=policy, **arguments)
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from tiny import among
 
 import kerasrl
 from kerasrl import testing
@@ -11,7 +12,11 @@ AGENTS = {
     "PG": lambda **kw: kerasrl.PG(rollout_length=16, **kw),
     "A2C": lambda **kw: kerasrl.A2C(rollout_length=16, **kw),
     "PPO": lambda **kw: kerasrl.PPO(rollout_length=32, minibatch_size=64, **kw),
+    "A3C": lambda **kw: kerasrl.A3C(rollout_length=16, lag=1, **kw),
+    "IMPALA": lambda **kw: kerasrl.IMPALA(rollout_length=16, lag=2, **kw),
+    "APPO": lambda **kw: kerasrl.APPO(rollout_length=16, lag=1, **kw),
 }
+DAILY = ["PG", "A2C", "PPO"]
 
 
 def train(agent, env, steps, learning_rate=3e-3, **arguments):
@@ -21,7 +26,7 @@ def train(agent, env, steps, learning_rate=3e-3, **arguments):
     return agent.evaluate(env, episodes=16, seed=0)["return_mean"]
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", among(AGENTS, DAILY))
 def test_discrete_identity(name):
     agent = AGENTS[name](gamma=0.5, seed=0)
     assert train(agent, testing.IdentityEnv, 12_000) >= 0.9 * best_identity_return()
@@ -37,13 +42,13 @@ def best_identity_return():
     return total
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", among(AGENTS, DAILY))
 def test_two_rounds_where_the_greedy_choice_is_wrong(name):
     agent = AGENTS[name](gamma=1.0, entropy_coef=0.02, seed=0)
     assert train(agent, testing.TwoRoundEnv, 8_000) == 3.0
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", among(AGENTS, DAILY))
 def test_time_limits_bootstrap(name):
     """Reward 1 for ever is worth 1 / (1 - gamma), however short the time limit."""
     gamma = 0.9
@@ -88,7 +93,7 @@ def test_recurrent_policy_remembers():
     assert returns["gru"] > 0.9 > 0.7 > returns[None]
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", among(AGENTS, DAILY))
 def test_continuous_actions(name):
     agent = AGENTS[name](gamma=0.5, seed=0)
     env = testing.ContinuousIdentityEnv

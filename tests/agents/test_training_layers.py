@@ -115,6 +115,11 @@ AGENTS = {
     "PG": lambda trunk: kerasrl.PG(policy={"trunk": trunk}, rollout_length=8, seed=0),
     "A2C": lambda trunk: kerasrl.A2C(policy={"trunk": trunk}, seed=0),
     "PPO": lambda trunk: kerasrl.PPO(policy={"trunk": trunk}, rollout_length=8, seed=0),
+    "A3C": lambda trunk: kerasrl.A3C(policy={"trunk": trunk}, lag=1, seed=0),
+    "IMPALA": lambda trunk: kerasrl.IMPALA(policy={"trunk": trunk}, lag=1, seed=0),
+    "APPO": lambda trunk: kerasrl.APPO(
+        policy={"trunk": trunk}, rollout_length=8, lag=1, seed=0
+    ),
     "PPO_recurrent": lambda trunk: kerasrl.PPO(
         policy={"trunk": trunk, **LSTM}, rollout_length=8, seed=0
     ),

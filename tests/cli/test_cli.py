@@ -14,7 +14,7 @@ import pytest
 from commands import SMALL, error, kerasrl
 
 from kerasrl import agents, experiment
-from kerasrl.agents import A2C, DQN, PG, PPO
+from kerasrl.agents import A2C, APPO, DQN, IMPALA, PG, PPO
 from kerasrl.callbacks import run_logger
 from kerasrl.cli import catalog
 from kerasrl.cli.checkpoints import make_recorder, write_steps
@@ -104,6 +104,39 @@ def test_workers_as_in_rllib():
     settings = experiment.split_config(config, PPO)
     assert settings.fit == {"num_workers": 2, "num_envs": 6}
     assert settings.agent == {"rollout_length": 10}
+
+
+@pytest.mark.parametrize("synchronous, length", [(False, 20), (True, 10)])
+def test_a_batch_of_asynchronous_workers_is_of_one_of_them(synchronous, length):
+    config = {"num_workers": 2, "num_envs_per_worker": 3, "train_batch_size": 60}
+    config |= {"synchronous": True} if synchronous else {}
+    settings = experiment.split_config(config, APPO)
+    assert settings.agent["rollout_length"] == length
+
+
+def test_rllib_spellings_of_asynchronous_algorithms():
+    config = {
+        "vtrace": False,
+        "vtrace_clip_rho_threshold": 2.0,
+        "vtrace_clip_pg_rho_threshold": 3.0,
+        "replay_proportion": 0.5,
+        "replay_buffer_num_slots": 4,
+    }
+    assert experiment.split_config(config, IMPALA).agent == {
+        "vtrace": False,
+        "clip_rho": 2.0,
+        "clip_pg": 3.0,
+        "replay_proportion": 0.5,
+        "replay_slots": 4,
+    }
+    weights = {"kl_coeff": 0.2, "kl_target": 0.01}
+    for config, agent in (
+        ({"use_kl_loss": True}, {"kl_coef": 1.0}),
+        ({"use_kl_loss": True, **weights}, {"kl_coef": 0.2, "target_kl": 0.01}),
+        ({"use_kl_loss": False, **weights}, {}),
+        ({"target_update_frequency": 2}, {"target_update_interval": 2}),
+    ):
+        assert experiment.split_config(config, APPO).agent == agent
 
 
 def test_rllib_spellings():

@@ -153,6 +153,35 @@ def ppo(mine, seed):
     return agent, update, (batch, agent.scheduled_values(), minibatches)
 
 
+def lagged(agent_class, **arguments):
+    """Learns from what other weights acted."""
+
+    def make(mine, seed):
+        policy = {**SMALL, "normalize_observations": True}
+        agent = agent_class(policy, max_grad_norm=0.05, seed=seed, **arguments)
+        agent = built(agent, gymnasium.spaces.Discrete(2))
+        rng = np.random.default_rng(0)
+        batch = mine.part(rollout(rng), axis=1)
+        batch |= {"state": (), "next_inputs": mine.part(last_inputs(rng), axis=0)}
+        minibatches = ()
+        if agent_class is kerasrl.APPO:
+            order = np.tile(np.arange(batch["rewards"].size, dtype=np.int32), (3, 1))
+            minibatches = {
+                "indices": order,
+                "weights": np.ones(order.shape, np.float32),
+                "count": np.int32(3),
+                "update_target": np.array(True),
+            }
+        if agent_class is kerasrl.A3C:
+            variables = agent.policy.trainable_variables
+            acted = [0.9 * keras.ops.convert_to_numpy(v) for v in variables]
+            minibatches = {"weights": acted}
+        update = CompiledUpdate(agent, agent._targets_and_update)
+        return agent, update, (batch, agent.scheduled_values(), minibatches)
+
+    return make
+
+
 def replay(agent, mine, batches):
     numbers = np.arange(BATCHES)
     update = CompiledUpdate(agent, agent._updates)
@@ -222,6 +251,9 @@ def remembering(agent_class):
 
 ALGORITHMS = {
     "PPO": ppo,
+    "A3C": lagged(kerasrl.A3C),
+    "IMPALA": lagged(kerasrl.IMPALA),
+    "APPO": lagged(kerasrl.APPO, vtrace=True, target_network=True),
     "DQN": dqn,
     "SAC": sac,
     "R2D2": r2d2,

@@ -39,6 +39,19 @@ AGENTS = {
         seed=0,
     ),
     "ppo_recurrent": lambda: kerasrl.PPO(_CELL, rollout_length=8, num_epochs=2, seed=0),
+    "a3c": lambda: kerasrl.A3C(_HIDDEN, rollout_length=8, lag=1, seed=0),
+    "impala": lambda: kerasrl.IMPALA(
+        _CELL, rollout_length=8, lag=1, replay_proportion=0.5, replay_slots=2, seed=0
+    ),
+    "appo": lambda: kerasrl.APPO(
+        _HIDDEN,
+        rollout_length=8,
+        num_epochs=2,
+        vtrace=True,
+        target_network=True,
+        kl_coef=0.1,
+        seed=0,
+    ),
     "simple_q": lambda: kerasrl.SimpleQ(_HIDDEN, **_REPLAY),
     "dqn": lambda: kerasrl.DQN(
         _HIDDEN, prioritized=True, n_step=3, normalize_rewards=True, **_REPLAY

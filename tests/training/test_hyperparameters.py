@@ -41,6 +41,17 @@ VALUES = {
     "target_kl": (0.02, (0, -1.0, *_NUMBERS)),
     "normalize_advantages": ("other", _FLAGS),
     "baseline": ("other", _FLAGS),
+    "trace_lambda": (0.5, _FRACTIONS),
+    "clip_rho": (0.5, _RATES),
+    "clip_c": (0.5, _RATES),
+    "clip_pg": (0.5, _RATES),
+    "vtrace": ("other", _FLAGS),
+    "reciprocal_clip": ("other", _FLAGS),
+    "replay_proportion": (1.5, _RATES),
+    "replay_slots": (3, _INTEGERS),
+    "target_network": ("other", _FLAGS),
+    "synchronous": ("other", _FLAGS),
+    "lag": (4, (-1, *_INTEGERS[1:])),
     "n_step": (4, _INTEGERS),
     "buffer_size": (400, (7, *_INTEGERS)),
     "batch_size": (4, (501, *_INTEGERS)),
@@ -81,7 +92,7 @@ VALUES = {
 }
 #: What cannot change any more in an agent that was fitted.
 SETTLED = {
-    *("policy", "seed", "adjust_temperature"),
+    *("policy", "seed", "adjust_temperature", "target_network"),
     *("dueling", "noisy", "num_atoms", "v_min", "v_max", "num_quantiles"),
 }
 FILLED = {"buffer_size", "hindsight", "prioritized", "replay"}
