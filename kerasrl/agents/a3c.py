@@ -94,6 +94,7 @@ class A3C(OnPolicyAgent):
         self.entropy_coef = entropy_coef
         self.synchronous = synchronous
         self.lag = lag
+        self._acted_by = None
 
     def default_optimizer(self):
         return Adam(1e-3, epsilon=1e-5)
@@ -151,8 +152,14 @@ class A3C(OnPolicyAgent):
         return loss, {"policy_loss": policy_loss, "value_loss": critic_loss, **metrics}
 
     def update(self, batch, settings, minibatches):
-        weights = [tf.convert_to_tensor(each) for each in minibatches["weights"]]
-        metrics = gradients.gradient_step(self, batch, settings, at=weights)
+        pairs = zip(
+            self.policy.trainable_variables, minibatches["weights"], strict=True
+        )
+        acted = {id(variable): tf.convert_to_tensor(value) for variable, value in pairs}
+        # In the order of what is trained, which may be more than the policy.
+        trained = [variable for part in self.parts().values() for variable in part]
+        at = [acted.get(id(variable), variable.value) for variable in trained]
+        metrics = gradients.gradient_step(self, batch, settings, at=at)
         metrics["explained_variance"] = explained_variance(
             batch["values"], batch["returns"], batch["mask"]
         )
