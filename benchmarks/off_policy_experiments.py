@@ -1,5 +1,7 @@
 """What `learning.py` trains of the off-policy algorithms."""
 
+#: Two workers that act while the learner learns, with default arguments.
+APEX = {"num_envs": 8, "num_workers": 2, "required": 1.0}
 #: rl-baselines3-zoo's hyperparameters of DQN for CartPole. It copies the target network
 #: while it collects, so once for all 128 gradient steps that follow 256 steps.
 ZOO_DQN = {
@@ -165,6 +167,12 @@ def off_policy_experiments(experiment):
         experiments[f"{algorithm.lower()}-pendulum"] = experiment(
             algorithm=algorithm, sb3={**SB3_PENDULUM, **noise}, **PENDULUM
         )
+    experiments["apex-dqn-cartpole"] = experiment(
+        algorithm="ApexDQN", env="CartPole-v1", steps=150_000, gate=450, **APEX
+    )
+    experiments["apex-ddpg-pendulum"] = experiment(
+        algorithm="ApexDDPG", env="Pendulum-v1", steps=100_000, gate=-250, **APEX
+    )
     experiments["sac-pendulum-held-noise"] = experiment(
         algorithm="SAC",
         **{**PENDULUM, "policy": {**PENDULUM["policy"], "noise_steps": 8}},

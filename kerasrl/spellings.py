@@ -5,6 +5,12 @@ import inspect
 
 from kerasrl import checks
 
+#: RLlib's names of algorithms, in lower case, and what they mean here.
+RLLIB_ALGORITHMS = {
+    "apex": ("ApexDQN", "with num_workers, 2 or more to explore differently"),
+    "apex_ddpg": ("ApexDDPG", "with num_workers, 2 or more to explore differently"),
+    "ddpg2": ("DDPG", "of which there is one"),
+}
 #: RLlib's names of hyperparameters that mean the same here. Where there are several
 #: names for one of RLlib's, the algorithm's own settings decide.
 RLLIB_CONFIG = {
@@ -26,6 +32,7 @@ RLLIB_CONFIG = {
     "target_network_update_freq": "target_update_interval",
     "num_steps_sampled_before_learning_starts": "learning_starts",
     "initial_alpha": "temperature",
+    "worker_side_prioritization": "initial_priorities",
     "noise_stdev": "noise_scale",
     "l2_coeff": "weight_decay",
     "offset": "alive_bonus",

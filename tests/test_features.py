@@ -48,18 +48,21 @@ AGENTS = {
     "APPO": lambda **kw: kerasrl.APPO(rollout_length=8, num_epochs=1, **kw),
     "SimpleQ": lambda **kw: kerasrl.SimpleQ(**REPLAY, **kw),
     "DQN": lambda **kw: kerasrl.DQN(**REPLAY, **kw),
+    "ApexDQN": lambda **kw: kerasrl.ApexDQN(**REPLAY, updates_per_call=8, **kw),
     "R2D2": lambda **kw: kerasrl.R2D2(**REPLAY, **SEQUENCES, **kw),
     "DDPG": lambda **kw: kerasrl.DDPG(**REPLAY, **kw),
+    "ApexDDPG": lambda **kw: kerasrl.ApexDDPG(**REPLAY, updates_per_call=8, **kw),
     "TD3": lambda **kw: kerasrl.TD3(**REPLAY, **kw),
     "SAC": lambda **kw: kerasrl.SAC(**REPLAY, **kw),
 }
 ON_POLICY = ("PG", "A2C", "PPO", "A3C", "IMPALA", "APPO")
 POLICIES = {
     "DDPG": kerasrl.models.DeterministicActorCritic,
+    "ApexDDPG": kerasrl.models.DeterministicActorCritic,
     "TD3": kerasrl.models.DeterministicActorCritic,
     "SAC": kerasrl.models.SoftActorCritic,
     **dict.fromkeys(ON_POLICY, kerasrl.models.ActorCritic),
-    **dict.fromkeys(("SimpleQ", "DQN", "R2D2"), kerasrl.models.QNetwork),
+    **dict.fromkeys(("SimpleQ", "DQN", "ApexDQN", "R2D2"), kerasrl.models.QNetwork),
 }
 
 
@@ -99,7 +102,7 @@ def policy_of(name, cell="gru"):
     """Arguments of a small policy, with a cell if the agent can have one."""
     arguments = {"hidden_units": (4,)}
     # With memory, those of critics are tried by tests/agents/test_remembering.py.
-    by_critics = name in ("DDPG", "TD3", "SAC")
+    by_critics = name in ("DDPG", "ApexDDPG", "TD3", "SAC")
     if cell is not None and MATRIX[RECURRENT][name] and not by_critics:
         arguments.update(cell=cell, cell_units=4)
     return arguments
@@ -159,8 +162,14 @@ def test_spaces_and_recurrence(name, observation, action, cell):
     fit(AGENTS[name](policy=policy_of(name, cell)), action, observation)
 
 
+#: What Ape-X has in common with DQN and DDPG is tried with these every day.
+BY_DAY = [n for n in AGENTS if not n.startswith("Apex")]
+
+
 @pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("name", [n for n in AGENTS if n not in ON_POLICY])
+@pytest.mark.parametrize(
+    "name", among([n for n in AGENTS if n not in ON_POLICY], BY_DAY)
+)
 def test_actions(name, action):
     agent = AGENTS[name](policy=policy_of(name))
     if MATRIX[ACTION_ROWS[action]][name]:
@@ -268,7 +277,7 @@ def test_masks(name, action):
 
 
 # A3C and APPO have what A2C, IMPALA and PPO are made of.
-@pytest.mark.parametrize("name", among(AGENTS, {*AGENTS} - {"A3C", "APPO"}))
+@pytest.mark.parametrize("name", among(AGENTS, {*BY_DAY} - {"A3C", "APPO"}))
 def test_custom_loss_and_metrics(name):
     class Frozen(POLICIES[name]):
         """Throws the algorithm's loss away: no weight may move."""
@@ -341,7 +350,11 @@ def test_regularizers_join_the_loss_of_off_policy_agents(name):
 
 @pytest.mark.parametrize("name", [n for n in AGENTS if n not in ON_POLICY])
 def test_wrong_kind_of_policy_is_refused_by_the_name_of_the_right_one(name):
-    base = "ActionValuePolicy" if name in ("DDPG", "TD3", "SAC") else "QFunction"
+    base = (
+        "ActionValuePolicy"
+        if name in ("DDPG", "ApexDDPG", "TD3", "SAC")
+        else "QFunction"
+    )
     for policy in (["mlp"], kerasrl.models.ActorCritic(), 3):
         with pytest.raises(TypeError, match=f"kerasrl.models.{base}"):
             AGENTS[name](policy=policy)

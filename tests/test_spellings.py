@@ -8,7 +8,19 @@ import kerasrl
 from kerasrl import models, spellings
 
 AGENTS = [
-    *("PG", "A2C", "PPO", "SimpleQ", "DQN", "R2D2", "DDPG", "TD3", "SAC"),
+    *(
+        "PG",
+        "A2C",
+        "PPO",
+        "SimpleQ",
+        "DQN",
+        "R2D2",
+        "DDPG",
+        "TD3",
+        "SAC",
+        "ApexDQN",
+        "ApexDDPG",
+    ),
     *("ES", "ARS"),
     *("A3C", "IMPALA", "APPO"),
 ]

@@ -48,6 +48,7 @@ _SHORTER = {"rollout_length": 8}
 _SEQUENCES = {"burn_in": 2, "sequence_length": 6, "period": 4, "n_step": 2}
 _MEMORY = {"cell": "lstm", "cell_units": 4, "previous_inputs": True}
 _SHORT = {**_SEQUENCES, "batch_size": 24, "updates_per_call": 1, "train_every": 4}
+_APEX = {"updates_per_call": 8, "target_update_interval": 40}
 
 ON_POLICY = {
     "PG": _on_policy(kerasrl.PG, rollout_length=16),
@@ -69,6 +70,7 @@ OFF_POLICY = {
     "Rainbow": _replay(
         kerasrl.DQN.rainbow, v_min=0.0, v_max=50.0, num_atoms=5, updates_per_call=4
     ),
+    "ApexDQN": _replay(kerasrl.ApexDQN, **_APEX),
     "R2D2": _replay(
         kerasrl.R2D2,
         {"cell_units": 4, "previous_inputs": True},
@@ -76,6 +78,7 @@ OFF_POLICY = {
         **_SEQUENCES,
     ),
     "DDPG": _replay(kerasrl.DDPG, noise="ornstein_uhlenbeck"),
+    "ApexDDPG": _replay(kerasrl.ApexDDPG, **_APEX),
     "TD3": _replay(kerasrl.TD3),
     "SAC": _replay(kerasrl.SAC),
     "SAC_discrete": _replay(kerasrl.SAC),
@@ -86,7 +89,7 @@ OFF_POLICY = {
 }
 AGENTS = {**ON_POLICY, **OFF_POLICY}
 CONTINUOUS = ("DDPG", "TD3", "SAC")
-CONTINUOUS += tuple(f"{name}_recurrent" for name in CONTINUOUS)
+CONTINUOUS += ("ApexDDPG", *(f"{name}_recurrent" for name in CONTINUOUS))
 
 
 def env_of(name):

@@ -17,6 +17,8 @@ if keras.backend.backend() != "tensorflow":
 from kerasrl.agents.a2c import A2C  # noqa: E402
 from kerasrl.agents.a3c import A3C  # noqa: E402
 from kerasrl.agents.agent import Agent  # noqa: E402
+from kerasrl.agents.apex_ddpg import ApexDDPG  # noqa: E402
+from kerasrl.agents.apex_dqn import ApexDQN  # noqa: E402
 from kerasrl.agents.appo import APPO  # noqa: E402
 from kerasrl.agents.ars import ARS  # noqa: E402
 from kerasrl.agents.building import build_agent_class  # noqa: E402
@@ -52,6 +54,8 @@ __all__ = [
     "SAC",
     "TD3",
     "Agent",
+    "ApexDDPG",
+    "ApexDQN",
     "Hyperparameter",
     "OffPolicyAgent",
     "OnPolicyAgent",

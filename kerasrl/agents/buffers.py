@@ -119,7 +119,7 @@ def restore(agent, state, arrays):
     """
     num_parts = len(state["buffer"].get("shards", [None]))
     buffer = make_parts(agent, state["num_envs"], num_parts)
-    buffer.set_state(state["buffer"], arrays)
+    buffer.set_state(state["buffer"], asynchrony.without_past(arrays))
     return buffer
 
 

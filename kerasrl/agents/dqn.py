@@ -1,14 +1,13 @@
 """Deep Q-learning, with every improvement up to Rainbow as an option."""
 
 import keras
-from keras import ops
 
-from kerasrl import checks, losses
+from kerasrl import checks
 from kerasrl.agents import exploration
 from kerasrl.agents.off_policy import OffPolicyAgent
-from kerasrl.models import NoiseScope, QFunction, QNetwork
+from kerasrl.models import QFunction, QNetwork
 from kerasrl.optimizers import Adam
-from kerasrl.training import passes, schedules
+from kerasrl.training import q_learning, schedules
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
@@ -187,67 +186,4 @@ class DQN(OffPolicyAgent):
         return exploration.act_epsilon_greedy(self, inputs, deterministic)
 
     def loss(self, batch, outputs, settings):
-        taken = self.policy.combinations.number(batch["actions"])
-        # Each network has noise of its own, if it is noisy.
-        with self.target.scope(), NoiseScope(stream=1):
-            next_outputs = passes.next_outputs(self.policy, batch)
-        selector = None
-        if self.double:
-            with NoiseScope(stream=2):
-                selector = passes.next_outputs(self.policy, batch)["q_values"]
-        if "logits" in outputs:
-            loss, metrics, errors = self._categorical(
-                batch, outputs["logits"], taken, next_outputs, selector
-            )
-        elif "quantiles" in outputs:
-            loss, metrics, errors = self._quantile(
-                batch, outputs["quantiles"], taken, next_outputs, selector
-            )
-        else:
-            targets = losses.q_learning_targets(
-                batch["rewards"], batch["discounts"], next_outputs["q_values"], selector
-            )
-            values = losses.select_actions(outputs["q_values"], taken)
-            loss, metrics = losses.td_loss(
-                values, targets, batch["weights"], self.huber_delta
-            )
-            errors = losses.td_errors(values, targets)
-        values = losses.select_actions(outputs["q_values"], taken)
-        return loss, {
-            **metrics,
-            "q_value": losses.mean_value(values),
-            "td_errors": errors,
-        }
-
-    def _categorical(self, batch, logits, taken, next_outputs, selector):
-        logits = losses.select_actions(logits, taken, -2)
-        next_actions = _best(next_outputs["q_values"], selector)
-        atoms = self.policy.atoms
-        targets = losses.project_categorical(
-            batch["rewards"][:, None] + batch["discounts"][:, None] * atoms,
-            ops.softmax(
-                losses.select_actions(next_outputs["logits"], next_actions, -2)
-            ),
-            atoms,
-        )
-        loss, metrics = losses.categorical_td_loss(logits, targets, batch["weights"])
-        return loss, metrics, losses.categorical_td_errors(logits, targets)
-
-    def _quantile(self, batch, quantiles, taken, next_outputs, selector):
-        quantiles = losses.select_actions(quantiles, taken, -2)
-        next_actions = _best(next_outputs["q_values"], selector)
-        targets = losses.td_targets(
-            ops.broadcast_to(batch["rewards"][:, None], ops.shape(quantiles)),
-            ops.broadcast_to(batch["discounts"][:, None], ops.shape(quantiles)),
-            losses.select_actions(next_outputs["quantiles"], next_actions, -2),
-        )
-        # A network that was given may have quantiles too.
-        kappa = 1.0 if self.huber_delta is None else self.huber_delta
-        loss, metrics = losses.quantile_huber_loss(
-            quantiles, targets, kappa=kappa, weights=batch["weights"]
-        )
-        return loss, metrics, losses.quantile_td_errors(quantiles, targets)
-
-
-def _best(q_values, selector):
-    return ops.argmax(q_values if selector is None else selector, axis=-1)
+        return q_learning.loss(self, batch, outputs)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasrl import checks
+from kerasrl import checks, losses
 from kerasrl.models import NoiseScope
 from kerasrl.models.masking import random_legal
 from kerasrl.training import acting, schedules
@@ -50,7 +50,7 @@ def epsilon_greedy(q_values, epsilon, seed=None, legal=None):
     return ops.where(draws[:, 0] < epsilon, ops.cast(choices, "int32"), greedy)
 
 
-def act_epsilon_greedy(agent, inputs, deterministic):
+def act_epsilon_greedy(agent, inputs, deterministic, with_values=False):
     """Acts by a `kerasrl.models.QFunction`, at times randomly unless told otherwise.
 
     Args:
@@ -58,9 +58,11 @@ def act_epsilon_greedy(agent, inputs, deterministic):
         inputs: Dict as for the policy's `call`, with `"state"`, and for stochastic
             acting what `epsilon_inputs` returned.
         deterministic: Whether neither random actions nor noisy layers explore.
+        with_values: Whether stochastic acting records what it thinks of actions.
 
     Returns:
-        Dict of `"actions"`, int32 `[N, ...]`, and the new `"state"`.
+        Dict of `"actions"`, int32 `[N, ...]`, and the new `"state"`; with values also
+        `"taken_values"` `[N, 1]`, of the actions taken, and `"best_values"` `[N]`.
     """
     with NoiseScope(enabled=not deterministic):
         outputs = acting.call_policy(agent.policy, inputs)
@@ -70,7 +72,12 @@ def act_epsilon_greedy(agent, inputs, deterministic):
         legal = agent.policy.legal_actions(inputs["observations"])
         numbers = epsilon_greedy(outputs["q_values"], inputs["epsilon"], legal=legal)
         actions = agent.policy.combinations.actions(numbers)
-    return {"actions": actions, "state": outputs.get("state", ())}
+    acted = {"actions": actions, "state": outputs.get("state", ())}
+    if with_values and not deterministic:
+        q_values = ops.cast(outputs["q_values"], "float32")
+        acted["taken_values"] = losses.select_actions(q_values, numbers)[:, None]
+        acted["best_values"] = ops.max(q_values, axis=-1)
+    return acted
 
 
 def epsilon_inputs(agent, num_envs):
@@ -117,7 +124,7 @@ def epsilon_ladder(num_envs, base=0.4, exponent=7.0):
     return [float(value) for value in base ** (1.0 + exponent * places)]
 
 
-def act_with_noise(agent, inputs, deterministic):
+def act_with_noise(agent, inputs, deterministic, with_values=False):
     """Acts by a deterministic policy, with noise on top unless told otherwise.
 
     Args:
@@ -126,10 +133,14 @@ def act_with_noise(agent, inputs, deterministic):
             float32 `[N]`, the standard deviation of the noise on actions in [-1, 1],
             and `"random"`, float32 `[N]`, 1 where actions are drawn uniformly.
         deterministic: Whether there is no noise.
+        with_values: Whether stochastic acting records what the critics, of a policy
+            without memory, think of actions.
 
     Returns:
         Dict of `"actions"` in the units of the action space, and `"state"`, the noise
-        to go on from if it is an Ornstein-Uhlenbeck process.
+        to go on from if it is an Ornstein-Uhlenbeck process; with values also
+        `"taken_values"` `[N, C]`, of the actions taken by each of C critics, and
+        `"best_values"` `[N]`, the least of those without noise.
     """
     policy, state = agent.policy, inputs["state"]
     if policy.is_recurrent:
@@ -144,9 +155,18 @@ def act_with_noise(agent, inputs, deterministic):
     noise = _expand(inputs["scale"], actions) * normal
     if agent.noise == "ornstein_uhlenbeck":
         noise = state = ornstein_uhlenbeck(state, noise)
+    best = actions
     actions = ops.clip(actions + noise, -1.0, 1.0)
     actions = uniform_where(inputs["random"], actions)
-    return {"actions": policy.scale_actions(actions), "state": state}
+    acted = {"actions": policy.scale_actions(actions), "state": state}
+    if with_values:
+        taken, of_best = (
+            ops.cast(policy.q_values(inputs["observations"], each), "float32")
+            for each in (actions, best)
+        )
+        acted["taken_values"] = ops.transpose(taken)
+        acted["best_values"] = ops.min(of_best, axis=0)
+    return acted
 
 
 def noise_state(agent):
@@ -169,11 +189,16 @@ def noise_inputs(agent, num_envs):
     """Returns the present inputs of `act_with_noise`, as `Agent.exploration_inputs`.
 
     Args:
-        agent: As for `act_with_noise`, with a `noise_scale`.
+        agent: As for `act_with_noise`, with a `noise_scale`; `None` is
+            `epsilon_ladder`.
         num_envs: Integer `B`.
     """
+    if agent.noise_scale is None:
+        scale = np.array(epsilon_ladder(num_envs), np.float32)
+    else:
+        scale = schedules.current_rates(agent, "noise_scale", num_envs)
     return {
-        "scale": schedules.current_rates(agent, "noise_scale", num_envs),
+        "scale": scale,
         "random": random_until_learning(agent, num_envs),
     }
 

@@ -190,8 +190,8 @@ class OffPolicyAgent(Agent):
         if self.policy.is_recurrent and not self.learns_sequences:
             raise ValueError(
                 f"{type(self).__name__} learns from single steps, and the policy has "
-                "recurrent state. Leave its cell out, or use kerasrl.R2D2, which "
-                "learns from sequences."
+                "recurrent state. Leave its cell out, or use kerasrl.R2D2 or "
+                "kerasrl.DDPG, which learn from sequences."
             )
         if self.target is None:
             self.previous_inputs = reading.previous_inputs_read(self.policy)

@@ -1,5 +1,7 @@
 """What an agent would have written: the variables, counters and random generators."""
 
+import itertools
+
 import keras
 import numpy as np
 
@@ -154,9 +156,16 @@ def _same_kinds(left, right):
 
 def _check_statistics(path, state):
     keys = {"episodes", "returns", "lengths"}
-    if not isinstance(state, dict) or set(state) != keys:
+    if not isinstance(state, dict) or set(state) - {"groups"} != keys:
         refuse(path, "statistics", state, f"the keys {sorted(keys)}")
     check_count(path, "statistics.episodes", state["episodes"])
+    groups = state.get("groups", {})
+    if not isinstance(groups, dict) or not all(
+        isinstance(values, list) for values in groups.values()
+    ):
+        refuse(path, "statistics.groups", groups, "an object of lists")
+    for value in itertools.chain(*groups.values()):
+        _check_number(path, "statistics.groups", value)
     returns, lengths = state["returns"], state["lengths"]
     for name, values in (("returns", returns), ("lengths", lengths)):
         if not isinstance(values, list) or len(values) > state["episodes"]:

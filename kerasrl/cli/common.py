@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import click
 from kerasrl.cli import catalog
 from kerasrl.cli.messages import quiet_import, show_messages
 from kerasrl.experiment import first_line, refuse, unknown, whole
+from kerasrl.spellings import RLLIB_ALGORITHMS
 
 
 class BadInput(click.ClickException):
@@ -139,11 +140,24 @@ def find_algorithm(name: str) -> Any:
         if not (inspect.isclass(found) and issubclass(found, agent)):
             refuse(f"{name} is not a subclass of kerasrl.Agent.")
         return found
+    return named_algorithm(name)
+
+
+def named_algorithm(name: str, others: Iterable[str] = ()) -> Any:
+    """What the catalog has of an algorithm, which may have RLlib's name.
+
+    Args:
+        name: str, in capitals or not.
+        others: names of what else it could have been, for the message.
+    """
     known = catalog.algorithms()
     by_lower = {each.lower(): cls for each, cls in known.items()}
-    if name.lower() not in by_lower:
-        refuse(unknown("algorithm", name, known))
-    return by_lower[name.lower()]
+    meant, remark = RLLIB_ALGORITHMS.get(name.lower(), (name, ""))
+    if remark:
+        click.echo(f"{name} is kerasrl.{meant}, {remark}.", err=True)
+    if meant.lower() not in by_lower:
+        refuse(unknown("algorithm", name, [*known, *others]))
+    return by_lower[meant.lower()]
 
 
 def import_algorithm(found: Any) -> Any:

@@ -14,10 +14,11 @@ from kerasrl.cli.common import (
     WholeNumber,
     common_options,
     import_module,
+    named_algorithm,
     run,
     start,
 )
-from kerasrl.experiment import refuse, unknown
+from kerasrl.experiment import refuse
 
 
 @click.command("list", cls=Command)
@@ -55,11 +56,7 @@ def show_algorithms() -> None:
 
 def show_settings(name: str) -> None:
     """Print the settings of an algorithm and of its policy, one a line."""
-    known = catalog.algorithms()
-    by_lower = {each.lower(): cls for each, cls in known.items()}
-    if name.lower() not in by_lower:
-        refuse(unknown("algorithm", name, [*known, "algorithms", "environments"]))
-    algorithm = by_lower[name.lower()]
+    algorithm = named_algorithm(name, ("algorithms", "environments"))
     policy = algorithm.default_policy
     click.echo(f"{algorithm.__name__}: {algorithm.summary}")
     click.echo("\nSettings, given as --set NAME=VALUE or as arguments in Python:")

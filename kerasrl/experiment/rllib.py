@@ -122,6 +122,12 @@ def from_rllib(
                 yield key, name, argument
         elif key == "train_batch_size" and is_off_policy:
             yield key, "batch_size", value
+        elif key == "rollout_fragment_length" and "initial_priorities" in arguments:
+            refuse(
+                "rollout_fragment_length: workers of Ape-X act for what "
+                "updates_per_call gradient steps are due for, one for each train_every "
+                "environment steps. Give these."
+            )
         elif key == "rollout_fragment_length" and is_off_policy:
             # RLlib updates once after each fragment of each environment.
             yield key, "train_every", value * num_envs

@@ -34,6 +34,14 @@ def epsilon_schedule(config: dict[str, Any]) -> Any:
             refuse(unknown("entry of exploration_config", name, EXPLORATION))
     config = check_all(config, EXPLORATION, "exploration_config.")
     kind = config.get("type", "EpsilonGreedy")
+    if kind == "PerWorkerEpsilonGreedy":
+        # Here of each environment, where an algorithm has that by default.
+        if set(config) != {"type"}:
+            refuse(
+                "exploration_config of PerWorkerEpsilonGreedy has no other entries: "
+                "each environment has an epsilon that stays."
+            )
+        return None
     if kind != "EpsilonGreedy":
         refuse(f"exploration_config has type {kind!r}. Expected 'EpsilonGreedy'.")
     first = config.get("initial_epsilon", 1.0)

@@ -8,6 +8,7 @@ import contextlib
 import keras
 import numpy as np
 
+from kerasrl.checkpoint.contract import APART
 from kerasrl.workers import AsynchronousCollector
 
 
@@ -211,6 +212,13 @@ def set_arrays(agent, arrays):
         if found:
             _check_past(agent, kind, found)
         setattr(agent, kind, {v: [*map(found[v].get, sorted(found[v]))] for v in found})
+
+
+def without_past(arrays):
+    """Returns the arrays of a state that are those of a replay buffer, a dict."""
+    return {
+        name: array for name, array in arrays.items() if name.split(".")[0] not in APART
+    }
 
 
 def _check_past(agent, kind, found):

@@ -25,6 +25,20 @@ class EpisodeStatistics:
         self.returns = collections.deque(maxlen=_WINDOW)
         self.lengths = collections.deque(maxlen=_WINDOW)
         self._custom = collections.defaultdict(list)
+        self._names, self._groups = None, {}
+
+    def group(self, names):
+        """Has returns also logged of groups of environments.
+
+        Args:
+            names: List of the name of the group of each environment; `None` for none.
+        """
+        self._names = names
+        groups = dict.fromkeys(names or ())
+        self._groups = {
+            name: self._groups.get(name, collections.deque(maxlen=_WINDOW))
+            for name in groups
+        }
 
     def add(self, records):
         """Adds finished episodes.
@@ -36,6 +50,9 @@ class EpisodeStatistics:
             self.episodes += 1
             self.returns.append(float(record.episode_return))
             self.lengths.append(int(record.length))
+            if self._names is not None:
+                group = self._groups[self._names[record.env_index]]
+                group.append(float(record.episode_return))
             for name, value in record.custom_metrics.items():
                 self._custom[name].append(float(value))
 
@@ -51,6 +68,8 @@ class EpisodeStatistics:
             "episode_length_mean": _mean(self.lengths),
             "episodes": self.episodes,
         }
+        for name, values in self._groups.items():
+            logs[f"episode_return_mean_{name}"] = _mean(values)
         for name, values in self._custom.items():
             logs[f"{name}_mean"] = _mean(values)
             logs[f"{name}_min"] = min(values, default=math.nan)
@@ -64,17 +83,25 @@ class EpisodeStatistics:
 
     def get_state(self):
         """Returns the statistics as JSON-compatible data."""
-        return {
+        state = {
             "episodes": self.episodes,
             "returns": list(self.returns),
             "lengths": list(self.lengths),
         }
+        if self._groups:
+            groups = {name: list(values) for name, values in self._groups.items()}
+            state["groups"] = groups
+        return state
 
     def set_state(self, state):
         """Restores what `get_state` returned."""
         self.episodes = state["episodes"]
         self.returns = collections.deque(state["returns"], maxlen=_WINDOW)
         self.lengths = collections.deque(state["lengths"], maxlen=_WINDOW)
+        self._groups = {
+            name: collections.deque(values, maxlen=_WINDOW)
+            for name, values in state.get("groups", {}).items()
+        }
 
 
 class Tally:
@@ -104,7 +131,10 @@ class Tally:
         self._steps += rollout.num_steps
         iteration = self.agent.iterations
         self.episodes += [
-            [iteration, float(r.episode_return), int(r.length), dict(r.custom_metrics)]
+            [
+                *(iteration, float(r.episode_return), int(r.length), r.env_index),
+                dict(r.custom_metrics),
+            ]
             for r in records
         ]
 
@@ -130,9 +160,12 @@ class Tally:
         episodes = sorted((e for r in ranks for e in r[1]), key=lambda e: e[0])
         agent.statistics.add(
             types.SimpleNamespace(
-                episode_return=value, length=length, custom_metrics=custom
+                episode_return=value,
+                length=length,
+                env_index=env_index,
+                custom_metrics=custom,
             )
-            for _, value, length, custom in episodes
+            for _, value, length, env_index, custom in episodes
         )
         self._steps, self.episodes = 0, []
         return {

@@ -127,6 +127,12 @@ AGENTS = {
     "DQN": lambda trunk: kerasrl.DQN(policy={"trunk": trunk}, **REPLAY),
     "R2D2": lambda trunk: kerasrl.R2D2(policy={"trunk": trunk}, **REPLAY, **SEQUENCES),
     "DDPG": lambda trunk: kerasrl.DDPG(policy={"trunk": trunk}, **REPLAY),
+    "ApexDQN": lambda trunk: kerasrl.ApexDQN(
+        policy={"trunk": trunk}, updates_per_call=8, **REPLAY
+    ),
+    "ApexDDPG": lambda trunk: kerasrl.ApexDDPG(
+        policy={"trunk": trunk}, updates_per_call=8, **REPLAY
+    ),
     "SAC": lambda trunk: kerasrl.SAC(policy={"trunk": trunk}, **REPLAY),
     "TD3": lambda trunk: kerasrl.TD3(policy={"trunk": trunk}, **REPLAY),
 }
@@ -147,7 +153,8 @@ def test_a_recurrent_policy_learns_with_a_trunk_that_is_told_nothing():
 def test_training_goes_on_exactly(name, tmp_path):
     agent = AGENTS[name](Silent() if name.endswith("2C") else sequential())
     agent.compile(jit_compile=False)
-    env = "Pendulum-v1" if name in ("DDPG", "SAC", "TD3") else "CartPole-v1"
+    continuous = ("DDPG", "ApexDDPG", "SAC", "TD3")
+    env = "Pendulum-v1" if name in continuous else "CartPole-v1"
     arguments = {"steps": 64, "num_envs": 2, "verbose": 0}
     agent.fit(env, **arguments)
     assert all(np.any(mean != 0) for mean in means(agent.policy))

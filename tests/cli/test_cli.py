@@ -371,6 +371,47 @@ def test_what_of_rllibs_evolution_is_refused(config, expected):
         experiment.split_config(config, agents.ES)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("APEX", "ApexDQN"), ("apex_ddpg", "ApexDDPG"), ("DDPG2", "DDPG")],
+)
+def test_rllib_names_of_algorithms(name, meant):
+    result = kerasrl("list", name)
+    assert result.exit_code == 0, result.output
+    assert f"{name} is kerasrl.{meant}, " in result.output
+    assert f"\n{meant}: " in result.output
+
+
+def test_rllib_names_of_distributed_replay():
+    config = {
+        "num_workers": 2,
+        "num_envs_per_worker": 4,
+        "exploration_config": {"type": "PerWorkerEpsilonGreedy"},
+        "worker_side_prioritization": True,
+        "n_step": 3,
+        "train_batch_size": 128,
+        "replay_buffer_config": {"capacity": 20_000},
+    }
+    settings = experiment.split_config(config, agents.ApexDQN)
+    assert settings.fit == {"num_workers": 2, "num_envs": 8}
+    assert settings.agent == {
+        "exploration": None,
+        "initial_priorities": True,
+        "n_step": 3,
+        "batch_size": 128,
+        "buffer_size": 20_000,
+    }
+    agents.ApexDQN(**settings.agent)
+    for wrong in (
+        {"rollout_fragment_length": 50},
+        {"exploration_config": {**config["exploration_config"], "final_epsilon": 0.1}},
+    ):
+        with pytest.raises(
+            click.UsageError, match=r"updates_per_call|no other entries"
+        ):
+            experiment.split_config(wrong, agents.ApexDQN)
+
+
 def test_values_are_yaml():
     assert experiment.parse_assignments(
         ["a=1e-3", "b=[1, 2]", "c=null", "d=true", "e=relu", "f=-2", "g=.5", "h=x=y"]
