@@ -36,7 +36,7 @@ class Trainer:
     """
 
     #: What acts in the environments of `fit`, see `training.sources`.
-    source_class = sources.ActingSource
+    source_class: type = sources.ActingSource
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

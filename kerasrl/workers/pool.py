@@ -30,7 +30,14 @@ _MAX_LOSSES = 3
 _HEALTHY_STEPS = 100
 #: What environments answer, so that `env_timeout` holds. Other requests run functions
 #: of the user, which may take as long as they want.
-_WATCHED = ("reset", "call", "set_attr", "render", "infos", "reset_infos")
+_WATCHED: tuple[str, ...] = (
+    "reset",
+    "call",
+    "set_attr",
+    "render",
+    "infos",
+    "reset_infos",
+)
 _WATCHED += ("play_population",)
 
 _logger = logging.getLogger(__name__)
