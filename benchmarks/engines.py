@@ -180,7 +180,7 @@ def learn(name, steps, seed, folder, replicas):
     )
     found = {"seconds": time.perf_counter() - start, "env_steps": agent.env_steps}
     if replicas.is_chief:
-        found["return"] = evaluate(agent, experiment.env, seed)
+        found["return"] = evaluate(agent, experiment, seed)
     if name.endswith("kills"):
         found |= kills.found()
     if name == "learner-kill":
