@@ -294,7 +294,7 @@ EXPERIMENTS |= {
     "appo-cartpole": Experiment(algorithm="APPO", learning_rate=2e-3, **ASYNCHRONOUS),
     "impala-stateless": Experiment(
         algorithm="IMPALA",
-        learning_rate=3e-3,
+        learning_rate=2e-3,
         policy={"cell": "lstm"},
         settings={
             "rollout_length": 32,
@@ -305,7 +305,12 @@ EXPERIMENTS |= {
     ),
 }
 # With a lag of exactly 16 updates; and what comes of that without V-trace.
-LAG = {**ASYNCHRONOUS, "num_workers": 0, "learning_rate": 3e-3}
+LAG = {
+    **ASYNCHRONOUS,
+    "num_workers": 0,
+    "learning_rate": 3e-3,
+    "policy": {"shared_trunk": True},
+}
 EXPERIMENTS |= {
     "impala-lag": Experiment(
         algorithm="IMPALA",

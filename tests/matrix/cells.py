@@ -61,6 +61,18 @@ AGENTS = {
     "PPO": lambda **kw: kerasrl.PPO(
         rollout_length=8, num_epochs=1, minibatch_size=16, **kw
     ),
+    "A3C": lambda **kw: kerasrl.A3C(rollout_length=8, synchronous=True, **kw),
+    "IMPALA": lambda **kw: kerasrl.IMPALA(
+        rollout_length=8, replay_proportion=0.5, synchronous=True, **kw
+    ),
+    "APPO": lambda **kw: kerasrl.APPO(
+        rollout_length=8,
+        num_epochs=1,
+        minibatch_size=16,
+        target_network=True,
+        synchronous=True,
+        **kw,
+    ),
     "SimpleQ": lambda **kw: kerasrl.SimpleQ(**_REPLAY, **kw),
     "DQN": lambda **kw: kerasrl.DQN(**_REPLAY, **kw),
     "R2D2": lambda **kw: kerasrl.R2D2(**_REPLAY, **_SEQUENCES, **kw),
@@ -68,7 +80,7 @@ AGENTS = {
     "TD3": lambda **kw: kerasrl.TD3(**_REPLAY, **kw),
     "SAC": lambda **kw: kerasrl.SAC(**_REPLAY, **kw),
 }
-ON_POLICY = ("PG", "A2C", "PPO")
+ON_POLICY = ("PG", "A2C", "PPO", "A3C", "IMPALA", "APPO")
 BY_VALUE = ("SimpleQ", "DQN", "R2D2")
 BY_SLOPE = ("DDPG", "TD3")
 EVERY = tuple(AGENTS)
