@@ -295,10 +295,10 @@ EXPERIMENTS |= {
     "impala-stateless": Experiment(
         algorithm="IMPALA",
         learning_rate=2e-3,
-        policy={"cell": "lstm"},
+        policy={"cell": "lstm", "normalize_observations": True},
         settings={
             "rollout_length": 32,
-            "trace_lambda": 0.98,
+            "trace_lambda": 0.95,
             "normalize_rewards": True,
         },
         **{**ASYNCHRONOUS, "env": "StatelessCartPole-v1", "gate": 400},
