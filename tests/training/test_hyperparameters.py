@@ -52,6 +52,7 @@ VALUES = {
     "target_network": ("other", _FLAGS),
     "synchronous": ("other", _FLAGS),
     "lag": (4, (-1, *_INTEGERS[1:])),
+    "initial_priorities": ("other", _FLAGS),
     "n_step": (4, _INTEGERS),
     "buffer_size": (400, (7, *_INTEGERS)),
     "batch_size": (4, (501, *_INTEGERS)),
@@ -168,7 +169,8 @@ def test_values_without_meaning_are_refused_at_first_and_later(algorithm):
     for name in agent.hyperparameters():
         before = getattr(agent, name)
         for value in VALUES[name][1]:
-            if name == "exploration" and value is None:
+            # Where it is the default, it means something.
+            if value is None and (name == "exploration" or before is None):
                 continue
             with pytest.raises((ValueError, TypeError), match=name.split("_size")[0]):
                 type(agent)(**{**_plain(agent), name: value})
