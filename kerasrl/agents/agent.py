@@ -392,6 +392,8 @@ class Agent(Trainer, Replaceable, Configurable):
 
     def weights_were_set(self):
         """Called when all weights of the policy were set. Extend it, with `super()`."""
+        # Those before are not to act any more.
+        self.past_weights.clear()
 
     def save(self, path, include_replay=True):
         """Writes everything needed to go on exactly here to one file.

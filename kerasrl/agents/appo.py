@@ -191,6 +191,7 @@ class APPO(OnPolicyAgent):
             "returns": returns,
             "values": outputs["values"],
             "log_probs": reference,
+            "near_log_probs": acting if self.target is None else log_probs,
             "log_ratios": log_ratios,
             "distribution": parameters,
         }

@@ -3,6 +3,7 @@
 from functools import partial
 
 import keras
+import numpy as np
 
 from kerasrl import checks
 from kerasrl.agents.on_policy import OnPolicyAgent
@@ -111,6 +112,7 @@ class IMPALA(OnPolicyAgent):
         seed=None,
     ):
         self.recent = RecentRollouts()
+        self._replays = False
         super().__init__(
             policy, rollout_length, gamma, max_grad_norm, normalize_rewards, seed
         )
@@ -187,8 +189,19 @@ class IMPALA(OnPolicyAgent):
         if self.replay_proportion:
             self.recent.add(rollout, self.replay_slots)
             for old in self.recent.draw(self.rng, self.replay_proportion):
-                super().learn_scaled(old)
+                self._replays = True
+                try:
+                    found = super().learn_scaled(old)
+                finally:
+                    self._replays = False
+                if not np.isfinite(found.get("loss", 0.0)):
+                    return found  # Which ends training.
         return logs
+
+    def arrays(self, rollout):
+        arrays = super().arrays(rollout)
+        # What is replayed was seen, and counted, when it was new.
+        return {**arrays, "counts": arrays["valid"] & (not self._replays)}
 
     # State ----------------------------------------------------------------------
 

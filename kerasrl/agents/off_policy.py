@@ -11,6 +11,7 @@ from kerasrl.agents import buffers
 from kerasrl.agents.agent import Agent
 from kerasrl.replay import GOAL_STRATEGIES
 from kerasrl.training import hyperparameters, minibatches, passes, reading, schedules
+from kerasrl.training.asynchrony import without_past
 from kerasrl.training.gradients import gradient_step
 from kerasrl.training.hyperparameters import Hyperparameter
 from kerasrl.training.target_network import TargetNetwork
@@ -492,7 +493,7 @@ class OffPolicyAgent(Agent):
         self.updates = state["updates"]
         # Files that were written before do not say.
         self._steps_due = state.get("steps_due", 0)
-        if "buffer" in state and arrays:
+        if "buffer" in state and without_past(arrays):
             self.buffer = buffers.restore(self, state, arrays)
             # Files that were written before do not say.
             self._buffer_began = state.get("buffer_began", 0)

@@ -191,7 +191,8 @@ def learn_compiled(agent, rollout, scheduled_values, minibatches, update):
 
     Args:
         agent: The `OnPolicyAgent`.
-        rollout: Dict of tensors, what `OnPolicyAgent.arrays` returned.
+        rollout: Dict of tensors, what `OnPolicyAgent.arrays` returned. If there is
+            `"counts"`, bool `[T, B]`, statistics learn of no other steps.
         scheduled_values: Tensor `[len(agent.scheduled)]`.
         minibatches: As for `OnPolicyAgent.update`.
         update: What to do with the batch, as `OnPolicyAgent.update`.
@@ -207,14 +208,15 @@ def learn_compiled(agent, rollout, scheduled_values, minibatches, update):
     if "returns" in batch and "values" in batch:
         # A last axis, which Keras's metrics average over.
         pairs = [merge_time(batch[n])[:, None] for n in ("returns", "values")]
-        mask = merge_time(batch["mask"])
+        mask = merge_time(tf.cast(batch.get("counts", batch["valid"]), "float32"))
         agent.replicas.run(lambda: policy.compute_metrics(None, *pairs, mask))
     batch = passes.to_samples(batch, policy.is_recurrent)
     metrics = update(batch, settings, minibatches)
     # Last, so that acting, values and probabilities of one iteration all rest on the
     # same statistics; the next rollout is acted with the new ones.
     policy.update_normalization(
-        merge_time(rollout["observations"]), merge_time(rollout["valid"])
+        merge_time(rollout["observations"]),
+        merge_time(rollout.get("counts", rollout["valid"])),
     )
     return metrics
 

@@ -66,6 +66,13 @@ def all_finite(array):
 APART = ("past_weights", "published", "recent")
 
 
+def of_replay(arrays):
+    """Returns the arrays of a state that are those of a replay buffer, a dict."""
+    return {
+        name: array for name, array in arrays.items() if name.split(".")[0] not in APART
+    }
+
+
 def check_state(path, state, arrays):
     """Raises unless the entries of a state are ones that an agent could have.
 
@@ -197,9 +204,7 @@ def _check_number(path, name, value):
 
 def _check_replay(path, state, arrays):
     """Whether the size of the buffer is that of its arrays, before there is one."""
-    arrays = {
-        name: array for name, array in arrays.items() if name.split(".")[0] not in APART
-    }
+    arrays = of_replay(arrays)
     if ("buffer" in state) != ("num_envs" in state) or (
         arrays and "buffer" not in state
     ):

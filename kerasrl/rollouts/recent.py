@@ -166,7 +166,8 @@ def _check(rollout, example):
         else:
             _check_like(name, tree, tree, lead)
     for name, array in rollout.infos.items():
-        _check_like(name, array, array, lead)
+        # NaN where environments did not say.
+        _check_like(name, array, array, lead, finite=False)
     if rollout.final is not None:
         times, envs = rollout.final["time"], rollout.final["env"]
         count = times.shape[:1]
@@ -190,7 +191,7 @@ def _check(rollout, example):
         )
 
 
-def _check_like(name, tree, example, lead):
+def _check_like(name, tree, example, lead, finite=True):
     leaves = optree.tree_leaves(tree)
     for array, like in zip(leaves, optree.tree_leaves(example), strict=True):
         expected = (*lead, *like.shape[len(lead) :])
@@ -201,5 +202,5 @@ def _check_like(name, tree, example, lead):
                 f"Received {name} of shape {array.shape} and {array.dtype} among "
                 f"rollouts. Expected: {expected} and {like.dtype}."
             )
-        if name != "infos" and array.dtype.kind == "f" and not np.isfinite(array).all():
+        if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"Received {name} with NaN or infinity among rollouts.")

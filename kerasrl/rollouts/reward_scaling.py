@@ -51,9 +51,13 @@ class RewardScaler:
         Returns:
             float32 `[T, B]`.
         """
-        if self._returns is None:
-            self.start(rollout.first_env + rollout.rewards.shape[1])
         own = slice(rollout.first_env, rollout.first_env + rollout.rewards.shape[1])
+        if self._returns is None:
+            self.start(0)
+        # It may be told of one worker after the other, and not of how many there are.
+        missing = own.stop - len(self._returns)
+        if missing > 0:
+            self._returns = np.pad(self._returns, (0, missing))
         running = self._returns[own]
         # Also where the rollout before was of other episodes.
         running[rollout.episode_starts[0]] = 0.0

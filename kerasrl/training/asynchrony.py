@@ -4,11 +4,12 @@ Versions of weights are numbered by the iterations of learning before them.
 """
 
 import contextlib
+import warnings
 
 import keras
 import numpy as np
 
-from kerasrl.checkpoint.contract import APART
+from kerasrl.checkpoint.contract import of_replay
 from kerasrl.workers import AsynchronousCollector
 
 
@@ -91,11 +92,14 @@ def settle(agent, collector):
         Integer, their version; `None` if workers take over what is published.
     """
     version = agent.iterations
+    _forget_misfits(agent)
     if isinstance(collector, AsynchronousCollector):
         collector.publish(version)
         _keep_published(agent, version, min(collector.versions_in_use()))
         return None
     if not agent.lag:
+        agent.past_weights.clear()
+        agent.published.clear()
         return version
     program = agent.actor().program
     if program is None:
@@ -106,13 +110,24 @@ def settle(agent, collector):
         )
     past = agent.past_weights
     past[version] = [np.array(array) for array in program.weights]
-    oldest = max(min(past), version - agent.lag)
+    wanted = version - agent.lag
+    oldest = max((v for v in past if v <= wanted), default=min(past))
     for number in [number for number in past if number < oldest]:
         del past[number]
     for target, source in zip(program.weights, past[oldest], strict=True):
         np.copyto(target, source)
     _keep_published(agent, version, oldest)
     return oldest
+
+
+def _forget_misfits(agent):
+    """Forgets older weights of other variables than are trained by now."""
+    shapes = [tuple(v.shape) for v in agent.policy.trainable_variables]
+    for arrays in agent.published.values():
+        if [array.shape for array in arrays] != shapes:
+            agent.published.clear()
+            agent.past_weights.clear()
+            return
 
 
 def _keep_published(agent, version, oldest):
@@ -209,6 +224,15 @@ def set_arrays(agent, arrays):
                 if len(rest) != 2 or not all(part.isdecimal() for part in rest):
                     raise ValueError(f"Received {name!r} among the arrays of a state.")
                 found.setdefault(int(rest[0]), {})[int(rest[1])] = array
+        if found and kind == "past_weights" and agent.actor().program is None:
+            warnings.warn(
+                "Older weights in the file are not used: on this machine the policy "
+                f"acts in TensorFlow ({agent.actor().report['reason']}), which keeps "
+                "none. Acting begins with the present ones.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            found = {}
         if found:
             _check_past(agent, kind, found)
         setattr(agent, kind, {v: [*map(found[v].get, sorted(found[v]))] for v in found})
@@ -216,17 +240,14 @@ def set_arrays(agent, arrays):
 
 def without_past(arrays):
     """Returns the arrays of a state that are those of a replay buffer, a dict."""
-    return {
-        name: array for name, array in arrays.items() if name.split(".")[0] not in APART
-    }
+    return of_replay(arrays)
 
 
 def _check_past(agent, kind, found):
     """Raises a ValueError unless older weights are like the present ones."""
     present = agent.policy.trainable_variables
     if kind == "past_weights":
-        program = agent.actor().program
-        present = () if program is None else program.weights
+        present = agent.actor().program.weights
     expected = {index: tuple(each.shape) for index, each in enumerate(present)}
     for version, weights in found.items():
         received = {index: array.shape for index, array in weights.items()}

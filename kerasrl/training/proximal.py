@@ -53,7 +53,8 @@ def divergence(policy, batch, distribution, log_probs):
     Args:
         policy: A `Policy`.
         batch: Dict of tensors `[N, ...]`, with the parameters `"distribution"` and the
-            `"log_probs"` of the actions under the policy to stay near to.
+            `"near_log_probs"`, or else `"log_probs"`, of the actions under the policy
+            to stay near to.
         distribution: `Distribution`, `[N]`, of the policy that is being trained.
         log_probs: Float `[N]`, those of the actions under it.
 
@@ -63,7 +64,8 @@ def divergence(policy, batch, distribution, log_probs):
     if policy.is_told_by_parameters:
         return policy.distribution(batch).kl(distribution)
     # What acted is gone, but for how probable its actions were.
-    return estimated_kl(log_probs, batch["log_probs"])
+    near = batch.get("near_log_probs", batch["log_probs"])
+    return estimated_kl(log_probs, near)
 
 
 def draw_epochs(agent, rollout):

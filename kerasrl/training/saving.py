@@ -11,7 +11,7 @@ from kerasrl import distribute
 from kerasrl.checkpoint import archive, contract, safety, weights
 from kerasrl.checkpoint.archive import CheckpointError
 from kerasrl.checkpoint.configs import serialize_object
-from kerasrl.training import optimizing, parts, rebuilding
+from kerasrl.training import asynchrony, optimizing, parts, rebuilding
 from kerasrl.training.trainer import Trainer
 
 _logger = logging.getLogger(__name__)
@@ -45,7 +45,8 @@ def save(agent, path, include_replay=True):
         agent.tally.flush()
     own_path = _path_of_rank(path, replicas.rank)
     named = weights.variables(agent)
-    replay = agent.get_arrays() if include_replay else {}
+    # Older weights are what is acted by next, and belong to the agent.
+    replay = agent.get_arrays() if include_replay else asynchrony.get_arrays(agent)
     config = {
         "schema": archive.SCHEMA,
         "versions": _versions(),

@@ -127,7 +127,8 @@ class RecordedSource:
             )
         self.iteration_length, self.num_envs = first.rewards.shape
         self._rollouts = itertools.chain([first], self._rollouts)
-        self._statistics = RunningEpisodes(self.num_envs)
+        #: By the first of their environments: fragments of workers come in turn.
+        self._statistics = {}
         self._steps, self._records = 0, []
 
     @property
@@ -167,13 +168,19 @@ class RecordedSource:
             )
         self._check(rollout)
         rollout = self._with_own_state(rollout)
-        self._statistics.begin(rollout.episode_starts[0])
-        records = self._statistics.update(
+        first_env = rollout.first_env
+        if first_env not in self._statistics:
+            self._statistics[first_env] = RunningEpisodes(self.num_envs)
+        running = self._statistics[first_env]
+        running.begin(rollout.episode_starts[0])
+        records = running.update(
             *(rollout.rewards, rollout.terminated, rollout.truncated, rollout.valid),
             self._steps,
         )
         self._steps += rollout.num_steps
-        self._records += [record for _, record in records]
+        for _, record in records:
+            record.env_index += first_env
+            self._records.append(record)
         return rollout
 
     def drain_episodes(self):

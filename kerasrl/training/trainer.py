@@ -402,6 +402,8 @@ class Trainer:
 
     def stop_learning(self):
         """Lets go of the environments, when `fit` ends however. Extend it likewise."""
+        # What was published for an iteration that did not end is acted by no one.
+        self.published.pop(self.iterations, None)
 
     def learn_from(self, rollout):
         """Learns from a rollout as one iteration of `fit` does, however it was made.

@@ -21,9 +21,9 @@ class AsynchronousCollector(RecordedCollector):
 
     A worker takes over the weights that are published when it begins a fragment, and no
     others before the next. It begins the next as soon as one is done, up to `in_flight`
-    of them that were not taken; then it waits. So memory is bounded, and so is how old
-    the weights are by which anything was acted: the learner is never far behind, and
-    nothing is thrown away.
+    of them that were not taken; then it waits. So memory is bounded, and nothing is
+    thrown away. How old the weights are by which a fragment was acted depends on how
+    many fragments were taken while it was made: few, unless others are much faster.
 
     A worker that is lost is replaced, and begins new episodes; fragments that it had
     not finished are dropped whole.
@@ -117,7 +117,7 @@ class AsynchronousCollector(RecordedCollector):
         """
         if self._published is None:
             raise RuntimeError("Call `publish` before the first `reset`.")
-        self.settle()
+        self._drop()
         self._streams = [
             FragmentStream(self, worker, self._published)
             for worker in range(self.pool.num_workers)
@@ -134,7 +134,7 @@ class AsynchronousCollector(RecordedCollector):
             *(stream.observations for stream in self._streams),
         )
         self._counts = Counts()
-        self.pool.settle = self.settle
+        self.pool.settle, self.pool.stop = self.settle, self._stop
 
     def collect(self):
         """Waits for the oldest fragment that was not taken yet.
@@ -154,9 +154,11 @@ class AsynchronousCollector(RecordedCollector):
         waiting = sum(stream.num_finished for stream in self._streams)
         with self._apart():
             stream = self._next_stream()
-            rollout, report = stream.take(self.env_steps)
+            fragment = stream.take()
             if self.in_flight > 1:
                 self._ask()
+        # Not above: episode hooks may ask for something else.
+        rollout, report = stream.record(fragment, self.env_steps), fragment.report
         self.env_steps += rollout.num_steps
         self._finished += stream.drain_episodes()
         version = int(report["version"])
@@ -179,6 +181,20 @@ class AsynchronousCollector(RecordedCollector):
             for stream in self._streams:
                 while stream.asked:
                     self._receive(stream)
+
+    def _stop(self):
+        """Has workers break off, so that they can close their environments."""
+        for stream in self._streams:
+            stream.stop()
+
+    def _drop(self):
+        """Brings all workers to rest, whatever became of what they had begun."""
+        with self._apart():
+            for stream in self._streams:
+                while stream.asked:
+                    # Of environments that raised an error, the next too.
+                    with contextlib.suppress(Exception):
+                        self._receive(stream)
 
     def drain_counts(self):
         """Returns what was counted since the last call, a dict of floats to log."""

@@ -9,6 +9,7 @@ from kerasrl import spaces
 from kerasrl.rollouts.rollout import take
 from kerasrl.workers import channel
 from kerasrl.workers.fragments import (
+    begin_generators_anew,
     dropped_fragment,
     fragment_example,
     join_rollouts,
@@ -235,8 +236,9 @@ class WorkerCollector(RecordedCollector):
         """Returns a rollout that is not valid, and the infos of the new episodes."""
         pool = self.pool
         own = pool.slices[worker]
-        # The learner's generators have not been used; they seed what begins anew.
-        seeds = [int(generator.integers(2**31)) for generator in self.generators]
+        lost = self.generators[own]
+        seeds = [0] * own.start + begin_generators_anew(lost)
+        self.generators[own] = lost
         infos = [{}] * (own.stop - own.start)
         while True:
             if reason is not None:

@@ -43,6 +43,10 @@ def dump_infos(infos, first_index):
     return channel.dumps(infos)
 
 
+class BrokenOff(Exception):
+    """What is being collected is not wanted any more."""
+
+
 class InfoKeeper:
     """Environments that keep what they say in infos, for the learner.
 
@@ -53,12 +57,14 @@ class InfoKeeper:
 
     Attributes:
         keys: `None` to keep nothing, a tuple of names, or `"all"`.
+        stop: `None`, or a `memoryview` of a number: once that is not 0, `step` raises
+            `BrokenOff`.
     """
 
     def __init__(self, envs, freeze=None):
         self._envs = envs
         self._freeze = freeze
-        self.keys = None
+        self.keys = self.stop = None
         self._kept = []
 
     def __getattr__(self, name):
@@ -66,6 +72,8 @@ class InfoKeeper:
 
     def step(self, actions, out=None):
         """See `kerasrl.envs.Environments.step`."""
+        if self.stop is not None and self.stop[0]:
+            raise BrokenOff
         step = self._envs.step(actions, out)
         if self.keys is not None:
             infos = step.infos
@@ -210,6 +218,22 @@ def dropped_fragment(fragment, before, observations, initial_state):
             "episode_starts": np.ones_like(zeros["episode_starts"]),
         },
     )
+
+
+def begin_generators_anew(generators):
+    """Replaces generators whose copies a lost worker has used, nobody knows how far.
+
+    Args:
+        generators: List of `numpy.random.Generator`, changed in place.
+
+    Returns:
+        List of integers, seeds for the new episodes.
+    """
+    seeds = [int(generator.integers(2**31)) for generator in generators]
+    for index, generator in enumerate(generators):
+        # Not the same one: it would draw again what was drawn.
+        generators[index] = np.random.default_rng(int(generator.integers(2**63)))
+    return seeds
 
 
 def join_rollouts(rollouts, starts):

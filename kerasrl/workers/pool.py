@@ -110,6 +110,8 @@ class WorkerPool:
         self.busy = False
         #: Called before requests: brings workers that act by themselves to rest.
         self.settle = None
+        #: Called before closing: has such workers break off.
+        self.stop = None
         self.healthy_steps = _HEALTHY_STEPS
         self._is_closed = False
         # Halves that alternate replace their workers in threads of their own.
@@ -333,7 +335,7 @@ class WorkerPool:
                 )
             warnings.warn(
                 f"{reason} Another process takes its place with new episodes; what it "
-                "had collected in this iteration is dropped.",
+                "was collecting is dropped.",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -362,6 +364,8 @@ class WorkerPool:
         """Closes the environments and ends the processes."""
         with self._starting:
             self._is_closed = True
+        if self.stop is not None:
+            self.stop()
         complaints = self._finalizer() or []
         self._heartbeats.close()
         for complaint in complaints:

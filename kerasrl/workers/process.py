@@ -32,6 +32,7 @@ from kerasrl.workers import channel, shared_value, stacks
 from kerasrl.workers.acting import PartialActor
 from kerasrl.workers.channel import Channel, Disconnected
 from kerasrl.workers.fragments import (
+    BrokenOff,
     InfoKeeper,
     dump_infos,
     write_fragment,
@@ -248,6 +249,7 @@ class WorkerServer:
         """Takes over the places that fragments are written to in turn."""
         shared = self._attach(layout)
         self._places, self._count = itertools.cycle(shared["places"]), shared["count"]
+        self._keeper.stop = memoryview(shared["stop"])
         self._keeper.keys = info_keys
         self._idle_since = time.monotonic()
         gc.freeze()
@@ -352,7 +354,11 @@ class WorkerServer:
         began = time.monotonic()
         version = self._refresh()
         place = next(self._places)
-        write_fragment(place["fragment"], self._collector.collect())
+        try:
+            rollout = self._collector.collect()
+        except BrokenOff:
+            return None
+        write_fragment(place["fragment"], rollout)
         self._collector.drain_episodes()
         finished = time.monotonic()
         waited, worked = began - self._idle_since, finished - began

@@ -11,7 +11,11 @@ import optree
 from kerasrl.rollouts.rollout import Rollout, take
 from kerasrl.workers import channel
 from kerasrl.workers.environments import WorkerEnvironments
-from kerasrl.workers.fragments import fragment_example, read_fragment
+from kerasrl.workers.fragments import (
+    begin_generators_anew,
+    fragment_example,
+    read_fragment,
+)
 from kerasrl.workers.pool import WorkerLost
 from kerasrl.workers.recording import RecordedCollector
 from kerasrl.workers.shared_arrays import SharedArrays
@@ -73,6 +77,7 @@ class FragmentStream(RecordedCollector):
         self.pool, self.worker = pool, worker
         self.lost_steps, self.watch = 0, None
         self._published = published
+        self._exploration = take(collector.exploration, self.own)
         self._num_places = collector.in_flight
         self._shared = None
         #: Versions that were published when it was asked for what is not received yet.
@@ -107,9 +112,10 @@ class FragmentStream(RecordedCollector):
     @property
     def num_finished(self):
         """Number of fragments that it has finished and that were not taken."""
-        if self._shared is None:
-            return 0
-        return int(self._shared.tree["count"][0]) - self._count + len(self._received)
+        finished = len(self._received)
+        if self._shared is not None:
+            finished += int(self._shared.tree["count"][0]) - self._count
+        return finished
 
     @property
     def finished_at(self):
@@ -150,9 +156,7 @@ class FragmentStream(RecordedCollector):
         num_envs = self.envs.num_envs
         self.lost_steps += self.asked * self.rollout_length * num_envs
         self._asked_at.clear()
-        # The learner's generators have not been used; they seed what begins anew.
-        seeds = [0] * self.own.start
-        seeds += [int(generator.integers(2**31)) for generator in self.generators]
+        seeds = [0] * self.own.start + begin_generators_anew(self.generators)
         infos = [{}] * num_envs
         # One that has been replaced already knows nothing yet.
         is_replaced = not self.is_ready
@@ -237,23 +241,32 @@ class FragmentStream(RecordedCollector):
         self._reset_infos = None
         self.pool.note_steps(self.worker, self.rollout_length)
 
-    def take(self, env_steps):
-        """Hands out the oldest fragment received.
+    def stop(self):
+        """Has the worker break off what it is collecting, for good."""
+        if self._shared is not None:
+            self._shared.tree["stop"][0] = 1
+
+    def take(self):
+        """Hands out the oldest `Fragment` received."""
+        return self._received.popleft()
+
+    def record(self, fragment, env_steps):
+        """Tells hooks of a fragment, and statistics; call it in the order of `take`.
 
         Args:
+            fragment: What `take` returned.
             env_steps: Integer, environment steps of all workers before it.
 
         Returns:
-            Pair of a `Rollout` and the report of the worker.
+            A `Rollout`.
         """
-        fragment = self._received.popleft()
         self.env_steps = env_steps
         if fragment.reset_infos is not None:
             # Only now: what was received before is of the episodes before.
             self._begin_again(fragment)
         rollout = self._record(fragment.rollout, fragment.infos or [], {})
         rollout.first_env = self.own.start
-        return rollout, fragment.report
+        return rollout
 
     def drain_episodes(self):
         records = super().drain_episodes()
@@ -275,17 +288,20 @@ class FragmentStream(RecordedCollector):
 
     def _share_places(self):
         """Makes the memory for fragments."""
-        _, exploration = self._published.private(self.own)
         fragment = fragment_example(
             self.envs,
             self.envs.num_envs,
             self.rollout_length,
             self.actor,
-            exploration,
+            self._exploration,
         )
         place = {"fragment": fragment, "report": np.zeros(len(REPORT))}
         self._shared = SharedArrays.like(
-            {"places": [place] * self._num_places, "count": np.zeros(1, np.int64)}
+            {
+                "places": [place] * self._num_places,
+                "count": np.zeros(1, np.int64),
+                "stop": np.zeros(1, np.int64),
+            }
         )
         self._count = 0
         keys = "all" if self.listener is not None else self.info_keys or None

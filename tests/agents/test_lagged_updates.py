@@ -255,6 +255,7 @@ def test_appo_compares_with_its_target_network():
     np.testing.assert_allclose(targets["log_ratios"], target - acting, atol=1e-5)
     expected = np.maximum(target, acting - np.log(2.0))
     np.testing.assert_allclose(targets["log_probs"], expected, atol=1e-5)
+    np.testing.assert_allclose(targets["near_log_probs"], target, atol=1e-5)
     agent.policy.set_weights(third)
     np.testing.assert_array_equal(flat(agent.target.variables), flat(third))
 
@@ -291,6 +292,29 @@ def _everything(agent):
     arrays = agent.get_arrays()
     own = [keras.ops.convert_to_numpy(v) for v in agent.own_variables]
     return [*(arrays[name] for name in sorted(arrays)), *own]
+
+
+class Says(testing.RandomEndsEnv):
+    """Has something to say in every other step."""
+
+    def step(self, action):
+        self.steps = getattr(self, "steps", 0) + 1
+        found = super().step(action)
+        return (*found[:4], {"x": 1.0} if self.steps % 2 else {})
+
+
+def test_what_is_replayed_was_counted_and_is_saved_with_what_is_missing(tmp_path):
+    policy = {**SMALL, "normalize_observations": True}
+    settings = {"env": lambda: Says(0.1, 0.2), "info_keys": ["x"], "steps": 60}
+    agent = make(kerasrl.IMPALA, policy, replay_proportion=1.0, rollout_length=5)
+    trained(agent, **settings)
+    (normalizer,) = agent.policy.encoder.normalizers
+    assert float(normalizer.count) == agent.env_steps == 60
+    assert np.isnan(agent.recent.rollouts[0].infos["x"]).any()
+    loaded = kerasrl.load(agent.save(tmp_path / "agent.kerasrl"))
+    np.testing.assert_array_equal(
+        trained(agent, **settings), trained(loaded, **settings)
+    )
 
 
 def test_replayed_rollouts_are_learnt_from_as_often_as_asked():

@@ -1,5 +1,6 @@
 """Learning from what older weights acted: fixed lags, and workers that do not wait."""
 
+import gymnasium
 import keras
 import numpy as np
 import pytest
@@ -58,6 +59,7 @@ def test_acts_by_the_weights_of_exactly_so_many_iterations_ago():
         (4, 2),
         (5, 3),
     ]
+    assert sorted(agent.published) == sorted(agent.past_weights) == [3, 4, 5]
     for _, version, rollout, weights in agent.noted[3:]:
         # `seen[k]` is after iteration `k`, so what version `k + 1` acted by.
         np.testing.assert_array_equal(flat(weights), seen[version - 1])
@@ -66,7 +68,6 @@ def test_acts_by_the_weights_of_exactly_so_many_iterations_ago():
         acted = rollout.observations[0]
         outputs = agent.policy({"observations": acted})
         assert outputs["values"].shape == (8,)
-    assert sorted(agent.published) == sorted(agent.past_weights) == [3, 4, 5]
 
 
 @pytest.mark.parametrize("lag", [0, 3])
@@ -93,11 +94,15 @@ def test_workers_act_while_it_learns():
     assert agent.env_steps == 1600 and agent.iterations == 100
     firsts = [rollout.first_env for _, _, rollout, _ in agent.noted]
     assert set(firsts) == {0, 2}
+    learnt = {}
     for iteration, version, rollout, weights in agent.noted:
-        assert rollout.rewards.shape == (8, 2)
-        # With one fragment in flight of each of two workers.
-        assert weights is not None and 0 <= iteration - version <= 1
-    assert max(history["policy_lag_max"]) <= 1.0 and len(agent.published) <= 2
+        assert rollout.rewards.shape == (8, 2) and weights is not None
+        # With one fragment in flight a worker goes on only when it was learnt from.
+        assert learnt.get(rollout.first_env, -1) < version <= iteration
+        learnt[rollout.first_env] = iteration
+    lags = [iteration - version for iteration, version, *_ in agent.noted]
+    assert max(history["policy_lag_max"]) == max(lags) >= 1.0
+    assert len(agent.published) <= max(lags) + 1
     for name in ("queue_depth", "actor_waiting_share", "learner_waiting_share"):
         assert np.isfinite(history[name]).all()
     assert history["acted_steps_per_second"][-1] > 0.0
@@ -177,3 +182,81 @@ def lagging():
     agent = make(lag=2)
     agent.fit("CartPole-v1", steps=120, num_envs=4, verbose=0)
     return agent
+
+
+def test_older_weights_are_forgotten_where_they_would_mislead():
+    agent = make(lag=2)
+    agent.keeps_published = True
+    settings = {"num_envs": 2, "verbose": 0}
+    agent.fit("CartPole-v1", steps=60, **settings)
+    assert agent.past_weights and agent.published
+    agent.set_weights([np.full_like(w, 0.5) for w in agent.get_weights()])
+    assert not agent.past_weights
+    seen = agent.iterations
+    agent.fit("CartPole-v1", steps=10, **settings)
+    assert agent.noted[-1][:2] == (seen, seen)
+    np.testing.assert_array_equal(flat(agent.noted[-1][3]), 0.5)
+    # Without lag for a while, and with another one later.
+    agent.lag = 0
+    agent.fit("CartPole-v1", steps=20, **settings)
+    assert not agent.past_weights and not agent.published
+    agent.lag = 2
+    agent.fit("CartPole-v1", steps=40, **settings)
+    assert [i - v for i, v, *_ in agent.noted[-4:]] == [0, 1, 2, 2]
+    # Where other variables are trained, gradients cannot be computed at older ones.
+    layers = [layer for layer in agent.policy.layers if layer.trainable_variables]
+    layers[0].trainable = False
+    agent.fit("CartPole-v1", steps=10, **settings)
+    assert agent.noted[-1][1] == agent.noted[-1][0]
+
+
+def test_older_weights_are_in_every_checkpoint(tmp_path):
+    agent = make(lag=2)
+    agent.fit("CartPole-v1", steps=60, num_envs=2, verbose=0)
+    path = agent.save(tmp_path / "agent.kerasrl", include_replay=False)
+    loaded = kerasrl.load(path)
+    assert sorted(loaded.past_weights) == sorted(agent.past_weights) != []
+
+
+def test_rewards_may_be_scaled_from_any_fragment_on():
+    agent = make(rollout_length=8)
+    settings = {"num_envs": 4, "num_workers": 2, "verbose": 0}
+    for _ in agent.iterate("CartPole-v1", steps=160, **settings):
+        agent.normalize_rewards = True
+    scaler = kerasrl.rollouts.RewardScaler(0.9)
+    rollout = _rollout(np.random.default_rng(0))
+    scaler(rollout)
+    rollout.first_env = 4
+    scaler(rollout)
+    assert len(scaler._returns) == 8
+
+
+def test_recorded_fragments_are_of_the_environments_they_were_acted_in():
+    agent = make(rollout_length=3)
+    settings = {"num_envs": 4, "num_workers": 2, "verbose": 0}
+    agent.fit(lambda: gymnasium.wrappers.TimeLimit(Endless(), 7), steps=240, **settings)
+    rollouts = [rollout for _, _, rollout, _ in agent.noted]
+    for rollout in rollouts:
+        del rollout.extras["policy_version"]
+    other = make(rollout_length=3)
+    other.build(Endless.observation_space, Endless.action_space)
+    other.fit(rollouts, verbose=0)
+    assert set(other.statistics.lengths) == {7} == set(agent.statistics.lengths)
+
+
+class Endless(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        return (
+            self.np_random.uniform(-1, 1, 2).astype(np.float32),
+            1.0,
+            False,
+            False,
+            {},
+        )

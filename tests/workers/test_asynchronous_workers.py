@@ -26,6 +26,7 @@ from kerasrl.envs import make_envs
 from kerasrl.envs.registration import WorkerShare
 from kerasrl.rollouts import Collector
 from kerasrl.workers import make_collector, make_environments
+from kerasrl.workers.fragments import begin_generators_anew
 from kerasrl.workers.publishing import Published
 
 SEEDS = list(range(4))
@@ -261,3 +262,65 @@ def test_what_cannot_be_asked_for():
             collector.reset()
         with pytest.raises(RuntimeError, match="reset"):
             collector.collect()
+
+
+class Asking(Listener):
+    """Asks environments for something in the middle of a rollout."""
+
+    collector = None
+
+    def on_episode_end(self, episode):
+        super().on_episode_end(episode)
+        self.heard.append(("answer", self.collector.envs.foreach(type)))
+
+
+def test_hooks_may_ask_environments_while_workers_act(nothing_is_left):
+    listener = Asking()
+    envs, collector = begun("asynchronous", num_envs=4, listener=listener)
+    listener.collector = collector
+    with envs:
+        rollouts = [collector.collect() for _ in range(12)]
+    answers = [answer for kind, answer in listener.heard if kind == "answer"]
+    assert len(answers) > 10 and all(len(answer) == 4 for answer in answers)
+    assert_seamless(rollouts)
+
+
+class Closing(Walk):
+    def close(self):
+        with open(self.context["path"], "a") as file:
+            file.write("closed ")
+
+
+def test_slow_environments_are_closed_in_the_middle_of_a_fragment(
+    nothing_is_left, tmp_path
+):
+    config = {"path": str(tmp_path / "closed"), "nap": 0.05, "length": 99}
+    envs, collector = begun("asynchronous", 4, 60, Closing, config)
+    with envs, collector._apart():
+        collector._ask()
+        time.sleep(0.1)
+    assert (tmp_path / "closed").read_text() == 4 * "closed "
+
+
+def test_a_replacement_does_not_draw_what_was_drawn():
+    rng = np.random.default_rng(3)
+    lost = [np.random.default_rng(3)]
+    begin_generators_anew(lost)
+    drawn = rng.random(100)
+    assert not np.isin(lost[0].random(100), drawn).any()
+
+
+def test_begins_anew_after_an_error(nothing_is_left):
+    class Raising(Walk):
+        def step(self, action):
+            if self.context.env_index == 1 and self.episodes == 3:
+                raise KeyError("no such lever")
+            return super().step(action)
+
+    envs, collector = begun("asynchronous", 4, env=Raising)
+    with envs:
+        with pytest.raises(KeyError):
+            for _ in range(40):
+                collector.collect()
+        collector.reset(SEEDS)
+        assert collector.collect().valid.all()
