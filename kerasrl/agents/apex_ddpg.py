@@ -32,13 +32,15 @@ class ApexDDPG(OffPolicyAgent):
         policy: As for `kerasrl.DDPG`, without memory.
         noise: `"gaussian"` (white) or `"ornstein_uhlenbeck"` (drifting).
         noise_scale: Standard deviation of the noise, as for `kerasrl.DDPG`. Default: a
-            different one for each environment of all workers, from 0.4 to 0.0007.
+            different one for each environment of all workers and ranks, from 0.4 to
+            0.0007.
         initial_priorities: Whether actors say how wrong they were. New steps whose
             error is not known yet, the last `n_step` of a fragment, have the largest
             priority so far; without, all do.
         n_step, batch_size, train_every, updates_per_call, prioritized, **kwargs: As for
             `kerasrl.OffPolicyAgent`. A fragment of a worker is as long as what
-            `updates_per_call` gradient steps are due for, over all environments.
+            `updates_per_call` gradient steps are due for, over all environments; with
+            first priorities, as the least multiple of that that has `4 * n_step` steps.
         synchronous: Whether workers act in step with learning, by the weights of
             exactly `lag` iterations ago: runs can be repeated, and resumed exactly.
         lag: Integer, for `synchronous=True` or no workers.
@@ -95,6 +97,8 @@ class ApexDDPG(OffPolicyAgent):
         self.lag = lag
 
     first_errors = apex.first_errors
+    iteration_length = apex.iteration_length
+    num_updates = apex.num_updates
     acting_state = exploration.noise_state
     exploration_inputs = exploration.noise_inputs
 
@@ -109,10 +113,15 @@ class ApexDDPG(OffPolicyAgent):
 
     def start_learning(self, num_envs):
         super().start_learning(num_envs)
-        apex.log_bands(self, self.noise_scale, num_envs)
+        apex.log_bands(self, self.noise_scale)
+
+    def apply_change(self, name, before):
+        super().apply_change(name, before)
+        if name == "noise_scale" and self.envs is not None:
+            apex.log_bands(self, self.noise_scale)
 
     def act(self, inputs, deterministic):
-        with_values = self.initial_priorities and self.prioritized
+        with_values = apex.records_values(self)
         return exploration.act_with_noise(self, inputs, deterministic, with_values)
 
     def loss(self, batch, outputs, settings):

@@ -8,6 +8,7 @@ from kerasrl import checks
 from kerasrl.agents import apex, exploration
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import QFunction, QNetwork
+from kerasrl.models.making import check_described
 from kerasrl.optimizers import Adam
 from kerasrl.training import q_learning, schedules
 from kerasrl.training.hyperparameters import Hyperparameter
@@ -34,9 +35,10 @@ class ApexDQN(OffPolicyAgent):
         policy: As for `kerasrl.DQN`.
         double: Whether the online network chooses the action that the target network
             values.
-        dueling: As for `kerasrl.models.QNetwork`, of the network that is made here.
+        dueling: As for `kerasrl.models.QNetwork`, of the network that is made here,
+            where it is true unless said otherwise.
         exploration: Probability of a random action, as for `kerasrl.DQN`. Default: a
-            different one for each environment of all workers,
+            different one for each environment of all workers and ranks,
             `kerasrl.agents.epsilon_ladder`.
         huber_delta: As for `kerasrl.DQN`.
         initial_priorities: Whether actors say how wrong they were. New steps whose
@@ -44,14 +46,16 @@ class ApexDQN(OffPolicyAgent):
             priority so far; without, all do.
         n_step, batch_size, train_every, updates_per_call, prioritized, **kwargs: As for
             `kerasrl.OffPolicyAgent`. A fragment of a worker is as long as what
-            `updates_per_call` gradient steps are due for, over all environments.
+            `updates_per_call` gradient steps are due for, over all environments; with
+            first priorities, as the least multiple of that that has `4 * n_step` steps.
         synchronous: Whether workers act in step with learning, by the weights of
             exactly `lag` iterations ago: runs can be repeated, and resumed exactly.
         lag: Integer, for `synchronous=True` or no workers.
 
     Raises:
         TypeError: The policy is not an action-value network.
-        ValueError: The network learns distributions, whose errors actors do not know.
+        ValueError: The network learns distributions, whose errors actors do not know,
+            or `dueling` contradicts the network that was given.
 
     Example:
 
@@ -69,7 +73,7 @@ class ApexDQN(OffPolicyAgent):
         **apex.KINDS,
         "double": Hyperparameter(checks.flag),
         # It describes the network, which exists.
-        "dueling": Hyperparameter(checks.flag, "never"),
+        "dueling": Hyperparameter(partial(checks.flag, optional=True), "never"),
         "exploration": Hyperparameter(
             partial(schedules.probabilities, optional=True), "now"
         ),
@@ -80,7 +84,7 @@ class ApexDQN(OffPolicyAgent):
         self,
         policy=None,
         double=True,
-        dueling=True,
+        dueling=None,
         exploration=None,
         huber_delta=1.0,
         initial_priorities=True,
@@ -111,15 +115,22 @@ class ApexDQN(OffPolicyAgent):
         self.lag = lag
 
     first_errors = apex.first_errors
+    iteration_length = apex.iteration_length
+    num_updates = apex.num_updates
 
     def policy_options(self):
-        return {"dueling": self.dueling}
+        return {"dueling": self.dueling is not False}
+
+    def make_policy(self, policy):
+        # What was left out says nothing about a network that was given.
+        said = {} if self.dueling is None else {"dueling": self.dueling}
+        return check_described(super().make_policy(policy), said)
 
     def build(self, observation_space, action_space):
         super().build(observation_space, action_space)
         outputs = self.policy(self.policy.example_inputs(1))
         learns_distributions = "logits" in outputs or "quantiles" in outputs
-        if learns_distributions and self.initial_priorities and self.prioritized:
+        if learns_distributions and apex.records_values(self):
             raise ValueError(
                 "Received initial_priorities=True and a policy that learns "
                 "distributions of returns. Actors know errors of mean values only, "
@@ -131,13 +142,18 @@ class ApexDQN(OffPolicyAgent):
 
     def start_learning(self, num_envs):
         super().start_learning(num_envs)
-        apex.log_bands(self, self.exploration, num_envs)
+        apex.log_bands(self, self.exploration)
+
+    def apply_change(self, name, before):
+        super().apply_change(name, before)
+        if name == "exploration" and self.envs is not None:
+            apex.log_bands(self, self.exploration)
 
     def exploration_inputs(self, num_envs):
         return exploration.epsilon_inputs(self, num_envs)
 
     def act(self, inputs, deterministic):
-        with_values = self.initial_priorities and self.prioritized
+        with_values = apex.records_values(self)
         return exploration.act_epsilon_greedy(self, inputs, deterministic, with_values)
 
     def loss(self, batch, outputs, settings):

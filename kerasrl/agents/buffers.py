@@ -15,6 +15,7 @@ from kerasrl.replay import (
     ShardedReplay,
     global_weights,
 )
+from kerasrl.replay.row_store import CapacityError
 from kerasrl.training import asynchrony, reading, schedules
 from kerasrl.training.dummy import example_rollout
 
@@ -81,9 +82,12 @@ def make_if_needed(agent, num_envs):
     wanted = "another worker_mode"
     if found > 1:
         wanted = f'num_workers={found} and worker_mode="asynchronous"'
+    act = "Pass"
+    if found > 1 and agent.asynchronous and agent.synchronous:
+        act = "Set agent.synchronous = False and pass"
     raise ValueError(
         f"Received environments in {num_parts} parts, but the replay buffer was filled "
-        f"{said}. Pass {wanted} to fit, {fix}"
+        f"{said}. {act} {wanted} to fit, {fix}"
     )
 
 
@@ -100,10 +104,30 @@ def make_parts(agent, num_envs, num_parts):
     """
     if num_parts == 1:
         return agent.make_buffer(num_envs)
+    return _make_sharded(agent, num_envs, num_parts)
+
+
+def _make_sharded(agent, num_envs, num_parts):
     size = math.ceil(agent.buffer_size / num_parts)
-    with _set_unseen(agent, buffer_size=size):
-        width = num_envs // num_parts
+    width = num_envs // num_parts
+    with _of_all(agent, num_parts), _set_unseen(agent, buffer_size=size):
         return ShardedReplay([agent.make_buffer(width) for _ in range(num_parts)])
+
+
+@contextlib.contextmanager
+def _of_all(agent, num_parts):
+    """A context in which a part that is too small is an error of the whole buffer."""
+    try:
+        yield
+    except CapacityError as error:
+        if num_parts == 1:
+            raise
+        raise ValueError(
+            f"Received buffer_size={agent.buffer_size} for {num_parts} asynchronous "
+            "workers, each of which has a part of the buffer. Expected at least "
+            f"{num_parts * error.least} in all: {error.least} rows for the "
+            "environments of each."
+        ) from error
 
 
 def restore(agent, state, arrays):
@@ -117,26 +141,33 @@ def restore(agent, state, arrays):
     Raises:
         ValueError: They do not fit the agent, or were damaged.
     """
-    num_parts = len(state["buffer"].get("shards", [None]))
-    buffer = make_parts(agent, state["num_envs"], num_parts)
+    if "shards" in state["buffer"]:
+        shards = state["buffer"]["shards"]
+        if not (isinstance(shards, list) and shards):
+            raise ValueError(
+                f"The saved state is damaged. Received: shards = {shards!r:.80}. "
+                "Expected: a list, one for each worker."
+            )
+        # Also of one: somebody made it so.
+        buffer = _make_sharded(agent, state["num_envs"], len(shards))
+    else:
+        buffer = agent.make_buffer(state["num_envs"])
     buffer.set_state(state["buffer"], asynchrony.without_past(arrays))
     return buffer
 
 
 def set_returns(agent):
     """Has the buffer of an agent sum rewards as the agent says now."""
-    for buffer in _parts(agent):
-        if isinstance(buffer, ReplayBuffer):
-            buffer.set_returns(agent.n_step, agent.gamma)
+    parts = _parts(agent)
+    with _of_all(agent, len(parts)):
+        for buffer in parts:
+            if isinstance(buffer, ReplayBuffer):
+                buffer.set_returns(agent.n_step, agent.gamma)
 
 
 def add(agent, rollout):
     """Adds a rollout to the buffer of an agent, with the errors that acting knew."""
-    errors = agent.first_errors(rollout)
-    if errors is None:
-        agent.buffer.add(rollout)
-    else:
-        agent.buffer.add(rollout, errors)
+    agent.buffer.add(rollout, agent.first_errors(rollout))
 
 
 def draw(agent, count):
@@ -164,7 +195,8 @@ class Counts:
     """What has been learnt from since it was last logged.
 
     Args:
-        steps: Integer, environment steps for which updates were due.
+        steps: Integer, environment steps for which updates were due: `T * B` of
+            rollouts, fillers included.
         samples: Integer, steps in the batches of these updates.
         stale: Integer, samples that were overwritten before their new priority came.
     """

@@ -6,6 +6,7 @@ from kerasrl import checks
 from kerasrl.agents import exploration
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import QFunction, QNetwork
+from kerasrl.models.making import check_described
 from kerasrl.optimizers import Adam
 from kerasrl.training import q_learning, schedules
 from kerasrl.training.hyperparameters import Hyperparameter
@@ -166,15 +167,7 @@ class DQN(OffPolicyAgent):
         return {name: value for name, value in options.items() if value is not None}
 
     def make_policy(self, policy):
-        made = super().make_policy(policy)
-        for name, value in self.policy_options().items():
-            if getattr(made, name, None) != value:
-                raise ValueError(
-                    f"Received {name}={value!r} with a policy whose {name} is "
-                    f"{getattr(made, name, None)!r}. Both describe the network: leave "
-                    "out the argument."
-                )
-        return made
+        return check_described(super().make_policy(policy), self.policy_options())
 
     def default_optimizer(self):
         return Adam(5e-4, epsilon=1e-8)

@@ -84,19 +84,35 @@ def epsilon_inputs(agent, num_envs):
     """Returns the present inputs of `act_epsilon_greedy`.
 
     Args:
-        agent: An `OffPolicyAgent` with an `exploration`; `None` is `epsilon_ladder`.
+        agent: An `OffPolicyAgent` with an `exploration`, as for `environment_rates`.
         num_envs: Integer `B`.
 
     Returns:
         Dict of `"epsilon"`, float32 `[B]`; 1 until learning starts.
     """
-    if agent.exploration is None:
-        epsilon = np.array(epsilon_ladder(num_envs), np.float32)
-    else:
-        epsilon = schedules.current_rates(agent, "exploration", num_envs)
+    epsilon = environment_rates(agent, "exploration", num_envs)
     if agent.env_steps < agent.learning_starts:
         epsilon = np.ones_like(epsilon)
     return {"epsilon": epsilon}
+
+
+def environment_rates(agent, name, num_envs):
+    """Returns how much environments explore now.
+
+    Args:
+        agent: An `OffPolicyAgent`.
+        name: Name of its argument: as for `schedules.current_rates`, or `None` for
+            `epsilon_ladder` over the environments of all ranks.
+        num_envs: Integer `B`, those of this rank.
+
+    Returns:
+        float32 `[B]`.
+    """
+    if getattr(agent, name) is not None:
+        return schedules.current_rates(agent, name, num_envs)
+    replicas = agent.replicas
+    ladder = np.array(epsilon_ladder(replicas.num_ranks * num_envs), np.float32)
+    return np.split(ladder, replicas.num_ranks)[replicas.rank]
 
 
 def epsilon_ladder(num_envs, base=0.4, exponent=7.0):
@@ -189,16 +205,11 @@ def noise_inputs(agent, num_envs):
     """Returns the present inputs of `act_with_noise`, as `Agent.exploration_inputs`.
 
     Args:
-        agent: As for `act_with_noise`, with a `noise_scale`; `None` is
-            `epsilon_ladder`.
+        agent: As for `act_with_noise`, with a `noise_scale` as for `environment_rates`.
         num_envs: Integer `B`.
     """
-    if agent.noise_scale is None:
-        scale = np.array(epsilon_ladder(num_envs), np.float32)
-    else:
-        scale = schedules.current_rates(agent, "noise_scale", num_envs)
     return {
-        "scale": scale,
+        "scale": environment_rates(agent, "noise_scale", num_envs),
         "random": random_until_learning(agent, num_envs),
     }
 

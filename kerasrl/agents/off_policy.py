@@ -173,6 +173,7 @@ class OffPolicyAgent(Agent):
     def apply_change(self, name, before):
         if hyperparameters.effect_of(self, name) == "replay":
             self.buffer = None  # It is empty, else this was refused.
+            self._actors.clear()  # What acts may record another thing for it.
         if name in ("gamma", "n_step"):
             buffers.set_returns(self)
         super().apply_change(name, before)
@@ -266,7 +267,7 @@ class OffPolicyAgent(Agent):
         """Counts steps, and returns how many gradient steps, whole calls, are due.
 
         Args:
-            num_steps: Integer, its environment steps; those of an iteration of `fit` if
+            num_steps: Integer, its `T * B` steps, fillers too; those of an iteration if
                 `None`. What makes no whole call waits for the next.
         """
         if not self._may_learn():

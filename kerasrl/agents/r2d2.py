@@ -39,7 +39,8 @@ class R2D2(OffPolicyAgent):
         priority_mixture: Float in [0, 1], weight of the greatest error of a sequence in
             its priority; the mean error has the rest.
         exploration: Probability of a random action, as for `kerasrl.DQN`. Default: a
-            different one for each environment, `kerasrl.agents.epsilon_ladder`.
+            different one for each environment of all ranks,
+            `kerasrl.agents.epsilon_ladder`.
         n_step, batch_size, train_every, updates_per_call, tau, target_update_interval,
             prioritized, importance_exponent, **kwargs: As for
             `kerasrl.OffPolicyAgent`. The batch size counts sequences. An iteration

@@ -49,6 +49,26 @@ def make_policy(policy, base, default, options=None):
     )
 
 
+def check_described(policy, options):
+    """Returns a policy, if it is as the arguments of an agent say.
+
+    Args:
+        policy: A policy, made by the agent or given to it.
+        options: Dict of what was said of it, by the names of its attributes.
+
+    Raises:
+        ValueError: It is not.
+    """
+    for name, value in options.items():
+        found = getattr(policy, name, None)
+        if found != value:
+            raise ValueError(
+                f"Received {name}={value!r} with a policy whose {name} is {found!r}. "
+                "Both describe the network: leave out the argument."
+            )
+    return policy
+
+
 def _make_named(described, base):
     """The policy or trunk that a dict names, and what else it says of the policy."""
     described = dict(described)

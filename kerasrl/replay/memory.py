@@ -78,6 +78,26 @@ def allocate(layout, directory=None, other_layout=None, reserved_bytes=0):
     return arrays
 
 
+def check_together(parts):
+    """Raises unless several buffers, of which nothing is written yet, fit together.
+
+    Args:
+        parts: List of tuples `(in_memory, in_files, directory)`: bytes that a buffer
+            takes of main memory and of files, and the directory of these or `None`.
+
+    Raises:
+        MemoryError: Together they need more than is available.
+    """
+    count = len(parts)
+    in_memory, in_files = (sum(part[place] for part in parts) for place in (0, 1))
+    directory = parts[0][2]
+    _check(in_memory, available_memory(), "of main memory", directory, count)
+    if directory is not None:
+        free = shutil.disk_usage(directory).free
+        where = f"of disk space in {directory}"
+        _check(in_files, free, where, directory, count)
+
+
 def available_memory():
     """Bytes of main memory that this process may still take.
 
@@ -111,19 +131,22 @@ def _read_number(path):
         return None
 
 
-def _check(needed, available, where, directory):
+def _check(needed, available, where, directory, count=1):
     if available is None or needed <= available:
         return
     fixes = (
-        "Make `capacity` smaller, or pass `frame_stack` if the observations are stacks "
-        "of frames, to store each frame once"
+        "Make `capacity` (`buffer_size` of an agent) smaller, or pass `frame_stack` if "
+        "the observations are stacks of frames, to store each frame once"
     )
     if directory is None:
         fixes += ", or `directory`, to keep the rows in files"
     else:
         fixes += ", or another `directory`"
+    who = "The replay buffer needs"
+    if count > 1:
+        who = f"The {count} parts of the replay buffer need"
     raise MemoryError(
-        f"The replay buffer needs {_readable(needed)} {where}. Available: "
+        f"{who} {_readable(needed)} {where}. Available: "
         f"{_readable(available)}. {fixes}."
     )
 

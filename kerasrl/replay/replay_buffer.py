@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kerasrl.replay.row_store import RowStore, refuse_capacity
+from kerasrl.replay.row_store import CapacityError, RowStore
 from kerasrl.replay.stream_buffer import StreamBuffer, check_positive
 from kerasrl.replay.streams import STEP, TERMINATED, TRUNCATED
 
@@ -99,7 +99,7 @@ class ReplayBuffer(StreamBuffer):
         store = RowStore(int(capacity), **storage)
         length = store.streams.length
         if length < n_step + 1:
-            refuse_capacity(store.streams, n_step + 1)
+            raise CapacityError(store.streams, n_step + 1)
         super().__init__(store, length, directory=directory, priorities=priorities)
         self.set_returns(n_step, gamma)
 
@@ -115,7 +115,7 @@ class ReplayBuffer(StreamBuffer):
         """
         _check_returns(n_step, gamma)
         if self._store.streams.length < n_step + 1:
-            refuse_capacity(self._store.streams, n_step + 1)
+            raise CapacityError(self._store.streams, n_step + 1)
         self.n_step = int(n_step)
         self._window = np.arange(self.n_step)
         self._powers = float(gamma) ** np.arange(self.n_step + 1)

@@ -80,7 +80,7 @@ class RowStore:
             self.margin + 2
         )
         if self.longest_chunk < 1:
-            refuse_capacity(self.streams, 2 * self.margin + 3)
+            raise CapacityError(self.streams, 2 * self.margin + 3)
         self._arrays = {}
         self._history = None
         self._envs = np.arange(num_envs)
@@ -358,13 +358,22 @@ def _extra_columns(example):
     return [TreeColumns("extras", batch, "`extras_example`")]
 
 
-def refuse_capacity(streams, min_length):
-    """Raises because streams are too short."""
-    raise ValueError(
-        f"`capacity` is too small. Received: {streams.length} rows for each of "
-        f"{streams.num_envs} environments. Expected: at least "
-        f"{min_length * streams.num_envs} rows in all."
-    )
+class CapacityError(ValueError):
+    """A buffer has too few rows to sample anything from them.
+
+    Args:
+        streams: Its `Streams`.
+        min_length: Integer, rows that each of them must have.
+    """
+
+    def __init__(self, streams, min_length):
+        #: Integer, rows that a buffer must have.
+        self.least = min_length * streams.num_envs
+        super().__init__(
+            f"`capacity` is too small. Received: {streams.length} rows for each of "
+            f"{streams.num_envs} environments. Expected: at least {self.least} rows in "
+            "all."
+        )
 
 
 _REWARD = np.zeros(1, np.float32)

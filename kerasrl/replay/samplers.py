@@ -103,7 +103,11 @@ class PrioritizedSampler:
         self.uniform_fraction = float(uniform_fraction)
         self._epsilon = float(epsilon)
         self._tree = SumTree(num_slots)
-        self._largest = 1.0
+        #: The largest priority so far.
+        self.largest = 1.0
+        #: `None`, or where the next draw is to fall in the sum of priorities: float
+        #: array of its shape, in [0, 1), for who stratifies over several samplers.
+        self.places = None
 
     @property
     def nbytes(self):
@@ -124,13 +128,13 @@ class PrioritizedSampler:
                 known. `None` if none is.
         """
         if errors is None:
-            self._tree.set(slots, self._largest**self._exponent)
+            self._tree.set(slots, self.largest**self._exponent)
             return
         # What is not known has the largest so far, so that it is soon drawn once.
         known = np.isfinite(errors)
         priorities = np.where(known, errors, 0.0) + self._epsilon
-        self._largest = max(self._largest, float(priorities.max(initial=0.0)))
-        priorities = np.where(known, priorities, self._largest)
+        self.largest = max(self.largest, float(priorities.max(initial=0.0)))
+        priorities = np.where(known, priorities, self.largest)
         self._tree.set(slots, priorities**self._exponent)
 
     def remove(self, slots):
@@ -155,7 +159,7 @@ class PrioritizedSampler:
         slots, present = self._starts.slots_of(ids)
         if present.any():
             priorities = errors[present] + self._epsilon
-            self._largest = max(self._largest, float(priorities.max()))
+            self.largest = max(self.largest, float(priorities.max()))
             self._tree.set(slots[present], priorities**self._exponent)
         return int(ids.size - np.count_nonzero(present))
 
@@ -174,7 +178,10 @@ class PrioritizedSampler:
         """
         size = shape[-1]
         total = self._tree.total
-        points = (np.arange(size) + rng.random(shape)) * (total / size)
+        if self.places is None:
+            points = (np.arange(size) + rng.random(shape)) * (total / size)
+        else:
+            points = self.places * total
         slots = self._tree.find(points)
         ids = self._starts.ids_of(slots)
         uniform = self.uniform_fraction
@@ -185,13 +192,12 @@ class PrioritizedSampler:
         count = len(self._starts)
         relative = self._tree.get(slots) * (count / total)
         relative = (1.0 - uniform) * relative + uniform
-        weights = relative**-importance_exponent
-        weights /= weights.max(axis=-1, keepdims=True)
-        return ids, weights.astype(np.float32), relative / count
+        weights = importance_weights(relative, importance_exponent)
+        return ids, weights, relative / count
 
     def get_state(self):
         """JSON-compatible state."""
-        return {"largest_priority": self._largest}
+        return {"largest_priority": self.largest}
 
     def get_arrays(self):
         """Arrays over slots."""
@@ -223,8 +229,38 @@ class PrioritizedSampler:
 
     def set_state(self, state):
         """Restores what `get_state` gave, after `get_arrays` were written to."""
-        self._largest = float(state["largest_priority"])
+        self.largest = float(state["largest_priority"])
         self._tree.set(np.arange(self._tree.size), self._tree.values)
+
+
+def share_largest(samplers):
+    """Makes the largest priority of any of several samplers that of all.
+
+    Args:
+        samplers: List of `PrioritizedSampler`, or of such as have no priorities.
+    """
+    samplers = [sampler for sampler in samplers if sampler.has_priorities]
+    largest = max((sampler.largest for sampler in samplers), default=1.0)
+    for sampler in samplers:
+        sampler.largest = largest
+
+
+def importance_weights(probabilities, importance_exponent, gather=None):
+    """Computes importance weights, divided by the largest one of each batch.
+
+    Args:
+        probabilities: float64 `[N]` or `[K, N]`, or multiples of them.
+        importance_exponent: Float `beta`.
+        gather: `None`; or as for `global_weights`, for the largest ones of all buffers.
+
+    Returns:
+        float32 of the same shape.
+    """
+    weights = probabilities**-importance_exponent
+    largest = weights.max(axis=-1, keepdims=True)
+    if gather is not None:
+        largest = np.max(gather(largest), axis=0)
+    return (weights / largest).astype(np.float32)
 
 
 def global_weights(probabilities, importance_exponent, gather):
@@ -251,9 +287,7 @@ def global_weights(probabilities, importance_exponent, gather):
     weights = global_weights(batch["probabilities"], 0.4, replicas.gather)
     ```
     """
-    weights = probabilities**-importance_exponent
-    largest = np.max(gather(weights.max(axis=-1)), axis=0)
-    return (weights / largest[:, None]).astype(np.float32)
+    return importance_weights(probabilities, importance_exponent, gather)
 
 
 def check_errors(ids, errors):

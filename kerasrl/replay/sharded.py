@@ -5,7 +5,8 @@ import contextlib
 import numpy as np
 import optree
 
-from kerasrl.replay.samplers import check_errors
+from kerasrl.replay import memory
+from kerasrl.replay.samplers import check_errors, importance_weights, share_largest
 from kerasrl.replay.stream_buffer import check_positive
 
 
@@ -14,14 +15,16 @@ class ShardedReplay:
 
     Workers that act by themselves hand in what they acted one at a time, each of its
     own environments: so each has a buffer of its own. A sample of all of them is drawn
-    with the probabilities that it would have in one buffer: how much comes from which
-    is settled first, in proportion to how many there are, or to the sums of their
-    priorities. Importance weights are over all of them.
+    with the probabilities that it would have in one buffer: by priorities, with one
+    draw of each batch from each N-th of the sum of all of them. Importance weights are
+    over all of them, and what has no priority of its own yet has the largest one that
+    any of them has seen.
 
     Args:
         shards: List of empty buffers, alike, of as many environments each.
 
     Raises:
+        MemoryError: Together they do not fit in memory or on the disk.
         ValueError: There are none, or they are of different numbers of environments.
 
     Example:
@@ -43,6 +46,9 @@ class ShardedReplay:
                 "environments. Expected at least one, and the same number in each."
             )
         self._width = widths.pop()
+        # Each found room for itself, before any of it was written to.
+        memory.check_together([shard.storage_bytes() for shard in self.shards])
+        self._share_largest()
 
     def __len__(self):
         return sum(len(shard) for shard in self.shards)
@@ -87,11 +93,8 @@ class ShardedReplay:
                 f"multiple of that below {self.num_envs}: this buffer has a part for "
                 "each worker."
             )
-        shard = self.shards[index]
-        if errors is None:
-            shard.add(rollout)
-        else:
-            shard.add(rollout, errors)
+        self.shards[index].add(rollout, errors)
+        self._share_largest()
 
     def cut(self):
         """Says that environments were reset: nothing joins across this point."""
@@ -138,25 +141,23 @@ class ShardedReplay:
             shape = (int(num_batches), *shape)
         rng = np.random.default_rng() if rng is None else rng
         shares, uniform_fractions = self._shares()
-        drawn_from = _draw_shards(shares, shape, rng)
-        parts, places = [], []
+        numbers, places = _draw_places(shares, shape, rng)
+        parts, rows = [], []
         for number, shard in enumerate(self.shards):
-            own = np.flatnonzero(drawn_from.ravel() == number)
+            own = np.flatnonzero(numbers == number)
             if not own.size:
                 continue
-            with _uniform_fraction(shard, uniform_fractions[number]):
+            with _drawing(shard, uniform_fractions[number], places[own]):
                 part = shard.sample(own.size, rng=rng, **arguments)
             part["indices"] = part["indices"] * len(self.shards) + number
             part["probabilities"] = part["probabilities"] * shares[number]
             parts.append(part)
-            # Draws of one buffer lie in order: no batch is to have only the oldest.
-            places.append(rng.permutation(own))
-        batch = _merge(parts, np.argsort(np.concatenate(places)), shape)
+            rows.append(own)
+        batch = _merge(parts, rows, shape)
         if self.shards[0]._sampler.has_priorities:
-            relative = batch["probabilities"] * len(self)
-            weights = relative**-importance_exponent
-            weights /= weights.max(axis=-1, keepdims=True)
-            batch["weights"] = weights.astype(np.float32)
+            batch["weights"] = importance_weights(
+                batch["probabilities"], importance_exponent
+            )
         return batch
 
     def update_priorities(self, indices, absolute_td_errors):
@@ -174,10 +175,12 @@ class ShardedReplay:
         """
         indices, errors = check_errors(indices, absolute_td_errors)
         ids, numbers = np.divmod(indices, len(self.shards))
-        return sum(
+        gone = sum(
             shard.update_priorities(ids[numbers == number], errors[numbers == number])
             for number, shard in enumerate(self.shards)
         )
+        self._share_largest()
+        return gone
 
     # State ----------------------------------------------------------------------
 
@@ -230,6 +233,7 @@ class ShardedReplay:
                     f"{states!r:.80}. Expected: a list of objects."
                 )
             shard.set_state(shard_state, shard_arrays)
+        self._share_largest()
 
     # Drawing --------------------------------------------------------------------
 
@@ -250,56 +254,61 @@ class ShardedReplay:
         np.divide(of_sizes, shares, out=fractions, where=shares > 0.0)
         return shares, fractions
 
+    def _share_largest(self):
+        share_largest([shard._sampler for shard in self.shards])
 
-def _draw_shards(shares, shape, rng):
-    """Numbers of buffers, stratified within each batch."""
-    size = shape[-1]
+
+def _draw_places(shares, shape, rng):
+    """Numbers of buffers, and where in each, in [0, 1): stratified in each batch."""
+    size, ends = shape[-1], np.cumsum(shares)
     points = (np.arange(size) + rng.random(shape)) / size
-    found = np.searchsorted(np.cumsum(shares), points, side="right")
-    # Rounding may leave a point behind the last of them.
-    found = np.minimum(found, np.flatnonzero(shares)[-1])
-    return rng.permuted(found, axis=-1)
+    # Else the parts would lie one behind the other.
+    points = rng.permuted(points, axis=-1).ravel()
+    numbers = np.searchsorted(ends, points, side="right")
+    # Rounding may leave a point behind the last of them, or of its own.
+    numbers = np.minimum(numbers, np.flatnonzero(shares)[-1])
+    places = 1.0 - (ends[numbers] - points) / shares[numbers]
+    return numbers, np.clip(places, 0.0, np.nextafter(1.0, 0.0))
 
 
 @contextlib.contextmanager
-def _uniform_fraction(shard, fraction):
-    """A context in which another part of the draws of a buffer is uniform."""
+def _drawing(shard, uniform_fraction, places):
+    """A context in which it is settled where draws of a buffer fall."""
     sampler = shard._sampler
-    if sampler.uniform_fraction == fraction:
+    if not sampler.has_priorities:  # Its draws do not depend on each other.
         yield
         return
-    before, sampler.uniform_fraction = sampler.uniform_fraction, float(fraction)
+    before, sampler.uniform_fraction = sampler.uniform_fraction, float(uniform_fraction)
+    sampler.places = places
     try:
         yield
     finally:
-        sampler.uniform_fraction = before
+        sampler.uniform_fraction, sampler.places = before, None
 
 
-def _merge(parts, order, shape):
-    """One sample of several, in an order, with the leading axes `shape`."""
+def _merge(parts, rows, shape):
+    """One sample of several.
+
+    Args:
+        parts: List of samples, dicts of trees of arrays.
+        rows: List of integer arrays, where each of them belongs.
+        shape: Tuple, leading axes of the result.
+    """
+    count = sum(map(len, rows))
 
     def merge(*leaves):
-        leaf = np.concatenate(leaves).take(order, axis=0)
-        return leaf.reshape(*shape, *leaf.shape[1:])
+        example = next(leaf for leaf in leaves if leaf is not None)
+        merged = np.empty((count, *example.shape[1:]), example.dtype)
+        for leaf, own in zip(leaves, rows, strict=True):
+            # Some have not seen an info, or another shape of it.
+            fits = leaf is not None and leaf.shape[1:] == example.shape[1:]
+            merged[own] = leaf if fits else np.nan
+        return merged.reshape(*shape, *example.shape[1:])
 
     infos = [part.pop("infos") for part in parts]
-    counts = [len(part["indices"]) for part in parts]
+    names = dict.fromkeys(name for each in infos for name in each)
     merged = optree.tree_map(merge, *parts)
-    examples = {name: leaf for each in infos for name, leaf in each.items()}
     merged["infos"] = {
-        name: merge(
-            *(
-                _fitting(each.get(name), example, count)
-                for each, count in zip(infos, counts, strict=True)
-            )
-        )
-        for name, example in examples.items()
+        name: merge(*(each.get(name) for each in infos)) for name in names
     }
     return merged
-
-
-def _fitting(leaf, example, count):
-    """An info of a buffer, or NaN where it has not seen it, or another shape of it."""
-    if leaf is not None and leaf.shape[1:] == example.shape[1:]:
-        return leaf
-    return np.full((count, *example.shape[1:]), np.nan, example.dtype)

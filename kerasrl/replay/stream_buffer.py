@@ -32,7 +32,7 @@ class StreamBuffer:
         self, store, num_starts, start_layout=None, directory=None, priorities=None
     ):
         self.num_envs = store.streams.num_envs
-        self._store = store
+        self._store, self._directory = store, directory
         num_slots = self.num_envs * num_starts
         start_layout = {"positions": ((), np.int64), **(start_layout or {})}
         start_layout = {
@@ -62,6 +62,13 @@ class StreamBuffer:
         """Bytes of all arrays, those in files included."""
         arrays = [*self._store.arrays.values(), *self._start_arrays.values()]
         return sum(array.nbytes for array in arrays) + self._sampler.nbytes
+
+    def storage_bytes(self):
+        """Returns bytes in main memory and in files, and the directory of these."""
+        in_files = 0
+        if self._directory is not None:
+            in_files = sum(array.nbytes for array in self._store.arrays.values())
+        return self.nbytes - in_files, in_files, self._directory
 
     def keeps(self, name):
         """Whether samples have more than always: what a policy, acting or infos say.

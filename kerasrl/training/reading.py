@@ -84,7 +84,8 @@ def extras_example(agent):
 
 
 def _acts_in_its_own_way(agent):
-    # The built-in ones return nothing besides actions and state.
+    # The built-in ones return nothing that a loss reads besides actions and state:
+    # what Ape-X's record of values is read when a rollout comes, and not kept.
     is_ours = type(agent).act.__module__.startswith("kerasrl.agents.")
     return acting.records(agent.policy) or not is_ours
 

@@ -31,7 +31,8 @@ class EpisodeStatistics:
         """Has returns also logged of groups of environments.
 
         Args:
-            names: List of the name of the group of each environment; `None` for none.
+            names: List of the name of the group of each environment, those of all
+                ranks one behind the other; `None` for none.
         """
         self._names = names
         groups = dict.fromkeys(names or ())
@@ -129,11 +130,13 @@ class Tally:
             return
         self.agent.env_steps += rollout.num_steps * self.replicas.num_ranks
         self._steps += rollout.num_steps
-        iteration = self.agent.iterations
+        iteration, first = self.agent.iterations, 0
+        if self.agent.envs is not None:
+            first = self.replicas.rank * self.agent.envs.num_envs
         self.episodes += [
             [
-                *(iteration, float(r.episode_return), int(r.length), r.env_index),
-                dict(r.custom_metrics),
+                *(iteration, float(r.episode_return), int(r.length)),
+                *(first + r.env_index, dict(r.custom_metrics)),
             ]
             for r in records
         ]

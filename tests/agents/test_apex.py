@@ -1,5 +1,7 @@
 """Ape-X: actors that explore differently and say how wrong they were."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -8,8 +10,11 @@ from by_definition import BOX
 
 import kerasrl
 from kerasrl import testing
-from kerasrl.agents import apex
+from kerasrl.agents import apex, epsilon_ladder
+from kerasrl.distribute.replicas import Replicas
 from kerasrl.replay import ShardedReplay
+from kerasrl.rollouts.episodes import EpisodeRecord
+from kerasrl.training import statistics
 
 NAMES = ["ApexDQN", "ApexDDPG"]
 WORKERS = {"num_envs": 4, "num_workers": 2, "verbose": 0}
@@ -153,6 +158,36 @@ def test_without_first_priorities_nothing_is_recorded(arguments):
     np.testing.assert_allclose(probabilities, 1 / len(agent.buffer), rtol=1e-9)
 
 
+def test_first_priorities_are_recorded_once_they_are_wanted():
+    agent = tiny.make("ApexDQN", learning_starts=10_000, prioritized=False)
+    fit(agent, "ApexDQN", steps=64)
+    agent.buffer, agent.prioritized = None, True
+    rollouts, _ = fit(agent, "ApexDQN", steps=64)
+    assert np.isfinite(agent.first_errors(rollouts[0])).any()
+
+
+def test_most_first_priorities_are_known_however_many_environments_there_are():
+    agent = tiny.make("ApexDQN", learning_starts=0)
+    # 32 steps are for the gradient steps of a call, so that each would take 2.
+    settings = {"steps": 16 * 24, "num_envs": 16}
+    rollouts, _ = fit(agent, "ApexDQN", **settings)
+    assert [len(rollout.rewards) for rollout in rollouts] == [12, 12]
+    assert agent.updates == agent.env_steps / 4 == 96
+    assert agent.num_updates(16) == 8
+    for rollout in rollouts:
+        goes_on = ~(rollout.truncated & ~rollout.terminated)
+        known = np.isfinite(agent.first_errors(rollout))
+        assert known[:-3].mean() > 0.5 and known.mean() > 0.4 * goes_on.mean()
+    for n_step, num_envs in ((1, 64), (3, 43), (5, 128), (3, 4)):
+        agent.n_step = n_step
+        length = agent.iteration_length(num_envs)
+        assert length >= 4 * n_step
+        assert length * num_envs // 4 % agent.num_updates(num_envs) == 0
+        assert length * num_envs % 4 == 0
+    agent.initial_priorities = False
+    assert agent.iteration_length(16) == 2
+
+
 # Equalities ---------------------------------------------------------------------------
 
 
@@ -203,23 +238,119 @@ def test_a_fixed_lag_is_resumed_exactly(name, tmp_path):
 @pytest.mark.parametrize(
     ("rates", "num_envs", "expected"),
     [
-        (None, 1, "m"),
+        (None, 1, None),
         (None, 2, "eg"),
         (None, 3, "emg"),
         (None, 8, "eeemmggg"),
         ([0.0, 0.9, 0.5], 3, "gem"),
         ([0.0, 0.9], 4, "megm"),
         (0.1, 3, None),
+        # No third of these explores more than another.
+        ([0.1, 0.1, 0.1], 3, None),
+        ([0.1], 3, None),
     ],
 )
 def test_bands_are_thirds_in_the_order_of_exploration(rates, num_envs, expected):
     agent = tiny.make("ApexDQN")
-    apex.log_bands(agent, rates, num_envs)
+    agent.envs = types.SimpleNamespace(num_envs=num_envs)
+    apex.log_bands(agent, rates)
     names = agent.statistics._names
     assert (names and "".join(name[0] for name in names)) == expected
 
 
+class Change(kerasrl.callbacks.Callback):
+    """Has environments change places once."""
+
+    def __init__(self, argument, rates):
+        super().__init__()
+        self.argument, self.rates, self.seen = argument, rates, []
+
+    def on_rollout_end(self, rollout):
+        self.seen.append(self.agent.statistics._names)
+        setattr(self.agent, self.argument, self.rates)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"), [("ApexDQN", "exploration"), ("ApexDDPG", "noise_scale")]
+)
+def test_bands_follow_exploration(name, argument):
+    agent = tiny.make(name, learning_starts=10_000, **{argument: [0.9, 0.0]})
+    change = Change(argument, [0.0, 0.9])
+    settings = {"steps": 100, "num_envs": 2, "verbose": 0}
+    history = agent.fit(tiny.hostile_env(name), callbacks=[change], **settings).history
+    assert change.seen[0] == ["exploring", "greedy"]
+    assert change.seen[1] == ["greedy", "exploring"]
+    assert "episode_return_mean_greedy" in history
+    rollouts, _ = fit(agent, name, **{**settings, "num_envs": 2})
+    # Of what others acted nobody knows how much they explored.
+    history = agent.fit(rollouts, verbose=0).history
+    assert not [key for key in history if key.startswith("episode_return_mean_")]
+
+
+class Ranks(Replicas):
+    """One of two ranks."""
+
+    num_ranks = 2
+
+    def __init__(self, rank):
+        self.rank = rank
+
+
+@pytest.mark.parametrize("name", ["ApexDQN", "ApexDDPG", "R2D2"])
+def test_environments_of_all_ranks_explore_differently(name):
+    agent = tiny.make(name, learning_starts=0)
+    entry = "scale" if name == "ApexDDPG" else "epsilon"
+    found = []
+    for rank in range(2):
+        agent.replicas = Ranks(rank)
+        found += agent.exploration_inputs(3)[entry].tolist()
+    np.testing.assert_allclose(found, epsilon_ladder(6), rtol=1e-6)
+
+
+def record(rank, env):
+    return EpisodeRecord(
+        env_index=env,
+        episode_return=float(3 * rank + env),
+        length=1,
+        terminated=True,
+        env_steps=3,
+        custom_metrics={},
+    )
+
+
+def test_bands_are_over_the_environments_of_all_ranks():
+    agent = tiny.make("ApexDQN")
+    agent.envs = types.SimpleNamespace(num_envs=3)
+    told = []
+    for rank in range(2):
+        agent.replicas = Ranks(rank)
+        agent.tally = statistics.Tally(agent)
+        apex.log_bands(agent, None)
+        records = [record(rank, env) for env in range(3)]
+        agent.tally.add(types.SimpleNamespace(num_steps=3), records)
+        told.append([3, agent.tally.episodes, {}])
+    agent.replicas.gather_data = lambda data: told
+    agent.tally.finish_epoch({})
+    logs = agent.statistics.logs()
+    means = [logs[f"episode_return_mean_{band}"] for band in apex.BANDS]
+    assert means == [0.5, 2.5, 4.5]
+    # Each rank has a list like this, for its own.
+    apex.log_bands(agent, [0.0, 0.5, 1.0])
+    assert agent.statistics._names == ["greedy", "middle", "exploring"] * 2
+
+
 # Refusals -----------------------------------------------------------------------------
+
+
+def test_dueling_describes_the_network():
+    assert kerasrl.ApexDQN().policy.dueling
+    assert not kerasrl.ApexDQN(dueling=False).policy.dueling
+    assert not kerasrl.ApexDQN(policy={"dueling": False}).policy.dueling
+    given = kerasrl.models.QNetwork(dueling=False)
+    assert kerasrl.ApexDQN(policy=given).policy is given
+    for made in (given, {"dueling": False}):
+        with pytest.raises(ValueError, match="a policy whose dueling is False"):
+            kerasrl.ApexDQN(policy=made, dueling=True)
 
 
 @pytest.mark.parametrize(

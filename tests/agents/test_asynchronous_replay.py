@@ -95,13 +95,57 @@ def test_a_checkpoint_has_all_parts(tmp_path):
         loaded.start_learning(4)
 
 
+def test_what_is_advised_can_be_done():
+    agent = tiny.make("ApexDQN", learning_starts=10_000)
+    agent.build(*spaces())
+    agent.envs = _workers(2)
+    agent.start_learning(4)
+    shard = agent.buffer.shards[0]
+    shard.add(dummy.example_rollout(agent, 8, num_envs=2))
+    agent.envs, agent.synchronous = None, True
+    with pytest.raises(
+        ValueError, match=r"agent\.synchronous = False and pass num_wor"
+    ):
+        agent.start_learning(4)
+
+
+def spaces():
+    env = testing.RandomEndsEnv()
+    return env.observation_space, env.action_space
+
+
+def test_a_buffer_of_one_part_is_restored(tmp_path):
+    agent = tiny.make("DQN")
+    agent.build(*spaces())
+    agent.buffer = ShardedReplay([agent.make_buffer(4)])
+    agent.buffer.add(rollout_of(agent))
+    loaded = kerasrl.load(agent.save(tmp_path / "agent.kerasrl"))
+    assert isinstance(loaded.buffer, ShardedReplay) and len(loaded.buffer) == 32
+    state = {**agent.get_state(), "buffer": {"shards": []}}
+    with pytest.raises(ValueError, match=r"shards = \[\]. Expected: a list"):
+        loaded.set_state(state, agent.get_arrays())
+
+
+def test_a_buffer_too_small_for_its_parts_is_refused_as_a_whole():
+    agent = tiny.make("DQN", buffer_size=12, n_step=3)
+    agent.build(*spaces())
+    agent.envs = _workers(4)
+    message = "buffer_size=12 for 4 asynchronous workers.* at least 16 in all: 4 rows"
+    with pytest.raises(ValueError, match=message):
+        agent.start_learning(4)
+    agent.n_step = 2
+    agent.start_learning(4)
+    with pytest.raises(ValueError, match=message):
+        agent.n_step = 3
+
+
 def rollout_of(agent):
     return dummy.example_rollout(agent, 8, num_envs=4)
 
 
 def _workers(number):
     pool = types.SimpleNamespace(num_workers=number)
-    return types.SimpleNamespace(worker_mode="asynchronous", pool=pool)
+    return types.SimpleNamespace(worker_mode="asynchronous", pool=pool, num_envs=4)
 
 
 def test_goals_of_each_worker_are_achieved_ones():

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import shutil
 
 import hypothesis
 import numpy as np
@@ -15,6 +16,7 @@ from kerasrl.replay import (
     ReplayBuffer,
     ShardedReplay,
     first_errors,
+    memory,
 )
 
 POWER = {"epsilon": 1e-12, "priority_exponent": 1.0}
@@ -45,7 +47,9 @@ def sharded(errors_of_parts, capacity=40, **kwargs):
 @hypothesis.settings(max_examples=25, deadline=None)
 @hypothesis.given(
     strategies.lists(
-        strategies.lists(strategies.floats(0.01, 10.0), max_size=6),
+        strategies.lists(
+            strategies.just(np.nan) | strategies.floats(0.01, 10.0), max_size=6
+        ),
         min_size=1,
         max_size=4,
     ).filter(lambda parts: any(parts)),
@@ -54,7 +58,12 @@ def sharded(errors_of_parts, capacity=40, **kwargs):
 )
 def test_probabilities_are_those_of_one_buffer(parts, uniform, exponent):
     buffer = sharded(parts, uniform_fraction=uniform, priority_exponent=exponent)
-    powers = np.concatenate([np.array(part, float) for part in parts]) ** exponent
+    largest, priorities = 1.0, []
+    for part in map(np.array, parts):
+        # Not known: the largest that any part has seen by then.
+        largest = np.nanmax([largest, *part])
+        priorities.append(np.where(np.isnan(part), largest, part))
+    powers = np.concatenate(priorities) ** exponent
     expected = (1 - uniform) * powers / powers.sum() + uniform / len(powers)
     batch = buffer.sample(64, 40, rng=np.random.default_rng(0), importance_exponent=0.7)
     chosen = batch["rewards"].astype(int)
@@ -66,6 +75,52 @@ def test_probabilities_are_those_of_one_buffer(parts, uniform, exponent):
     np.testing.assert_allclose(found, expected, atol=0.05)
     for shard in buffer.shards:
         assert shard._sampler.uniform_fraction == uniform
+
+
+def test_the_largest_priority_so_far_is_that_of_any_part():
+    buffer = sharded([[1.0, 2.0], [1.0]], **POWER)
+    batch = buffer.sample(64, rng=np.random.default_rng(0))
+    errors = np.where(batch["rewards"] == 1, 50.0, 1.0)
+    buffer.update_priorities(batch["indices"], errors)
+    other = sharded([[], []], **POWER)
+    state = buffer.get_state()
+    # As in files of when each part had one of its own.
+    state["shards"][1]["sampler"]["largest_priority"] = 1.0
+    other.set_state(state, buffer.get_arrays())
+    for each in (buffer, other):
+        rollout = one_env_rollout([7.0], first=1)
+        each.add(dataclasses.replace(rollout, first_env=1))
+        batch = each.sample(64, rng=np.random.default_rng(0))
+        new = batch["rewards"] == 7
+        np.testing.assert_allclose(batch["probabilities"][new], 50 / 102, rtol=1e-6)
+
+
+def test_each_batch_is_stratified_over_all_parts():
+    # Draws that do not depend on each other vary by 64 * 1/4 * 3/4 = 12.
+    buffer = sharded([[1.0] * 40, [1.0] * 40], capacity=200, **POWER)
+    batch = buffer.sample(64, 200, rng=np.random.default_rng(0))
+    counts = (batch["rewards"] < 20).sum(axis=-1)
+    assert abs(counts.mean() - 16) < 0.2 and counts.var() < 1.0
+
+
+def test_parts_that_fit_one_by_one_must_fit_together(monkeypatch, tmp_path):
+    def parts(**kwargs):
+        made = [number_buffer(250, PrioritizedReplayBuffer, **kwargs) for _ in range(4)]
+        return ShardedReplay(made)
+
+    needed = parts().nbytes
+    monkeypatch.setattr(memory, "available_memory", lambda: needed)
+    assert parts().nbytes == needed
+    monkeypatch.setattr(memory, "available_memory", lambda: needed - 1)
+    with pytest.raises(MemoryError, match=r"4 parts .*memory.*`buffer_size` of an"):
+        parts()
+    of_one = number_buffer(250, PrioritizedReplayBuffer, directory=tmp_path)
+    usage = shutil.disk_usage(tmp_path)._replace(free=4 * of_one.storage_bytes()[1])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    assert parts(directory=tmp_path).nbytes == needed
+    usage = usage._replace(free=usage.free - 1)
+    with pytest.raises(MemoryError, match=r"4 parts .*disk space"):
+        parts(directory=tmp_path)
 
 
 def test_one_part_is_the_buffer_itself():
