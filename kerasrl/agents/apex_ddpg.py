@@ -125,6 +125,4 @@ class ApexDDPG(OffPolicyAgent):
         return exploration.act_with_noise(self, inputs, deterministic, with_values)
 
     def loss(self, batch, outputs, settings):
-        critic_loss, metrics = critics.critic_loss(self, batch, outputs)
-        policy_loss = critics.policy_loss(self, batch, outputs)
-        return critic_loss + policy_loss, {**metrics, "policy_loss": policy_loss}
+        return critics.deterministic_loss(self, batch, outputs)

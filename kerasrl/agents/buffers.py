@@ -1,13 +1,12 @@
-"""Which replay buffer an agent learns from, whom that asks, and examples of it."""
+"""Which replay buffer an agent learns from, and examples of it."""
 
 import contextlib
-import dataclasses
 import functools
 import math
 
 import numpy as np
 
-from kerasrl import checks, goals
+from kerasrl import checks
 from kerasrl.replay import (
     HindsightReplayBuffer,
     PrioritizedReplayBuffer,
@@ -158,9 +157,9 @@ def restore(agent, state, arrays):
 
 def set_returns(agent):
     """Has the buffer of an agent sum rewards as the agent says now."""
-    parts = _parts(agent)
-    with _of_all(agent, len(parts)):
-        for buffer in parts:
+    buffers = parts(agent)
+    with _of_all(agent, len(buffers)):
+        for buffer in buffers:
             if isinstance(buffer, ReplayBuffer):
                 buffer.set_returns(agent.n_step, agent.gamma)
 
@@ -188,39 +187,6 @@ def draw(agent, count):
         gather = agent.replicas.gather
         batches["weights"] = global_weights(probabilities, exponent, gather)
     return indices, batches
-
-
-@dataclasses.dataclass
-class Counts:
-    """What has been learnt from since it was last logged.
-
-    Args:
-        steps: Integer, environment steps for which updates were due: `T * B` of
-            rollouts, fillers included.
-        samples: Integer, steps in the batches of these updates.
-        stale: Integer, samples that were overwritten before their new priority came.
-    """
-
-    steps: int = 0
-    samples: int = 0
-    stale: int = 0
-
-    def logs(self, prioritized):
-        """Returns a dict of floats; see `docs/metrics.md`."""
-        logs = {"replay_ratio": self.samples / self.steps if self.steps else math.nan}
-        if prioritized:
-            logs["stale_priority_updates"] = float(self.stale)
-        return logs
-
-
-def count_samples(agent, indices):
-    """Returns how many steps are learnt from: of sequences, all of their rows.
-
-    Args:
-        agent: An `OffPolicyAgent`.
-        indices: Integer array, one for each sample.
-    """
-    return indices.size * (agent.sequence_length if agent.learns_sequences else 1)
 
 
 def stacking(agent):
@@ -290,73 +256,12 @@ def _set_unseen(agent, **values):
             set_unseen(name, value)
 
 
-def _parts(agent):
-    """The buffers of single workers, the one buffer of an agent, or none."""
+def parts(agent):
+    """Returns the buffers of single workers, the one buffer of an agent, or none.
+
+    Args:
+        agent: An `OffPolicyAgent`.
+    """
     if agent.buffer is None:
         return ()
     return getattr(agent.buffer, "shards", (agent.buffer,))
-
-
-def check_hindsight(agent):
-    """Raises a ValueError where an agent cannot learn from hindsight."""
-    if agent.hindsight is None:
-        return
-    if agent.learns_sequences:
-        raise ValueError(
-            f"Received hindsight={agent.hindsight!r}. {type(agent).__name__} with a "
-            "recurrent policy learns from sequences, whose state is that of the goal "
-            "that there was. Leave out the policy's cell (for R2D2, use kerasrl.DQN), "
-            "or leave out hindsight."
-        )
-    if agent.prioritized:
-        raise ValueError(
-            f"Received hindsight={agent.hindsight!r} and prioritized=True. The goal of "
-            "a transition is drawn anew each time, so its last error says nothing "
-            "about the next: use one of them."
-        )
-
-
-def ask_environments(agent):
-    """Has a hindsight buffer ask the environments of the running `fit` about goals.
-
-    What `replay` has functions for is not asked of them.
-
-    Args:
-        agent: An `OffPolicyAgent` with a buffer, in `fit` or before rollouts.
-
-    Raises:
-        ValueError: There is nobody to ask for rewards.
-    """
-    parts = [part for part in _parts(agent) if isinstance(part, HindsightReplayBuffer)]
-    if not parts:
-        return
-    for name in goals.QUESTIONS:
-        if (agent.replay or {}).get(name) is not None:
-            continue
-        function = None if agent.envs is None else agent.envs.goal_function(name)
-        for part in parts:
-            setattr(part, name, function)
-    for part in parts:
-        part.check_again()
-    if parts[0].compute_reward is None:
-        who = "rollouts" if agent.envs is None else agent.env_name
-        raise ValueError(
-            f"Received hindsight={agent.hindsight!r} to learn from {who}, where there "
-            "is no compute_reward(achieved_goal, desired_goal, info) to ask for the "
-            "rewards of other goals. Define it as a method of the environment, or pass "
-            'a function: replay={"compute_reward": function}.'
-        )
-
-
-def forget_environments(agent):
-    """Has a hindsight buffer ask nobody but the functions that `replay` has.
-
-    The environments of a `fit` that ended are closed, or belong to the user.
-
-    Args:
-        agent: An `OffPolicyAgent`, with a buffer or without.
-    """
-    for part in _parts(agent):
-        if isinstance(part, HindsightReplayBuffer):
-            for name in goals.QUESTIONS:
-                setattr(part, name, (agent.replay or {}).get(name))

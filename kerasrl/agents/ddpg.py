@@ -86,6 +86,4 @@ class DDPG(OffPolicyAgent):
         return critics.parts(self.policy)
 
     def loss(self, batch, outputs, settings):
-        critic_loss, metrics = critics.critic_loss(self, batch, outputs)
-        policy_loss = critics.policy_loss(self, batch, outputs)
-        return critic_loss + policy_loss, {**metrics, "policy_loss": policy_loss}
+        return critics.deterministic_loss(self, batch, outputs)

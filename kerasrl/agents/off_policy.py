@@ -7,13 +7,14 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrl import checks
-from kerasrl.agents import buffers
+from kerasrl.agents import buffers, hindsight
 from kerasrl.agents.agent import Agent
 from kerasrl.replay import GOAL_STRATEGIES
 from kerasrl.training import hyperparameters, minibatches, passes, reading, schedules
 from kerasrl.training.asynchrony import without_past
 from kerasrl.training.gradients import gradient_step
 from kerasrl.training.hyperparameters import Hyperparameter
+from kerasrl.training.statistics import ReplayCounts, count_samples
 from kerasrl.training.target_network import TargetNetwork
 
 
@@ -149,7 +150,7 @@ class OffPolicyAgent(Agent):
         self.warned_of_rewards = False
         self._learns = False
         self._buffer_began = self._steps_due = 0
-        self._counts = buffers.Counts()
+        self._counts = ReplayCounts()
         self.updates = 0
         self.target = None
         self._normalize = None
@@ -163,7 +164,7 @@ class OffPolicyAgent(Agent):
                 f"Received batch_size={self.batch_size} with buffer_size="
                 f"{self.buffer_size}. A batch cannot be larger than what is kept."
             )
-        buffers.check_hindsight(self)
+        hindsight.check(self)
 
     def refuse_change(self, name, value):
         super().refuse_change(name, value)
@@ -231,7 +232,7 @@ class OffPolicyAgent(Agent):
         made = buffers.make_if_needed(self, num_envs)
         if made is not None:
             self.buffer, self._buffer_began = made, self.env_steps
-        buffers.ask_environments(self)
+        hindsight.ask_environments(self)
         if self.updates == 0 and self._first_weights != self.target.fingerprint():
             # Whatever set them, such as the layers of a network trained elsewhere.
             self.target.copy()
@@ -242,7 +243,7 @@ class OffPolicyAgent(Agent):
 
     def stop_learning(self):
         super().stop_learning()
-        buffers.forget_environments(self)
+        hindsight.forget_environments(self)
 
     def expect_steps(self, steps, num_envs):
         super().expect_steps(steps, num_envs)
@@ -336,7 +337,7 @@ class OffPolicyAgent(Agent):
         num_updates = self.num_updates(self.buffer.num_envs)
         indices, batches = buffers.draw(self, count)
         first, self.updates = self.updates, self.updates + len(indices)
-        self._counts.samples += buffers.count_samples(self, indices)
+        self._counts.samples += count_samples(self, indices)
         values, due = self.scheduled_values(), self.due(np.arange(first, self.updates))
 
         def learn():
@@ -356,7 +357,7 @@ class OffPolicyAgent(Agent):
         return learn
 
     def drain_logs(self):
-        counts, self._counts = self._counts, buffers.Counts()
+        counts, self._counts = self._counts, ReplayCounts()
         return {**super().drain_logs(), **counts.logs(self.prioritized)}
 
     def example_update(self):
@@ -492,9 +493,8 @@ class OffPolicyAgent(Agent):
     def set_state(self, state, arrays):
         super().set_state(state, arrays)
         self.updates = state["updates"]
-        # Files that were written before do not say.
+        # Files that were written before have neither this nor `buffer_began`.
         self._steps_due = state.get("steps_due", 0)
         if "buffer" in state and without_past(arrays):
             self.buffer = buffers.restore(self, state, arrays)
-            # Files that were written before do not say.
             self._buffer_began = state.get("buffer_began", 0)

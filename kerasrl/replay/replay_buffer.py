@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kerasrl.replay.row_store import CapacityError, RowStore
+from kerasrl.replay.row_store import RowStore
 from kerasrl.replay.stream_buffer import StreamBuffer, check_positive
 from kerasrl.replay.streams import STEP, TERMINATED, TRUNCATED
 
@@ -97,10 +97,10 @@ class ReplayBuffer(StreamBuffer):
         check_positive("num_envs", storage["num_envs"])
         _check_returns(n_step, gamma)
         store = RowStore(int(capacity), **storage)
-        length = store.streams.length
-        if length < n_step + 1:
-            raise CapacityError(store.streams, n_step + 1)
-        super().__init__(store, length, directory=directory, priorities=priorities)
+        store.check_length(n_step + 1)
+        super().__init__(
+            store, store.streams.length, directory=directory, priorities=priorities
+        )
         self.set_returns(n_step, gamma)
 
     def set_returns(self, n_step, gamma):
@@ -114,8 +114,7 @@ class ReplayBuffer(StreamBuffer):
             ValueError: An argument is out of range.
         """
         _check_returns(n_step, gamma)
-        if self._store.streams.length < n_step + 1:
-            raise CapacityError(self._store.streams, n_step + 1)
+        self._store.check_length(n_step + 1)
         self.n_step = int(n_step)
         self._window = np.arange(self.n_step)
         self._powers = float(gamma) ** np.arange(self.n_step + 1)

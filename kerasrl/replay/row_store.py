@@ -79,11 +79,20 @@ class RowStore:
         self.longest_chunk = (self.streams.length - self.margin - 1) // (
             self.margin + 2
         )
-        if self.longest_chunk < 1:
-            raise CapacityError(self.streams, 2 * self.margin + 3)
         self._arrays = {}
         self._history = None
         self._envs = np.arange(num_envs)
+
+    def check_length(self, min_length):
+        """Raises a `CapacityError` if streams are too short.
+
+        Args:
+            min_length: Integer, rows of each that what is drawn takes. One chunk, with
+                the frames before it, takes some too.
+        """
+        min_length = max(min_length, 2 * self.margin + 3)
+        if self.streams.length < min_length:
+            raise CapacityError(self.streams, min_length)
 
     def layout(self):
         """Dict from names to shapes and dtypes of the arrays."""

@@ -4,7 +4,7 @@ import numpy as np
 import optree
 
 from kerasrl import spaces
-from kerasrl.replay.row_store import CapacityError, RowStore
+from kerasrl.replay.row_store import RowStore
 from kerasrl.replay.stream_buffer import StreamBuffer, check_positive
 from kerasrl.replay.streams import EPISODE_START, STEP, TERMINATED, TRUNCATED
 
@@ -95,8 +95,7 @@ class SequenceReplayBuffer(StreamBuffer):
         store.longest_chunk = (
             store.streams.length - int(sequence_length) - store.margin - 1
         ) // (store.margin + 2)
-        if store.longest_chunk < 1:
-            raise CapacityError(store.streams, sequence_length + 2 * store.margin + 3)
+        store.check_length(sequence_length + 2 * store.margin + 3)
         priorities = None
         if priority_exponent is not None:
             priorities = {

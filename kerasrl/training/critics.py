@@ -187,6 +187,20 @@ def critic_loss(agent, batch, outputs, change_actions=None):
     return samples.critic_loss(samples.values_taken(), ops.min(next_values, axis=0))
 
 
+def deterministic_loss(agent, batch, outputs):
+    """Computes the loss of critics and of the deterministic policy that they judge.
+
+    Args:
+        agent, batch, outputs: As for `critic_loss`.
+
+    Returns:
+        Tuple of the loss and a dict of what is logged, as from `Agent.loss`.
+    """
+    loss, metrics = critic_loss(agent, batch, outputs)
+    of_policy = policy_loss(agent, batch, outputs)
+    return loss + of_policy, {**metrics, "policy_loss": of_policy}
+
+
 def policy_loss(agent, batch, outputs):
     """Computes the loss of a deterministic policy: less where a critic says more.
 

@@ -1,6 +1,7 @@
 """Statistics of episodes and of training, as logged."""
 
 import collections
+import dataclasses
 import math
 import types
 
@@ -175,6 +176,39 @@ class Tally:
             name: float(np.mean([r[2][name] for r in ranks if name in r[2]]))
             for name in metrics
         }
+
+
+@dataclasses.dataclass
+class ReplayCounts:
+    """What has been learnt from since it was last logged.
+
+    Args:
+        steps: Integer, environment steps for which updates were due: `T * B` of
+            rollouts, fillers included.
+        samples: Integer, steps in the batches of these updates.
+        stale: Integer, samples that were overwritten before their new priority came.
+    """
+
+    steps: int = 0
+    samples: int = 0
+    stale: int = 0
+
+    def logs(self, prioritized):
+        """Returns a dict of floats; see `docs/metrics.md`."""
+        logs = {"replay_ratio": self.samples / self.steps if self.steps else math.nan}
+        if prioritized:
+            logs["stale_priority_updates"] = float(self.stale)
+        return logs
+
+
+def count_samples(agent, indices):
+    """Returns how many steps are learnt from: of sequences, all of their rows.
+
+    Args:
+        agent: An `OffPolicyAgent`.
+        indices: Integer array, one for each sample.
+    """
+    return indices.size * (agent.sequence_length if agent.learns_sequences else 1)
 
 
 class Mean:

@@ -126,14 +126,16 @@ def test_a_buffer_of_one_part_is_restored(tmp_path):
         loaded.set_state(state, agent.get_arrays())
 
 
-def test_a_buffer_too_small_for_its_parts_is_refused_as_a_whole():
-    agent = tiny.make("DQN", buffer_size=12, n_step=3)
+@pytest.mark.parametrize("size", [8, 12])
+def test_a_buffer_too_small_for_its_parts_is_refused_as_a_whole(size):
+    agent = tiny.make("DQN", buffer_size=size, n_step=3)
     agent.build(*spaces())
     agent.envs = _workers(4)
-    message = "buffer_size=12 for 4 asynchronous workers.* at least 16 in all: 4 rows"
+    message = f"buffer_size={size} for 4 asynchronous workers.* at least 16 in all: 4"
     with pytest.raises(ValueError, match=message):
         agent.start_learning(4)
-    agent.n_step = 2
+    agent.n_step, agent.buffer_size = 2, 12
+    message = message.replace(f"={size}", "=12")
     agent.start_learning(4)
     with pytest.raises(ValueError, match=message):
         agent.n_step = 3
