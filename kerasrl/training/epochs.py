@@ -63,6 +63,10 @@ class Plan:
         """Whether an epoch has an iteration of this index."""
         return iteration < self.iterations(epoch)
 
+    def ended(self, epoch):
+        """Index of the epoch that has ended, where one began with an index."""
+        return epoch
+
     @property
     def is_over(self):
         """Whether no epoch is to follow, whatever `epochs` says."""
@@ -74,7 +78,9 @@ class OpenPlan:
 
     An iteration of whole episodes ends when they do. An epoch is over with the first
     iteration that reaches its last step, and has one at least; so is training, if it is
-    the steps that were asked for.
+    the steps that were asked for. Where epochs share out steps, their indices follow
+    these: an iteration that is as long as nine of them ends as the ninth, so that an
+    index says what is done to whoever goes on from it.
 
     Args:
         epochs: Index of the last epoch, if there are so many.
@@ -106,6 +112,12 @@ class OpenPlan:
     def has_more(self, epoch, iteration):
         """Whether an epoch has an iteration of this index."""
         return iteration == 0 or self._done < self._end(epoch)
+
+    def ended(self, epoch):
+        """Index of the epoch that has ended, where one began with an index."""
+        if self.is_over:
+            return self.epochs - 1
+        return max(epoch, self._done // self.steps_per_epoch - 1)
 
     def progress(self, epoch, iteration):
         """Share of the plan, from 0 to 1, that is done."""

@@ -58,8 +58,8 @@ def _epochs(agent, source, plan, callbacks, initial_epoch, updating):
 
     Where an epoch ends for want of rollouts, there is no iteration: `None`.
     """
-    logs, has_more = {}, True
-    for epoch in range(initial_epoch, plan.epochs):
+    logs, has_more, epoch = {}, True, initial_epoch
+    while epoch < plan.epochs:
         agent.policy.reset_metrics()
         agent.statistics.start_epoch()
         callbacks.on_epoch_begin(epoch)
@@ -110,7 +110,9 @@ def _epochs(agent, source, plan, callbacks, initial_epoch, updating):
                 keras.ops.convert_to_numpy(agent.policy.optimizer.learning_rate)
             ),
         }
+        epoch = plan.ended(epoch)
         callbacks.on_epoch_end(epoch, logs)
+        epoch += 1
         yield batch_logs, logs
         if ranks.any_stops(agent, not has_more) or plan.is_over:
             break

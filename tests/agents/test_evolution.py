@@ -278,9 +278,9 @@ def test_a_policy_of_ones_own_and_halves_and_frozen_layers():
         keras.optimizers.SGD(1.0),
         keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0)),
     ):
+        keras.utils.set_random_seed(0)
         first = keras.layers.Dense(3, "tanh", name="first")
         first.trainable = False
-        keras.utils.set_random_seed(0)
         trunk = keras.Sequential([first, keras.layers.Dense(3)])
         agent = make("ES", policy=trunk)
         agent.compile(optimizer, run_eagerly=True)
@@ -288,3 +288,39 @@ def test_a_policy_of_ones_own_and_halves_and_frozen_layers():
         assert len(agent.trainable_variables) == 4
         moved.append(vector_of(agent))
     np.testing.assert_allclose(*moved, atol=1e-6)
+
+
+def test_an_interrupted_fit_goes_on_where_it_was(tmp_path):
+    """Iterations of 90 steps and epochs of 10: an index says how many are done."""
+
+    class Stops(keras.callbacks.Callback):
+        def __init__(self, agent, last):
+            super().__init__()
+            self.agent, self.last, self.seen = agent, last, []
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.seen.append((epoch, self.agent.env_steps, self.agent.progress))
+            if len(self.seen) == self.last:
+                raise KeyboardInterrupt
+
+    agent = make("ES", num_pairs=4, max_episode_steps=10)
+    agent.compile(run_eagerly=True)
+    backup = keras.callbacks.BackupAndRestore(tmp_path)
+    given = {"steps": 450, "steps_per_epoch": 10, "verbose": 0}
+
+    class Still(OneNumber):
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return self.np_random.uniform(-1, 1, 1).astype(np.float32), {}
+
+        def step(self, action):
+            return self.reset()[0], float(action), False, False, {}
+
+    stops = Stops(agent, 2)
+    with pytest.raises(KeyboardInterrupt):
+        agent.fit(Still, **given, callbacks=[backup, stops])
+    assert stops.seen == [(8, 90, 0.0), (17, 180, 0.2)]
+    rest = Stops(agent, None)
+    history = agent.fit(Still, **given, callbacks=[backup, rest])
+    assert history.epoch == [26, 35, 44] and agent.env_steps == 450
+    assert [progress for *_, progress in rest.seen] == [0.4, 0.6, 0.8]
