@@ -3,7 +3,8 @@
 The rows of a program's inputs are environments that share its weights. Where each row
 has weights of its own, products of matrices become products of stacks, and biases,
 which stand in rows already, need no change. NumPy is then called as often for a
-hundred policies as for one.
+hundred policies as for one. Products with what all rows share are taken row by row
+too: those of whole matrices round otherwise for another number of rows.
 """
 
 import ast
@@ -39,7 +40,7 @@ class PopulationProgram:
         self._program = program
         if is_stacked:
             source = stacked_source(program.source, self._names())
-            constants = {**program.constants, "rowwise": rowwise}
+            constants = {**program.constants, "rowwise": rowwise, "each_row": each_row}
             self._program = Program(source, constants, [])
         self._stacks = [
             np.zeros(
@@ -131,7 +132,6 @@ def can_stack(program, own, inputs):
         return False
     generator = np.random.default_rng(0)
     for size in _SIZES:
-        outputs = []
         together, alone = (
             PopulationProgram(program, own, size, is_stacked)
             for is_stacked in (True, False)
@@ -202,9 +202,11 @@ class _Stacking(ast.NodeTransformer):
         self.generic_visit(node)
         function = node.func
         if isinstance(function, ast.Attribute) and function.attr == "dot":
-            if len(node.args) == 1 and self._is_stack(node.args[0]):
-                arguments = [function.value, self._mark(node.args[0])]
-                return ast.Call(ast.Name("rowwise", ast.Load()), arguments, [])
+            name, (argument,) = "each_row", node.args
+            if self._is_stack(argument):
+                name, argument = "rowwise", self._mark(argument)
+            arguments = [function.value, argument]
+            return ast.Call(ast.Name(name, ast.Load()), arguments, [])
         if isinstance(function, ast.Name) and _is_entrywise(function.id):
             node.args = [
                 self._mark(each) if self._is_stack(each) else each for each in node.args
@@ -240,6 +242,19 @@ def rowwise(rows, matrices):
     if rows.ndim != 2:
         raise ValueError("Rows with weights of their own must be vectors.")
     return np.matmul(rows[:, None, :], matrices)[:, 0, :]
+
+
+def each_row(rows, matrix):
+    """Multiplies each row by the same matrix, as if it were the only one.
+
+    Args:
+        rows: Float `[..., F]`.
+        matrix: Float `[F, G]`.
+
+    Returns:
+        Float `[..., G]`, the same bits for a row whatever the others are.
+    """
+    return np.matmul(rows[..., None, :], matrix)[..., 0, :]
 
 
 def _agree(together, alone):

@@ -28,12 +28,14 @@ class RolloutCheck:
         self._observations = Observations(envs.observation_space)
         self._warned = set()
 
-    def __call__(self, rollout, observations):
+    def __call__(self, rollout, observations, counts=None):
         """Checks a rollout.
 
         Args:
             rollout: `kerasrl.rollouts.Rollout`.
             observations: Tree `[T + 1, B, ...]`, those of the rollout and the next.
+            counts: Bool `[T + 1, B]`, which observations are acted on; `None` for all.
+                Others may be anything, and so may what follows them.
 
         Raises:
             FloatingPointError: An action is NaN or infinite.
@@ -42,8 +44,11 @@ class RolloutCheck:
         """
         # First, because an environment can only answer NaN with NaN.
         for leaf in optree.tree_leaves(rollout.actions):
-            if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
-                time, env = np.argwhere(~np.isfinite(leaf))[0][:2].tolist()
+            if leaf.dtype.kind != "f":
+                continue
+            wrong = _of(~np.isfinite(leaf), counts)
+            if wrong.any():
+                time, env = np.argwhere(wrong)[0][:2].tolist()
                 raise FloatingPointError(
                     "The policy chose an action with NaN or infinity at step "
                     f"{time} of the rollout, in environment {env}. Received: "
@@ -51,8 +56,9 @@ class RolloutCheck:
                     "gradients, or look at what the policy computes."
                 )
         rewards = rollout.rewards
-        if not np.isfinite(rewards).all():
-            time, env = np.argwhere(~np.isfinite(rewards))[0].tolist()
+        wrong = _of(~np.isfinite(rewards), counts)
+        if wrong.any():
+            time, env = np.argwhere(wrong)[0].tolist()
             self._refuse("a reward with NaN or infinity", time, env, rewards[time, env])
         trees = [(observations, None)]
         if rollout.final is not None:
@@ -60,9 +66,9 @@ class RolloutCheck:
         for tree, final in trees:
             leaves = self._observations.list(tree)
             for leaf, array in zip(self._observations.leaves, leaves, strict=True):
-                self._check_leaf(leaf, array, final)
+                self._check_leaf(leaf, array, final, None if final else counts)
 
-    def _check_leaf(self, leaf, array, final):
+    def _check_leaf(self, leaf, array, final, counts):
         if leaf.exact:
             wrong = leaf.outside(array)
             what = f"out of the bounds {bound(leaf.low)} to {bound(leaf.high)}"
@@ -75,6 +81,7 @@ class RolloutCheck:
             # The comparison is false for NaN.
             wrong = ~(np.abs(array) <= LARGEST)
             what = f"with NaN, infinity or a number beyond {LARGEST:g}"
+        wrong = None if wrong is None else _of(wrong, counts)
         if wrong is None or not wrong.any():
             return
         where = np.argwhere(wrong)[0]
@@ -109,6 +116,13 @@ class RolloutCheck:
             f"step {time} of the rollout. Received: {shown(value)}. Fix the "
             "environment, or correct its observations in a wrapper."
         )
+
+
+def _of(wrong, counts):
+    """What is wrong `[T, B, ...]` of what counts."""
+    if counts is None:
+        return wrong
+    return wrong & counts[: len(wrong)].reshape(*wrong.shape[:2], *[1] * (wrong.ndim - 2))
 
 
 class RecordedCheck:

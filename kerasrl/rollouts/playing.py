@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 import optree
 
-from kerasrl import spaces
+from kerasrl import action_masks, spaces
 from kerasrl.envs.serial import SerialEnvironments
 from kerasrl.rollouts.checking import RolloutCheck
 from kerasrl.rollouts.episodes import EpisodeTracker, RunningEpisodes
@@ -25,7 +25,8 @@ class PopulationPlayer:
     random in an environment, results do not depend on how many there are.
 
     A vector environment is reset as a whole, when the last of its episodes has ended;
-    what those that ended before go on to play does not count.
+    what those that ended before go on to play is legal, and does not count, whatever
+    it is.
 
     Args:
         envs: `kerasrl.envs.Environments`, B of them.
@@ -60,10 +61,15 @@ class PopulationPlayer:
         self._counts = counts
         self._listener = listener
         self._check = RolloutCheck(envs)
+        self._masks_choices = None
+        if not self._takes_turns and envs.has_action_mask:
+            self._masks_choices = action_masks.counts_of_options(envs.action_space)
         count = envs.num_envs
         self._actions = _block(spaces.zeros(spaces.emitted(envs.action_space), count))
         self._observations = _block(spaces.zeros(envs.observation_space, count))
         self._rewards = np.zeros((_BLOCK + 1, count), np.float32)
+        #: Which environments act on the observations of each row of the block.
+        self._plays = np.zeros((_BLOCK + 1, count), bool)
         self._population = None
 
     @property
@@ -128,9 +134,11 @@ class PopulationPlayer:
             tracker = EpisodeTracker(listener, self.envs, first, running)
         rows = _Rows(self._actor, count, self._initial_state, self._actions)
         totals, lengths = np.zeros(count), np.zeros(count, np.int64)
-        playing = [None] * count
+        playing, plays = [None] * count, np.zeros(count, bool)
         for seat in range(count):
             self._seat(rows, seat, playing, first)
+        plays[rows.seats] = True
+        self._plays[0] = plays
         time, elapsed = 0, 0
         while rows.seats.size:
             seen = take(self._observations, time)
@@ -139,12 +147,14 @@ class PopulationPlayer:
             seats, actions = rows.seats, take(self._actions, time)
             taken = rows.act(seen, self._rewards[time])
             optree.tree_map(lambda a, b, s=seats: a.__setitem__(s, b), actions, taken)
+            if self._masks_choices is not None and len(seats) < count:
+                self._act_legally(actions, seen, ~plays)
             step = self.envs.step(actions, take(self._observations, time + 1))
             # Whole games and their scores, whatever learners of steps are told.
             step = step if step.as_played is None else step.as_played
             time, elapsed = time + 1, elapsed + 1
             self._rewards[time] = step.rewards
-            totals += step.rewards
+            totals[seats] += step.rewards[seats]
             lengths[seats] += 1
             if tracker is not None:
                 self._tell(tracker, elapsed, step, actions, playing)
@@ -162,6 +172,8 @@ class PopulationPlayer:
                     self._moments.finish(seat, place)
                 totals[seat] = lengths[seat] = 0
                 self._seat(rows, seat, playing, step.observations)
+                plays[seat] = playing[seat] is not None
+            self._plays[time] = plays
             if time == _BLOCK or not rows.seats.size:
                 self._look(time)
                 time = 0
@@ -196,6 +208,13 @@ class PopulationPlayer:
         if self._moments is not None:
             self._moments.begin(seat, observations)
 
+    def _act_legally(self, actions, seen, idle):
+        """Gives environments without an episode the first choices that they allow."""
+        mask, choices = seen[action_masks.KEY][idle] > 0, self._masks_choices
+        parts = np.split(mask, np.cumsum(choices)[:-1], axis=-1)
+        first = np.stack([part.argmax(axis=-1) for part in parts], axis=-1)
+        actions[idle] = first.reshape(actions[idle].shape)
+
     def _look(self, steps):
         """Checks a block of steps, and starts the next where it ended."""
         rollout = types.SimpleNamespace(
@@ -204,10 +223,11 @@ class PopulationPlayer:
             final=None,
         )
         seen = optree.tree_map(lambda leaf: leaf[: steps + 1], self._observations)
-        self._check(rollout, seen)
+        self._check(rollout, seen, self._plays[: steps + 1])
         for leaf in optree.tree_leaves(self._observations):
             leaf[0] = leaf[steps]
         self._rewards[0] = self._rewards[steps]
+        self._plays[0] = self._plays[steps]
 
     def _tell(self, tracker, elapsed, step, actions, playing):
         """Tells a listener of a step; environments without an episode took none."""
@@ -227,10 +247,11 @@ class _Seat(gymnasium.Wrapper):
         self._number = seat
         self._limit = max_episode_steps
         self._idle = None
+        self._steps = 0
 
     def reset(self, *, seed=None, options=None):
         if not self._player.is_playing:
-            return self.env.reset(seed=seed)
+            return self.env.reset(seed=seed, options=options)
         seed = self._player.begin(self._number)
         self._steps = 0
         if seed is not None:
@@ -241,6 +262,8 @@ class _Seat(gymnasium.Wrapper):
         return self._idle, info
 
     def step(self, action):
+        if not self._player.is_playing:
+            return self.env.step(action)
         if self._idle is not None:
             return self._idle, 0.0, False, False, {}
         result = self.env.step(action)

@@ -126,9 +126,11 @@ class Moments:
         for origin, total, square, leaf in zip(
             self._origin, self._sum, self._square, leaves, strict=True
         ):
-            difference = leaf - origin
-            total += difference
-            square += np.square(difference, out=difference)
+            # Where nobody plays there may be anything; elsewhere it is looked at later.
+            with np.errstate(over="ignore", invalid="ignore"):
+                difference = leaf - origin
+                total += difference
+                square += np.square(difference, out=difference)
 
     def finish(self, seat, task):
         """Called where the episode of an environment has ended."""

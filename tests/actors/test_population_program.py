@@ -3,6 +3,7 @@
 import pickle
 
 import gymnasium
+import keras
 import numpy as np
 import optree
 import pytest
@@ -11,6 +12,7 @@ import kerasrl
 from kerasrl.actors import build_actor, population, verification
 from kerasrl.actors.population import PopulationProgram, can_stack
 from kerasrl.training import acting
+from kerasrl.training.population import trained_positions
 
 SMALL = {"hidden_units": (5,)}
 POLICIES = {
@@ -21,6 +23,23 @@ POLICIES = {
     # Its biases are two rows of one weight, which is cut in two first.
     "gru": ("CartPole-v1", {**SMALL, "cell": "gru", "cell_units": 4}, False),
 }
+
+
+class Wide(gymnasium.Env):
+    """Observations of many numbers, and rewards that say all of an action."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (376,), np.float32)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = int(self.np_random.integers(1, 9))
+        return self.np_random.uniform(-1, 1, 376).astype(np.float32), {}
+
+    def step(self, action):
+        self.left -= 1
+        seen = self.np_random.uniform(-1, 1, 376).astype(np.float32)
+        return seen, float(np.sum(action)), self.left == 0, False, {}
 
 
 def made(name):
@@ -70,6 +89,40 @@ def test_rows_with_weights_of_their_own(name):
     )
 
 
+def test_rows_that_share_a_wide_layer_do_not_depend_on_each_other():
+    """Nor do runs on the number of environments: a product of whole matrices would."""
+    keras.utils.set_random_seed(0)
+    frozen = keras.layers.Dense(64, "tanh", trainable=False)
+    trunk = keras.Sequential([frozen, keras.layers.Dense(5, "tanh")])
+    agents = [kerasrl.ARS(trunk, num_pairs=3, seed=0) for _ in range(3)]
+    weights = []
+    for agent, num_envs in zip(agents, (1, 2, 7), strict=True):
+        agent.compile(run_eagerly=True)
+        agent.build(Wide.observation_space, Wide.action_space)
+        if weights:
+            agent.set_weights(weights[0][0])
+        weights.append([agent.get_weights()])
+        agent.fit(Wide, steps=40, num_envs=num_envs, verbose=0)
+        weights[-1].append(agent.get_weights())
+    for other in weights[1:]:
+        for found, expected in zip(other[1], weights[0][1], strict=True):
+            np.testing.assert_array_equal(found, expected)
+    # The first matrix is that which all share.
+    actor = agents[0].actor(deterministic=True)
+    own = trained_positions(agents[0])
+    inputs = verification.drawn_rows(
+        acting.example_inputs(agents[0], "deterministic"), np.random.default_rng(0)
+    )
+    assert can_stack(actor.program, own, inputs) and len(own) < 6
+    rows = optree.tree_map(lambda leaf: np.concatenate([leaf] * 2), inputs)
+    size = len(rows["observations"])
+    together = PopulationProgram(actor.program, own, size, True)
+    whole = together.run(rows)["actions"]
+    for count in (1, 2, 3, size - 1):
+        part = together.run(optree.tree_map(lambda x, n=count: x[:n], rows))
+        np.testing.assert_array_equal(part["actions"], whole[:count])
+
+
 def test_what_all_share_is_shared():
     program, own, inputs = made("normalized")
     together = PopulationProgram(program, own, 2, True)
@@ -93,7 +146,6 @@ def test_a_product_that_was_rewritten_wrongly_is_not_used(monkeypatch):
 
 def test_what_is_joined_only_to_be_split_is_not_computed():
     """Such as the deviation of actions, where the mean alone is taken."""
-    import keras
     from keras import ops
 
     unused = keras.Variable(np.ones(3, np.float32), name="unused")

@@ -207,6 +207,103 @@ def test_a_vector_environment_plays_the_same(mode, limit):
     vector.close()
 
 
+MASKED = """
+def program(inputs, weights, noise):
+    x0 = inputs["observations"]["action_mask"]
+    w0, w1, = weights
+    t1 = x0.astype(float32)
+    t2 = t1.argmax(-1)
+    return {"actions": t2, "state": inputs["state"]}
+"""
+
+
+class Choosy(Drawn):
+    """One action of three may be taken; after its end all that it tells is NaN."""
+
+    action_space = spaces.Discrete(3)
+    observation_space = spaces.Dict(
+        {"x": Drawn.observation_space, "action_mask": spaces.MultiBinary(3)}
+    )
+    ends = 0
+
+    def reset(self, *, seed=None, options=None):
+        self.is_seeded = seed is not None
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        assert action == self.legal, "This action is not legal."
+        observation, reward, *rest = super().step(np.int64(0))
+        Choosy.ends += any(rest[:2])
+        return observation, reward if self.is_seeded else np.inf, *rest
+
+    def _observe(self):
+        self.legal = int(self.np_random.integers(3))
+        x = super()._observe() if self.is_seeded else np.full(3, np.nan, np.float32)
+        return {"x": x, "action_mask": np.eye(3, dtype=np.int8)[self.legal]}
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
+def test_who_has_no_episode_acts_legally_and_does_not_count(mode):
+    autoreset = gymnasium.vector.AutoresetMode(mode)
+    vector = gymnasium.vector.SyncVectorEnv([Choosy] * 8, autoreset_mode=autoreset)
+    weights = [np.zeros((3, 2), np.float32), np.zeros(2, np.float32)]
+    constants = {"float32": np.dtype(np.float32)}
+    results = []
+    for envs in (make_envs(vector), make_envs(Choosy, 2)):
+        actor = Program(MASKED, constants, weights)
+        actor = PopulationProgram(actor, [0, 1], envs.num_envs, False)
+        player = PopulationPlayer(envs, actor, (), counts=True)
+        Choosy.ends = 0
+        results.append(player.play(make_population(), [0, 3, 9, 13, 14]))
+    assert Choosy.ends == 5
+    for name in ("returns", "lengths", "terminated"):
+        np.testing.assert_array_equal(results[0][name], results[1][name])
+    for one, other in zip(results[0]["means"], results[1]["means"], strict=True):
+        np.testing.assert_array_equal(one, other)
+    vector.close()
+
+
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_a_bad_number_is_found_where_somebody_plays(is_idle):
+    class Broken(Drawn):
+        def step(self, action):
+            observation, reward, *rest = super().step(action)
+            return observation, np.nan if self.number == 3 else reward, *rest
+
+    number = iter(range(4))
+
+    def make():
+        env = Broken()
+        env.number = next(number)
+        return env
+
+    vector = gymnasium.vector.SyncVectorEnv([make] * 4)
+    player = make_player(vector)
+    if is_idle:
+        assert np.isfinite(player.play(make_population(), [0, 1, 2])["returns"]).all()
+        return
+    with pytest.raises(EnvProtocolError, match="Environment 3 .* a reward with NaN"):
+        player.play(make_population(), [0, 1, 2, 3])
+
+
+def test_between_populations_environments_are_what_they_are():
+    """`foreach_env` may do with them what it likes."""
+
+    class Takes(Drawn):
+        def reset(self, *, seed=None, options=None):
+            self.options = options
+            return super().reset(seed=seed)
+
+    player = make_player(2, Takes, max_episode_steps=4)
+    (env, _) = player.envs.envs
+    for _ in range(2):
+        env.reset(seed=3, options={"x": 1})
+        assert env.unwrapped.options == {"x": 1}
+        _, reward, *_ = env.step(np.int64(1))
+        assert reward > 5.0
+        player.play(make_population(), [0])
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(0, 2**32 - 1))
 def test_moments_of_parts_are_those_of_all(counts, seed):
