@@ -122,7 +122,9 @@ def _of(wrong, counts):
     """What is wrong `[T, B, ...]` of what counts."""
     if counts is None:
         return wrong
-    return wrong & counts[: len(wrong)].reshape(*wrong.shape[:2], *[1] * (wrong.ndim - 2))
+    return wrong & counts[: len(wrong)].reshape(
+        *wrong.shape[:2], *[1] * (wrong.ndim - 2)
+    )
 
 
 class RecordedCheck:
