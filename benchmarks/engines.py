@@ -197,6 +197,8 @@ def last_agent(folder):
 
 def share(agent, num_ranks):
     """Gives each rank its part of the updates of all ranks."""
+    if num_ranks == 1:
+        return
     if hasattr(agent, "minibatch_size"):
         agent.minibatch_size //= num_ranks
         return

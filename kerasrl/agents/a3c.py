@@ -37,7 +37,8 @@ class A3C(OnPolicyAgent):
     `keras.optimizers.RMSprop(7e-4, rho=0.99, epsilon=0.1)`, in a common implementation.
 
     Args:
-        policy: As for `kerasrl.OnPolicyAgent`.
+        policy: As for `kerasrl.OnPolicyAgent`. The policy made here has one trunk for
+            actions and values, as the paper's; `{"shared_trunk": False}` for two.
         rollout_length: Integer, steps of a fragment in each environment of a worker.
         gamma: Float, discount factor.
         gae_lambda: Float in [0, 1]. 1 gives the n-step returns of the paper.
@@ -95,6 +96,9 @@ class A3C(OnPolicyAgent):
         self.synchronous = synchronous
         self.lag = lag
         self._acted_by = None
+
+    def policy_options(self):
+        return {"shared_trunk": True}
 
     def default_optimizer(self):
         return Adam(1e-3, epsilon=1e-5)

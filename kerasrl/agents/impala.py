@@ -39,7 +39,8 @@ class IMPALA(OnPolicyAgent):
     Paper: Espeholt et al. (2018), https://arxiv.org/abs/1802.01561.
 
     Args:
-        policy: As for `kerasrl.OnPolicyAgent`.
+        policy: As for `kerasrl.OnPolicyAgent`. The policy made here has one trunk for
+            actions and values, as the paper's; `{"shared_trunk": False}` for two.
         rollout_length: Integer, steps of a fragment in each environment of a worker.
         gamma: Float, discount factor.
         trace_lambda: Float in [0, 1], weight of what lies further ahead. 1 gives
@@ -127,6 +128,9 @@ class IMPALA(OnPolicyAgent):
         self.replay_slots = replay_slots
         self.synchronous = synchronous
         self.lag = lag
+
+    def policy_options(self):
+        return {"shared_trunk": True}
 
     def default_optimizer(self):
         return Adam(1e-3, epsilon=1e-5)

@@ -13,7 +13,8 @@ from tiny import among
 import kerasrl
 from kerasrl import testing
 
-SMALL = {"hidden_units": (8,)}
+#: A3C and IMPALA have one trunk, if they are not told.
+SMALL = {"hidden_units": (8,), "shared_trunk": False}
 RECURRENT = {**SMALL, "cell": "gru", "cell_units": 4, "previous_inputs": True}
 SLOW_RECURRENT = pytest.param(RECURRENT, marks=pytest.mark.slow)
 #: Defaults that differ.
@@ -389,3 +390,12 @@ def test_learns_while_workers_act(name):
     assert {"policy_lag_mean", "queue_depth"} <= set(history)
     if name != "A3C":
         assert 0.5 < history["rho_mean"][0] < 2.0
+
+
+@pytest.mark.parametrize("agent_class", [kerasrl.A3C, kerasrl.IMPALA])
+def test_policy_and_values_share_what_they_are_told_to(agent_class):
+    space = testing.RandomEndsEnv(0.1, 0.2)
+    for policy, shared in ((None, True), (SMALL, False), ({"cell": "gru"}, True)):
+        agent = make(agent_class, policy)
+        agent.build(space.observation_space, space.action_space)
+        assert (agent.policy.branch_names == ("shared",)) is shared
