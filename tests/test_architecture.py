@@ -50,6 +50,7 @@ MAY_IMPORT = {
         *("actors", "callbacks", "checkpoint", "distribute", "envs", "losses"),
         *("models", "rollouts", "workers"),
     },
+    "tuning": set(),
     "workers": {"actors", "envs", "rollouts"},
     # These are below all rooms.
     "action_masks": set(),

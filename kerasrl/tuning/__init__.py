@@ -1,0 +1,30 @@
+"""Experiments: many trials of training, on the processors of one machine.
+
+A trial is one training with one seed, in a process and a directory of its own. What
+trials there are comes from grids, distributions or a searcher; which of them go on is
+said by a scheduler. Importing this imports no TensorFlow: only the trials' processes
+do.
+"""
+
+import importlib
+from typing import Any
+
+_PUBLIC = {
+    "Continue": "decisions",
+    "Exploit": "decisions",
+    "Pause": "decisions",
+    "Stop": "decisions",
+    "Trial": "trial",
+}
+
+__all__ = sorted(_PUBLIC)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])
