@@ -134,7 +134,8 @@ def test_only_public_keras(path):
 
 
 @pytest.mark.parametrize(
-    "module", ["actors", "envs", "replay", "rollouts", "workers", "testing", "spaces"]
+    "module",
+    ["actors", "envs", "replay", "rollouts", "workers", "testing", "spaces", "tuning"],
 )
 def test_rooms_of_workers_import_no_tensorflow(module):
     code = (

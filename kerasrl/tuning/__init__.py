@@ -11,10 +11,22 @@ from typing import Any
 
 _PUBLIC = {
     "Continue": "decisions",
+    "Domain": "domains",
     "Exploit": "decisions",
+    "GridSearch": "domains",
     "Pause": "decisions",
+    "Scheduler": "schedulers",
     "Stop": "decisions",
     "Trial": "trial",
+    "choice": "spaces",
+    "grid_search": "spaces",
+    "loguniform": "spaces",
+    "normal": "spaces",
+    "quniform": "spaces",
+    "randint": "spaces",
+    "sample_from": "spaces",
+    "uniform": "spaces",
+    "variants": "spaces",
 }
 
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605
