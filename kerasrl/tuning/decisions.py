@@ -8,7 +8,13 @@ from kerasrl.tuning.trial import Trial
 
 @dataclass(frozen=True)
 class Continue:
-    """The trial goes on."""
+    """The trial goes on.
+
+    Attributes:
+        checkpoint: bool, whether it saves one first, for others to go on from.
+    """
+
+    checkpoint: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ class Scheduler:
     """Lets every trial run to its end, in order; the base of those that do not.
 
     The launcher calls `on_result` after each result and does what it returns, `on_end`
-    when a trial has ended, and `choose` when a slot is free. It writes `get_state()` to
-    disk after each call, and gives it to `set_state` when it goes on.
+    when a trial has ended, `choose` when a slot is free, and `on_start` for the trial
+    that was chosen. It writes `get_state()` to disk after each call, and gives it to
+    `set_state` when it goes on.
     """
 
     def on_result(
@@ -42,6 +43,13 @@ class Scheduler:
         """The trial that may use a free slot next, or None: the first that waits."""
         waiting = ("pending", "paused")
         return next((each for each in trials if each.status in waiting), None)
+
+    def on_start(self, trial: Trial, trials: Sequence[Trial]) -> Decision:
+        """Decide how a chosen trial starts: `Continue`, or `Exploit` another first.
+
+        That of another trial is taken at once: its checkpoint of this moment counts.
+        """
+        return Continue()
 
     def get_state(self) -> dict[str, Any]:
         """What the scheduler has to remember, in the types of JSON."""
