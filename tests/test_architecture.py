@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "distributions": {"losses"},
     "envs": set(),
     "execution": {"agents", "training", "workers"},
-    "experiment": set(),
+    "experiment": {"callbacks", "distribute"},
     "losses": {"distribute"},
     "models": {"distribute", "distributions"},
     "replay": set(),

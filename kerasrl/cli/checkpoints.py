@@ -13,7 +13,6 @@ from kerasrl.cli.common import (
     WholeNumber,
     check_algorithm,
     common_options,
-    import_module,
     load_agent,
     recorded_env,
     run,
@@ -21,7 +20,7 @@ from kerasrl.cli.common import (
     show_evaluation,
     start,
 )
-from kerasrl.experiment import parse_json, refuse
+from kerasrl.experiment import import_module, parse_json, refuse
 
 
 def checkpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:

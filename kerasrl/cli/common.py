@@ -2,21 +2,24 @@
 
 import contextlib
 import importlib
-import inspect
 import json
 import os
-import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kerasrl.cli import catalog
 from kerasrl.cli.messages import quiet_import, show_messages
-from kerasrl.experiment import first_line, refuse, unknown, whole
-from kerasrl.spellings import RLLIB_ALGORITHMS
+from kerasrl.experiment import (
+    find_algorithm,
+    first_line,
+    import_algorithm,
+    refuse,
+    unknown,
+    whole,
+)
 
 
 class BadInput(click.ClickException):
@@ -126,58 +129,6 @@ def run(command: Callable[[], None], verbosity: int) -> None:
             if verbosity < 2:
                 message += " (-vv shows where)"
         raise (BadInput if bad_input else FailedRun)(message) from error
-
-
-def find_algorithm(name: str) -> Any:
-    """What the catalog has of an algorithm, or the class that `module:Class` names."""
-    if ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            found = getattr(import_module(module), attribute)
-        except AttributeError:
-            refuse(f"The module {module!r} has no {attribute!r}.")
-        agent = importlib.import_module("kerasrl.agents").Agent
-        if not (inspect.isclass(found) and issubclass(found, agent)):
-            refuse(f"{name} is not a subclass of kerasrl.Agent.")
-        return found
-    return named_algorithm(name)
-
-
-def named_algorithm(name: str, others: Iterable[str] = ()) -> Any:
-    """What the catalog has of an algorithm, which may have RLlib's name.
-
-    Args:
-        name: str, in capitals or not.
-        others: names of what else it could have been, for the message.
-    """
-    known = catalog.algorithms()
-    by_lower = {each.lower(): cls for each, cls in known.items()}
-    meant, remark = RLLIB_ALGORITHMS.get(name.lower(), (name, ""))
-    if remark:
-        click.echo(f"{name} is kerasrl.{meant}, {remark}.", err=True)
-    if meant.lower() not in by_lower:
-        refuse(unknown("algorithm", name, [*known, *others]))
-    return by_lower[meant.lower()]
-
-
-def import_algorithm(found: Any) -> Any:
-    """The class of what `find_algorithm` found. Imports TensorFlow."""
-    if inspect.isclass(found):
-        return found
-    return getattr(importlib.import_module("kerasrl.agents"), found.__name__)
-
-
-def import_module(name: str) -> Any:
-    """A module by its name; refused with the reason if it cannot be imported."""
-    if not all(part.strip() for part in name.split(".")):
-        refuse(f"{name!r} is not the name of a module, such as package.module.")
-    # As `python -m` does: modules of the working directory can be imported.
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        refuse(f"The module {name!r} cannot be imported: {first_line(error)}")
 
 
 def load_agent(path: str) -> Any:

@@ -8,17 +8,14 @@ from typing import Any
 
 import click
 
-from kerasrl.cli import catalog
 from kerasrl.cli.common import (
     Command,
     WholeNumber,
     common_options,
-    import_module,
-    named_algorithm,
     run,
     start,
 )
-from kerasrl.experiment import refuse
+from kerasrl.experiment import catalog, import_module, named_algorithm, refuse
 
 
 @click.command("list", cls=Command)

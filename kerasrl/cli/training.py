@@ -1,6 +1,5 @@
 """`kerasrl train`."""
 
-import secrets
 from typing import Any
 
 import click
@@ -11,9 +10,6 @@ from kerasrl.cli.common import (
     WholeNumber,
     check_algorithm,
     common_options,
-    find_algorithm,
-    import_algorithm,
-    import_module,
     load_agent,
     recorded_env,
     run,
@@ -22,13 +18,20 @@ from kerasrl.cli.common import (
     start,
 )
 from kerasrl.cli.directory import choose_directory, run_directory
-from kerasrl.cli.optimizer import make_optimizer
-from kerasrl.cli.stopping import make_stop
 from kerasrl.experiment import (
     FIT,
     TEXT,
     Settings,
     check,
+    choose_steps,
+    find_algorithm,
+    import_module,
+    listeners,
+    make_agent,
+    make_checkpoints,
+    make_evaluation,
+    make_optimizer,
+    make_stop,
     parse_assignments,
     parse_json,
     read_experiment,
@@ -37,9 +40,6 @@ from kerasrl.experiment import (
     split_config,
 )
 
-DEFAULT_STEPS = 100_000
-#: Steps when only `--stop` says when to end.
-UNLIMITED_STEPS = 100_000_000
 #: What `--progress` means to `fit`.
 VERBOSE = {"bar": 1, "lines": 2, "none": 0}
 
@@ -54,7 +54,7 @@ VERBOSE = {"bar": 1, "lines": 2, "none": 0}
 @click.option(
     "--steps",
     type=WholeNumber(1),
-    help=f"Environment steps. Default: {DEFAULT_STEPS:,}; with --stop, no limit.",
+    help="Environment steps. Default: 100,000; with --stop, no limit.",
 )
 @click.option(
     "--set",
@@ -215,7 +215,7 @@ def train_once(**options: Any) -> None:
     env = check_env_name(env, settings.fit)
     if agent is None:
         # What is misspelt has been refused by now: this takes seconds.
-        agent = make_agent(import_algorithm(algorithm), settings)
+        agent = make_agent(algorithm, settings)
     agent.compile(
         optimizer=make_optimizer(agent, settings, resumed=bool(options["resume"])),
         run_eagerly=options["eager"],
@@ -231,18 +231,6 @@ def train_once(**options: Any) -> None:
     train_agent(agent, env, steps, stop, settings, options, experiment)
 
 
-def make_agent(agent_class: Any, settings: Settings) -> Any:
-    """The agent of settings; its seed is drawn here, to be known, if none was given."""
-    arguments = dict(settings.agent)
-    if arguments.get("seed") is None and "seed" in agent_class.hyperparameters():
-        from kerasrl import distribute
-
-        drawn = secrets.randbelow(2**31)
-        # The same for all ranks.
-        arguments["seed"] = distribute.current().gather_data(drawn)[0]
-    return agent_class(**arguments)
-
-
 def train_agent(
     agent: Any,
     env: str,
@@ -253,37 +241,29 @@ def train_agent(
     experiment: dict[str, Any],
 ) -> None:
     """Run `fit` with the callbacks of a run directory, then evaluate."""
-    import kerasrl.callbacks as callbacks
     from kerasrl.workers import stacks
 
     stacks.register()
-    evaluation = make_evaluation(env, settings, options)
+    evaluation = make_evaluation(
+        env,
+        settings.fit.get("env_config"),
+        options["eval_freq"],
+        options["eval_episodes"],
+    )
     stop_on = make_stop(stop, agent, options["modules"], evaluation) if stop else None
     every = first_given(
         options["checkpoint_freq"], experiment.get("checkpoint_freq"), 10
     )
     asked = choose_directory(options, experiment)
     with run_directory(asked, agent, env) as directory:
-        checkpoint = callbacks.AgentCheckpoint(
-            directory,
-            every=every,
-            monitor=f"{'episode' if evaluation is None else 'evaluation'}_return_mean",
-        )
-        listeners = [
-            # Before those that read what it adds to the logs.
-            evaluation,
-            # First: what it refuses is not logged.
-            stop_on,
-            callbacks.RunLogger(directory, extra={"settings": settings.fit}),
-            callbacks.EnvStepTensorBoard(directory),
-            checkpoint,
-            callbacks.RewardScaleWarning() if agent.learns_from_rollouts else None,
-        ]
+        checkpoint = make_checkpoints(directory, every, evaluation)
         try:
             agent.fit(
                 env,
                 steps=steps,
-                callbacks=[each for each in listeners if each is not None],
+                callbacks=listeners(
+                    agent, directory, settings, evaluation, stop_on, checkpoint
+                ),
                 verbose=VERBOSE[options["progress"]],
                 **settings.fit,
             )
@@ -312,22 +292,6 @@ def train_agent(
     agent.replicas.barrier()
 
 
-def make_evaluation(env: str, settings: Settings, options: dict[str, Any]) -> Any:
-    """The callback that evaluates while training, or None if nobody asked for it."""
-    from kerasrl.callbacks import PeriodicEvaluation
-
-    if not options["eval_freq"]:
-        return None
-    if not options["eval_episodes"]:
-        refuse("--eval-freq needs episodes: give --eval-episodes from 1.")
-    return PeriodicEvaluation(
-        env,
-        every_steps=options["eval_freq"],
-        episodes=options["eval_episodes"],
-        env_config=settings.fit.get("env_config"),
-    )
-
-
 def choose(
     what: str, argument: str | None, option: str | None, file: str | None
 ) -> str | None:
@@ -340,16 +304,6 @@ def choose(
 def first_given(*values: Any) -> Any:
     """The first that is not `None`."""
     return next((value for value in values if value is not None), None)
-
-
-def choose_steps(steps: int | None, stop: dict[str, Any]) -> int:
-    """Environment steps to train for, from what was asked and when to stop."""
-    if steps is not None:
-        return steps
-    if not stop:
-        return DEFAULT_STEPS
-    # Counted over the agent's life by the criterion, over this `fit` by the limit.
-    return stop.get("env_steps", UNLIMITED_STEPS)
 
 
 def check_env_name(env: Any, fit: dict[str, Any]) -> str:

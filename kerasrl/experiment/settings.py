@@ -58,8 +58,8 @@ def split_config(config: dict[str, Any], agent_class: Any) -> Settings:
             `policy.<name>`, `optimizer.<name>` and `env_config.<name>` reach the
             arguments of these, and go before those in a dict `policy`, `optimizer` or
             `env_config`.
-        agent_class: the agent's class, or what a `kerasrl.cli.catalog.Class` says of
-            it; the constructor's arguments say what is valid.
+        agent_class: the agent's class, or what a `kerasrl.experiment.catalog.Class`
+            says of it; the constructor's arguments say what is valid.
 
     Returns:
         `Settings`.

@@ -16,9 +16,9 @@ from commands import SMALL, error, kerasrl
 from kerasrl import agents, experiment
 from kerasrl.agents import A2C, APPO, DQN, IMPALA, PG, PPO
 from kerasrl.callbacks import run_logger
-from kerasrl.cli import catalog
 from kerasrl.cli.checkpoints import make_recorder, write_steps
 from kerasrl.cli.common import WholeNumber
+from kerasrl.experiment import catalog
 from kerasrl.workers import WorkerEnvironments
 
 

@@ -12,7 +12,7 @@ from commands import error, kerasrl
 
 import kerasrl as package
 from kerasrl.callbacks import run_logger
-from kerasrl.cli import optimizer
+from kerasrl.experiment import optimizer
 from kerasrl.logs import LOGGED
 
 CARTPOLE = ("train", "PPO", "CartPole-v1", "--steps", "10", "--progress", "none")

@@ -5,22 +5,22 @@ import inspect
 import math
 from typing import Any
 
-from kerasrl.experiment import (
+from kerasrl.experiment.refusals import (
     FLAG,
     NUMBER,
     POSITIVE,
     RATE,
     TEXT,
-    Settings,
     check,
     constructor_arguments,
     number,
     optional,
-    read_schedule,
     refuse,
     unknown,
     whole,
 )
+from kerasrl.experiment.schedules import read_schedule
+from kerasrl.experiment.settings import Settings
 
 _DECAY = number("a number from 0 to below 1", 0.0, math.nextafter(1.0, 0.0))
 _NOT_NEGATIVE = number("a number from 0", 0.0)

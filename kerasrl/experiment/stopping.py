@@ -1,9 +1,10 @@
-"""When `kerasrl train` stops."""
+"""When training stops."""
 
 import math
 from typing import Any
 
-from kerasrl.experiment import COUNTERS, refuse, unknown
+from kerasrl.experiment.reading import COUNTERS
+from kerasrl.experiment.refusals import refuse, unknown
 from kerasrl.logs import LOGGED
 
 
