@@ -17,6 +17,8 @@ VIDEO = ["gymnasium[classic-control]>=1.1", "moviepy>=1.0"]
 # What a Horovod built by scripts/install_horovod.sh needs; pip cannot build Horovod
 # itself beside a current TensorFlow.
 HOROVOD = ["cloudpickle", "psutil", "pyyaml", "packaging"]
+# Journals, and samplers with defaults that need no argument any more.
+OPTUNA = ["optuna>=5"]
 NOTEBOOKS = ["jupyter", "nbclient", "ipykernel", "matplotlib"] + VIDEO
 TEST = [
     "pytest>=8",
@@ -31,6 +33,7 @@ TEST = [
     "ipykernel",
     "matplotlib",
     *ATARI,
+    *OPTUNA,
     *VIDEO,
 ]
 
@@ -78,6 +81,7 @@ setup(
         ],
         "horovod": HOROVOD,
         "notebooks": NOTEBOOKS,
+        "optuna": OPTUNA,
         "test": TEST,
         "dev": TEST + NOTEBOOKS + ["pre-commit"],
     },

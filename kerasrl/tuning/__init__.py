@@ -15,6 +15,7 @@ _PUBLIC = {
     "Exploit": "decisions",
     "GridSearch": "domains",
     "MedianStopping": "schedulers",
+    "OptunaSearch": "optuna_search",
     "Pause": "decisions",
     "PopulationBasedTraining": "population_based_training",
     "Scheduler": "schedulers",
@@ -29,6 +30,7 @@ _PUBLIC = {
     "quniform": "spaces",
     "randint": "spaces",
     "sample_from": "spaces",
+    "search_space": "search_spaces",
     "uniform": "spaces",
     "variants": "spaces",
 }

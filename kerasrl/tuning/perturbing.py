@@ -42,23 +42,18 @@ def check_mutations(mutations: Any) -> dict[str, Any]:
             f"Received mutations={mutations!r}. Expected a dict such as "
             '{"learning_rate": loguniform(1e-5, 1e-2)}.'
         )
-    for name in mutations:
-        first = name.partition(".")[0]
-        is_fixed = first in FIXED or RLLIB_CONFIG.get(first, first) in FIXED
-        # The name of an optimizer; its arguments may change.
-        is_fixed |= name == "optimizer" and not isinstance(mutations[name], dict)
-        if is_fixed:
-            raise ValueError(
-                f"Received mutations of {name!r}, which a trained agent cannot change: "
-                "weights, buffers and environments of a checkpoint were made for it. "
-                "Give its values as a grid_search; a trial takes those of its donor."
-            )
     return {
         name: _check(name, values) for name, values in read_spaces(mutations).items()
     }
 
 
 def _check(name: str, values: Any) -> Any:
+    if is_fixed(name) and not isinstance(values, dict):
+        raise ValueError(
+            f"Received mutations of {name!r}, which a trained agent cannot change: "
+            "what is in a checkpoint was made for it. Try its values by a grid_search; "
+            "a trial takes over that of its donor."
+        )
     if isinstance(values, dict):
         return {key: _check(f"{name}.{key}", each) for key, each in values.items()}
     if isinstance(values, Choice):
@@ -73,6 +68,14 @@ def _check(name: str, values: Any) -> Any:
         f"Received mutations of {name!r}: {values!r}. Expected a distribution such as "
         "uniform(0.9, 1.0), a list of values, or a function of a NumPy generator."
     )
+
+
+def is_fixed(name: str) -> bool:
+    """Whether a setting, by its dotted name, stays as a checkpoint has it."""
+    first = name.partition(".")[0]
+    if first == "optimizer":
+        return name != "optimizer.learning_rate"
+    return first in FIXED or RLLIB_CONFIG.get(first, first) in FIXED
 
 
 def perturb(

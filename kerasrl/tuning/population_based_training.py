@@ -111,7 +111,10 @@ class PopulationBasedTraining(Scheduler):
     def on_result(
         self, trial: Trial, result: dict[str, Any], trials: Sequence[Trial]
     ) -> Decision:
-        now, score = self.measure.time(result), self.measure.score(result)
+        now, score = self.measure.time(result), self.measure.score(trial, result)
+        if self._is_to_exploit(trial):
+            # It went on as it was: what it was to take over is gone.
+            del self.waiting[trial.name]
         if self.synchronous:
             if score is not None:
                 self._keep_score(trial, score)
@@ -185,7 +188,12 @@ class PopulationBasedTraining(Scheduler):
         return exploit is not None and exploit["lineage"] == len(trial.lineage)
 
     def _has_arrived(self, trial: Trial) -> bool:
-        return trial.status == "paused" and self._time(trial) >= self.barrier
+        """Whether a trial has come to the barrier and can go on from there.
+
+        A launcher may have been killed between its checkpoint and its pause.
+        """
+        is_there = trial.status == "paused" or is_saved(trial)
+        return is_there and self._time(trial) >= self.barrier
 
     def _compare(self, trials: Sequence[Trial]) -> None:
         """Say who exploits whom, once all have come to the barrier."""
@@ -254,3 +262,15 @@ class PopulationBasedTraining(Scheduler):
         self.exploits = dict(state["exploits"])
         self.barrier = float(state["barrier"])
         self.waiting = dict(state["waiting"])
+
+
+def is_saved(trial: Trial) -> bool:
+    """Whether a trial that does not run goes on right after its latest result."""
+    if trial.status != "pending" or trial.checkpoint is None or not trial.results:
+        return False
+    # What functions named, or where agents were saved.
+    names = (
+        trial.result.get("checkpoint"),
+        f"checkpoint-{trial.result.get('iterations')}",
+    )
+    return trial.checkpoint.name in names

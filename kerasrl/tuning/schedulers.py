@@ -94,11 +94,11 @@ class Measure:
             )
         return float(value)
 
-    def score(self, result: dict[str, Any]) -> float | None:
-        """How good a result is, more is better; None if it does not say.
+    def score(self, trial: Trial, result: dict[str, Any]) -> float | None:
+        """How good a result of a trial is, more is better; None if it does not say.
 
-        What is no finite number, such as the return of weights that diverged, is worse
-        than every number.
+        What is no finite number says nothing until there was one: no episode has ended
+        yet. After that, something has diverged, which is worse than every number.
 
         Raises:
             ValueError: if results do not hold the metric.
@@ -112,7 +112,8 @@ class Measure:
             )
         value = result[self.metric]
         if not checks.is_number(value):
-            return -math.inf
+            before = (each.get(self.metric) for each in trial.results)
+            return -math.inf if any(map(checks.is_number, before)) else None
         return float(value) if self.mode == "max" else -float(value)
 
 
@@ -159,7 +160,7 @@ class MedianStopping(Scheduler):
         self, trial: Trial, result: dict[str, Any], trials: Sequence[Trial]
     ) -> Decision:
         now = self.measure.time(result)
-        if now < self.grace_period or self.measure.score(result) is None:
+        if now < self.grace_period or self.measure.score(trial, result) is None:
             return Continue()
         means = [
             statistics.fmean(self._scores(each, now))
@@ -184,7 +185,7 @@ class MedianStopping(Scheduler):
 
     def _scores(self, trial: Trial, now: float) -> list[float]:
         scores = [
-            self.measure.score(result)
+            self.measure.score(trial, result)
             for result in trial.results
             if self.grace_period <= self.measure.time(result) <= now
         ]
@@ -242,7 +243,7 @@ class SuccessiveHalving(Scheduler):
     def on_result(
         self, trial: Trial, result: dict[str, Any], trials: Sequence[Trial]
     ) -> Decision:
-        score = self.measure.score(result)
+        score = self.measure.score(trial, result)
         rung = self._rung(self.measure.time(result))
         if score is None or rung is None:
             return Continue()

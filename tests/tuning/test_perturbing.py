@@ -74,15 +74,15 @@ def test_with_some_probability_a_value_is_drawn_anew():
 
 
 def test_nested_settings_missing_ones_and_other_spellings():
-    settings = {"optimizer": {"epsilon": 1e-5}, "lr": 0.1, "other": [1]}
+    settings = {"env_config": {"gravity": 10.0}, "lr": 0.1, "other": [1]}
     mutations = {
-        "optimizer": {"epsilon": loguniform(1e-8, 1)},
+        "env_config": {"gravity": uniform(1, 20)},
         "learning_rate": uniform(0, 1),
         "gamma": uniform(0.9, 1),
     }
     (found,) = outcomes(settings, mutations, count=1)
-    assert set(found) == {"optimizer", "lr", "other", "gamma"}
-    assert found["optimizer"]["epsilon"] in (1e-5 * 1.2, 1e-5 * 0.8)
+    assert set(found) == {"env_config", "lr", "other", "gamma"}
+    assert found["env_config"]["gravity"] in (12.0, 8.0)
     assert found["lr"] in (0.1 * 1.2, 0.1 * 0.8)
     assert 0.9 <= found["gamma"] <= 1
     assert settings["lr"] == 0.1 and found["other"] is not settings["other"]
@@ -100,6 +100,13 @@ def test_one_setting_more_leaves_the_seed_in_charge():
 def test_what_fixes_shapes_is_not_perturbed(name):
     with pytest.raises(ValueError, match="cannot change"):
         check_mutations({name: [1, 2]})
+
+
+def test_entries_of_mappings_are_looked_at():
+    check_mutations({"optimizer": {"learning_rate": uniform(0, 1)}})
+    for mutations in ({"optimizer": {"epsilon": [1]}}, {"policy": {"units": [1]}}):
+        with pytest.raises(ValueError, match="cannot change"):
+            check_mutations(mutations)
 
 
 @pytest.mark.parametrize(
