@@ -19,7 +19,8 @@ VIDEO = ["gymnasium[classic-control]>=1.1", "moviepy>=1.0"]
 HOROVOD = ["cloudpickle", "psutil", "pyyaml", "packaging"]
 # Journals, and samplers with defaults that need no argument any more.
 OPTUNA = ["optuna>=5"]
-NOTEBOOKS = ["jupyter", "nbclient", "ipykernel", "matplotlib"] + VIDEO
+PLOT = ["matplotlib"]
+NOTEBOOKS = ["jupyter", "nbclient", "ipykernel"] + PLOT + VIDEO
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3",
@@ -31,7 +32,7 @@ TEST = [
     "nbclient",
     "nbformat",
     "ipykernel",
-    "matplotlib",
+    *PLOT,
     *ATARI,
     *OPTUNA,
     *VIDEO,
@@ -79,6 +80,7 @@ setup(
             "opencv-python-headless",
             *ATARI,
         ],
+        "plot": PLOT,
         "horovod": HOROVOD,
         "notebooks": NOTEBOOKS,
         "optuna": OPTUNA,

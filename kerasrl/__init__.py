@@ -93,10 +93,12 @@ _MODULES = (
     "losses",
     "models",
     "optimizers",
+    "plotting",
     "replay",
     "rollouts",
     "testing",
     "training",
+    "tuning",
     "workers",
 )
 

@@ -95,7 +95,7 @@ class AgentCheckpoint(Callback):
         loss = (logs or {}).get("loss")
         self._loss_is_finite = loss is None or math.isfinite(float(loss))
         if self.every and self.agent.iterations % self.every == 0:
-            self._save_numbered()
+            self.save()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if not self.keep_best:
@@ -117,7 +117,7 @@ class AgentCheckpoint(Callback):
             self._write_best()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self._save_numbered()
+        self.save()
 
     def _is_better(self, value: float) -> bool:
         if self.best is None:
@@ -132,7 +132,8 @@ class AgentCheckpoint(Callback):
             if np.asarray(weights).dtype.kind == "f"
         )
 
-    def _save_numbered(self) -> None:
+    def save(self) -> None:
+        """Save the agent as it is now, unless that is on disk or is not finite."""
         path = self.directory / f"checkpoint-{int(self.agent.iterations)}"
         weights = self.model.get_weights()
         is_new = path != self.last_path

@@ -49,6 +49,7 @@ class RunLogger(Callback):
 
     Attributes:
         directory: path of the run, known from the start of training.
+        row: dict, the last line of `result.json`; empty before the first.
 
     Example:
 
@@ -69,6 +70,7 @@ class RunLogger(Callback):
         super().__init__()
         self.directory = None if directory is None else Path(directory).expanduser()
         self.extra = dict(extra or {})
+        self.row: dict[str, Any] = {}
         self._columns: list[str] = []
         self._next_epoch: int | None = None
         self._start = self._epoch_start = 0.0
@@ -108,7 +110,7 @@ class RunLogger(Callback):
             },
         }
         self._epoch_start = now
-        row = {key: jsonable(value) for key, value in row.items()}
+        self.row = row = {key: jsonable(value) for key, value in row.items()}
         directory = self._directory()
         with open(directory / "result.json", "a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")

@@ -10,6 +10,8 @@ import click
 from kerasrl.cli.checkpoints import evaluate, rollout
 from kerasrl.cli.common import Group
 from kerasrl.cli.inspection import list_command, stack
+from kerasrl.cli.results import results_command
+from kerasrl.cli.sweeping import launch, tune
 from kerasrl.cli.training import train
 
 
@@ -19,5 +21,9 @@ def main() -> None:
     """Deep reinforcement learning in Keras 3."""
 
 
-for command in (train, evaluate, rollout, list_command, stack):
+COMMANDS = (
+    *(train, tune, launch, results_command),
+    *(evaluate, rollout, list_command, stack),
+)
+for command in COMMANDS:
     main.add_command(command)

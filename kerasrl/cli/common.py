@@ -211,3 +211,17 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ):
         function = option(function)
     return function
+
+
+def choose(
+    what: str, argument: str | None, option: str | None, file: str | None
+) -> str | None:
+    """The argument, the option, or what the file says; not two that differ."""
+    if argument is not None and option is not None and argument != option:
+        refuse(f"{what} is given twice: {argument!r} and {option!r}.")
+    return first_given(argument, option, file)
+
+
+def first_given(*values: Any) -> Any:
+    """The first that is not `None`."""
+    return next((value for value in values if value is not None), None)

@@ -9,7 +9,9 @@ from kerasrl.cli.common import (
     Command,
     WholeNumber,
     check_algorithm,
+    choose,
     common_options,
+    first_given,
     load_agent,
     recorded_env,
     run,
@@ -18,6 +20,7 @@ from kerasrl.cli.common import (
     start,
 )
 from kerasrl.cli.directory import choose_directory, run_directory
+from kerasrl.cli.sweeping import train_sweep
 from kerasrl.experiment import (
     FIT,
     TEXT,
@@ -32,13 +35,16 @@ from kerasrl.experiment import (
     make_evaluation,
     make_optimizer,
     make_stop,
+    optional,
     parse_assignments,
     parse_json,
-    read_experiment,
+    read_experiments,
     read_stop,
     refuse,
     split_config,
 )
+from kerasrl.experiment.resources import use_resources
+from kerasrl.tuning.planning import is_sweep
 
 #: What `--progress` means to `fit`.
 VERBOSE = {"bar": 1, "lines": 2, "none": 0}
@@ -91,6 +97,15 @@ VERBOSE = {"bar": 1, "lines": 2, "none": 0}
     "--resume", metavar="CHECKPOINT", help="Go on from a checkpoint, in its directory."
 )
 @click.option(
+    "--slots",
+    type=WholeNumber(1),
+    help="Of a sweep, a file with a grid_search or several experiments: trials at "
+    "once. Default: as many as there are cores for.",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Of a sweep: show the trials, and run nothing."
+)
+@click.option(
     "--distribute",
     metavar="ENGINE",
     help="Learn with several replicas: mirrored (all GPUs), mirrored:N, multiworker "
@@ -140,7 +155,18 @@ def train(**options: Any) -> None:
 
 
 def train_command(**options: Any) -> None:
-    """Train in the scope of the replicas that were asked for."""
+    """Train in the scope of the replicas that were asked for, or run a sweep."""
+    if options["file"]:
+        found = read_experiments(options["file"])
+        if is_sweep(found):
+            train_sweep(found, options)
+            return
+    for name in ("slots", "dry_run"):
+        if options[name]:
+            refuse(
+                f"--{name.replace('_', '-')} is for a sweep: several experiments, a "
+                "grid_search, distributions, num_samples or seeds in FILE.yaml."
+            )
     command = train_elastic if options["elastic"] else train_once
     if options["distribute"] is None:
         command(**options)
@@ -175,7 +201,11 @@ def train_once(**options: Any) -> None:
     """Put together what files and options say, make or load the agent, train it."""
     for module in options["modules"]:
         import_module(module)
-    experiment = read_experiment(options["file"]) if options["file"] else {}
+    experiment: dict[str, Any] = {}
+    if options["file"]:
+        ((_, experiment),) = read_experiments(options["file"]).items()
+        for name in ("run", "env"):
+            check(name, experiment.get(name), optional(TEXT))
     config = dict(experiment.get("config") or {})
     config.update(parse_json("--config", options["config"]))
     config.update(parse_assignments(options["assignments"]))
@@ -184,6 +214,7 @@ def train_once(**options: Any) -> None:
             config[name] = options[name]
     if options["env_config"] is not None:
         config["env_config"] = parse_json("--env-config", options["env_config"])
+    config = use_resources(config)
     run_name = choose(
         "ALGO", options["algorithm"], options["run_name"], experiment.get("run")
     )
@@ -218,7 +249,7 @@ def train_once(**options: Any) -> None:
         agent = make_agent(algorithm, settings)
     agent.compile(
         optimizer=make_optimizer(agent, settings, resumed=bool(options["resume"])),
-        run_eagerly=options["eager"],
+        run_eagerly=bool(options["eager"] or experiment.get("eager")),
     )
     steps = choose_steps(options["steps"] or experiment.get("steps"), stop)
     if options["elastic"]:
@@ -247,8 +278,8 @@ def train_agent(
     evaluation = make_evaluation(
         env,
         settings.fit.get("env_config"),
-        options["eval_freq"],
-        options["eval_episodes"],
+        options["eval_freq"] or experiment.get("eval_freq") or 0,
+        experiment.get("eval_episodes") or options["eval_episodes"],
     )
     stop_on = make_stop(stop, agent, options["modules"], evaluation) if stop else None
     every = first_given(
@@ -290,20 +321,6 @@ def train_agent(
     click.echo(f"Checkpoint: {checkpoint.last_path}")
     click.echo(f"Run directory: {directory}")
     agent.replicas.barrier()
-
-
-def choose(
-    what: str, argument: str | None, option: str | None, file: str | None
-) -> str | None:
-    """The argument, the option, or what the file says; not two that differ."""
-    if argument is not None and option is not None and argument != option:
-        refuse(f"{what} is given twice: {argument!r} and {option!r}.")
-    return first_given(argument, option, file)
-
-
-def first_given(*values: Any) -> Any:
-    """The first that is not `None`."""
-    return next((value for value in values if value is not None), None)
 
 
 def check_env_name(env: Any, fit: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from kerasrl.experiment.reading import (
     COUNTERS,
     parse_assignments,
     parse_json,
-    read_experiment,
+    read_experiments,
     read_stop,
 )
 from kerasrl.experiment.refusals import (
@@ -72,7 +72,7 @@ __all__ = [
     "optional",
     "parse_assignments",
     "parse_json",
-    "read_experiment",
+    "read_experiments",
     "read_schedule",
     "read_stop",
     "refuse",

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from kerasrl.experiment.refusals import (
+    FLAG,
     MAPPING,
     NUMBER,
     POSITIVE,
@@ -22,12 +23,29 @@ from kerasrl.experiment.refusals import (
     unknown,
     whole,
 )
-from kerasrl.experiment.rllib import RLLIB_STOP, contains_grid_search
+from kerasrl.experiment.rllib import RLLIB_STOP
 
-#: What an experiment in a YAML file may say.
+
+def _name_or_grid(value: Any) -> Any:
+    """What `run` and `env` may be; a sweep reads a mapping or an object further."""
+    if isinstance(value, str | dict):
+        return value or None
+    return None if isinstance(value, bool | int | float | list) else value
+
+
+def _seeds(value: Any) -> Any:
+    one = whole(0).convert
+    if isinstance(value, list | tuple):
+        found = [one(each) for each in value]
+        return found if found and None not in found else None
+    return whole(1).convert(value)
+
+
+_NAME = Kind("a text that is not empty", _name_or_grid, optional=True)
+#: What an experiment may say.
 EXPERIMENT = {
-    "run": optional(TEXT),
-    "env": optional(TEXT),
+    "run": _NAME,
+    "env": _NAME,
     "stop": optional(MAPPING),
     "config": optional(MAPPING),
     "checkpoint_freq": optional(whole(0)),
@@ -37,12 +55,23 @@ EXPERIMENT = {
         optional=True,
     ),
     "local_dir": optional(TEXT),
-    "num_samples": Kind(
-        "1: one command trains one agent",
-        lambda value: value if whole(1, 1).convert(value) else None,
+    "num_samples": optional(whole(1)),
+    "steps": optional(whole(1)),
+    "seeds": Kind("a number of seeds, or a list of them", _seeds, optional=True),
+    "max_failures": optional(whole(0)),
+    "resources_per_trial": optional(MAPPING),
+    "modules": Kind(
+        "a list of names of modules",
+        lambda value: (
+            value
+            if isinstance(value, list) and all(isinstance(x, str) and x for x in value)
+            else None
+        ),
         optional=True,
     ),
-    "steps": optional(whole(1)),
+    "eager": optional(FLAG),
+    "eval_freq": optional(whole(0)),
+    "eval_episodes": optional(whole(1)),
 }
 #: What training counts rather than measures: a criterion of 0 would be met at once.
 COUNTERS = ("env_steps", "episodes", "iterations", "epochs", "time_total_s")
@@ -138,15 +167,17 @@ def parse_json(option: str, text: str | None) -> dict[str, Any]:
     return value
 
 
-def read_experiment(path: str) -> dict[str, Any]:
-    """The one experiment of a YAML file in RLlib's layout."""
+def read_experiments(path: str) -> dict[str, dict[str, Any]]:
+    """The experiments of a YAML file in RLlib's layout, by their names."""
     try:
         with open(path, encoding="utf-8") as file:
             content = load_yaml(file.read(MOST_CHARACTERS + 1))
     except UNREADABLE as error:
         refuse(f"{path} cannot be read as YAML: {first_line(error)}")
     if not isinstance(content, dict) or not content:
-        refuse(f"{path} must hold one experiment: `name: {{run: PPO, env: ...}}`.")
+        refuse(
+            f"{path} must hold one experiment at least: `name: {{run: PPO, env: ...}}`."
+        )
     entries = [
         key
         for key, value in content.items()
@@ -157,22 +188,30 @@ def read_experiment(path: str) -> dict[str, Any]:
             f"{path}: {', '.join(entries)} must stand below the name of the "
             "experiment: `name: {run: PPO, env: ...}`."
         )
-    if len(content) > 1:
-        refuse(
-            f"{path} holds {len(content)} experiments ({', '.join(content)}). One "
-            "command runs one: split the file."
-        )
-    name, experiment = next(iter(content.items()))
-    if not isinstance(experiment, dict):
-        refuse(f"{path}: the experiment {name!r} must be a mapping with run, env, ...")
+    for name, experiment in content.items():
+        if not isinstance(experiment, dict):
+            refuse(f"{path}: the experiment {name!r} must be a mapping with run, ...")
+    several = len(content) > 1
+    return {
+        name: check_experiment(f"{path}: {name}: " if several else f"{path}: ", each)
+        for name, each in content.items()
+    }
+
+
+def check_experiment(where: str, experiment: dict[str, Any]) -> dict[str, Any]:
+    """The entries of an experiment, checked.
+
+    Args:
+        where: str, what messages begin with.
+        experiment: dict in RLlib's shape.
+
+    Raises:
+        click.UsageError: for an entry that is not known, or a value that it cannot be.
+    """
     for key in experiment:
         if key not in EXPERIMENT:
-            refuse(f"{path}: " + unknown("entry", key, EXPERIMENT))
-    if contains_grid_search(experiment):
-        refuse(
-            f"{path}: grid_search is not supported: give one value for each setting."
-        )
-    return check_all(experiment, EXPERIMENT, f"{path}: ")
+            refuse(where + unknown("entry", key, EXPERIMENT))
+    return check_all(experiment, EXPERIMENT, where)
 
 
 def read_stop(criteria: dict[str, Any]) -> dict[str, Any]:

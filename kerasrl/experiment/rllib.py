@@ -85,8 +85,8 @@ def from_rllib(
     for key, value in config.items():
         if contains_grid_search(value):
             refuse(
-                f"{key!r} is a grid_search. Give one value: one command trains one "
-                "agent."
+                f"{key!r} is a grid_search, and this trains one agent. Give one value, "
+                "or have all tried: kerasrl tune."
             )
     config = check_all(config, KINDS)
     num_workers = config.get("num_workers") or 0

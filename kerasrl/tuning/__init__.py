@@ -10,6 +10,7 @@ import importlib
 from typing import Any
 
 _PUBLIC = {
+    "Context": "context",
     "Continue": "decisions",
     "Domain": "domains",
     "Exploit": "decisions",
@@ -18,6 +19,7 @@ _PUBLIC = {
     "OptunaSearch": "optuna_search",
     "Pause": "decisions",
     "PopulationBasedTraining": "population_based_training",
+    "Results": "results",
     "Scheduler": "schedulers",
     "Searcher": "searchers",
     "Stop": "decisions",
@@ -29,6 +31,7 @@ _PUBLIC = {
     "normal": "spaces",
     "quniform": "spaces",
     "randint": "spaces",
+    "run_experiments": "experiments",
     "sample_from": "spaces",
     "search_space": "search_spaces",
     "uniform": "spaces",

@@ -10,6 +10,8 @@ from typing import Any
 STATUSES = ("pending", "running", "paused", "finished", "stopped", "failed")
 #: Nothing is left to do for trials that are one of these.
 ENDED = ("finished", "stopped", "failed")
+#: These may be started.
+WAITING = ("pending", "paused")
 FILE = "trial.json"
 
 
@@ -120,8 +122,14 @@ class Trial:
                 f"{path} is not the state of a trial: {error}. Expected what "
                 "`Trial.save` writes."
             ) from error
-        trial.results = read_results(trial.directory)
+        trial.read_results()
+        if trial.checkpoint is not None and not trial.checkpoint.exists():
+            trial.checkpoint = newest_checkpoint(trial.directory)
         return trial
+
+    def read_results(self) -> None:
+        """Have those results that are on disk."""
+        self.results = read_results(self.directory)
 
 
 def read_results(directory: Path) -> list[dict[str, Any]]:
@@ -139,6 +147,30 @@ def read_results(directory: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict):
             found.append(row)
     return found
+
+
+def newest_checkpoint(directory: Path) -> Path | None:
+    """The numbered checkpoint in a directory with the largest number, or None."""
+    found = {
+        int(path.name.removeprefix("checkpoint-")): path
+        for path in directory.glob("checkpoint-*")
+        if path.name.removeprefix("checkpoint-").isdigit()
+    }
+    return found[max(found)] if found else None
+
+
+def append_line(path: Path, value: Any) -> None:
+    """Add a line of JSON to a file."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(value) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """What a file of JSON holds; a ValueError that names it if it holds none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -290,10 +290,9 @@ def test_files_that_stand_for_more_than_memory(tmp_path):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("a: {run: PPO, env: E}\nb: {run: PPO, env: E}", "holds 2 experiments (a, b)"),
-        ("a: {run: PPO, env: E, config: {lr: {grid_search: [1, 2]}}}", "grid_search"),
+        ("a: {run: PPO}\nb: 3", "experiment 'b' must be a mapping"),
         ("a: {run: PPO, evn: E}", "Unknown entry 'evn'. Did you mean 'env'"),
-        ("a: {run: PPO, env: E, num_samples: 3}", "num_samples"),
+        ("a: {run: PPO, env: E, num_samples: 0}", "num_samples must be an integer"),
         ("a: {run: PPO, env: E, stop: 3}", "stop must be a mapping"),
         ("a: 3", "must be a mapping"),
         ("", "one experiment"),
