@@ -92,6 +92,7 @@ _MODULES = (
     "execution",
     "losses",
     "models",
+    "offline",
     "optimizers",
     "plotting",
     "replay",

@@ -44,6 +44,7 @@ MAY_IMPORT = {
     "losses": {"distribute"},
     "models": {"distribute", "distributions"},
     "plotting": set(),
+    "offline": {"envs", "rollouts"},
     "replay": set(),
     "rollouts": {"envs"},
     "testing": set(),
