@@ -19,25 +19,26 @@ _LONGEST = 244
 class SharedValue:
     """A number that environments in any process and the learner share.
 
-    Whoever names it in one run has the same number: the learner, and environments in
-    its process and in its workers, those too that take the place of others. It begins
-    as 0, and lives as long as the learner: set it where a second `fit` should begin
-    anew. Checkpoints do not have it.
+    Whoever names it for one learner has the same number: the process that learns,
+    environments in it and in its workers, those too that take the place of others. It
+    begins as 0, and lives as long as that process, whose calls of `fit` all share it:
+    set it where another should begin anew. Checkpoints do not have it.
 
     Environments add to it; the learner reads it, in a callback for instance. What two
     processes add at the same time is added up. A worker that is killed leaves it as it
     was before or after its call, and nobody waits for it.
 
-    Each run has numbers of its own, also if several go on at a time, and so has each
-    rank of one run. The vector environments of gymnasium that start processes are not
-    among the workers meant here: use `num_workers`.
+    Every process that learns has numbers of its own, each rank of one run too. Other
+    processes, such as those of gymnasium's `AsyncVectorEnv`, share them only if they
+    were forked from one that had made a `SharedValue`: use `num_workers`.
 
     Args:
         name: String, what to find it by. At most 244 bytes.
 
     Raises:
         ValueError: No name, or one that is too long.
-        RuntimeError: In a process of a gymnasium `AsyncVectorEnv`.
+        RuntimeError: In a process of a gymnasium `AsyncVectorEnv` that has nothing to
+            share.
 
     Example:
 
@@ -121,7 +122,6 @@ class _Memory:
         self.descriptor = descriptor
         # Locks of the system are of a process: its threads need another.
         self._threads = threading.Lock()
-        os.register_at_fork(after_in_child=self._after_fork)
 
     def find(self, name):
         """Returns where the number of a name lies, at the end if it is new."""
@@ -154,12 +154,25 @@ class _Memory:
                 # Also if interrupted right after locking; it does no harm before.
                 fcntl.lockf(self.descriptor, fcntl.LOCK_UN, length, offset)
 
-    def _after_fork(self):
+    def forget_threads(self):
+        """Makes a lock that no thread has."""
         self._threads = threading.Lock()
 
 
 _shared = None
 _making = threading.Lock()
+
+
+def _after_fork():
+    # Whichever thread held one of the parent's locks is not in the child. What the
+    # system locks is the parent's alone.
+    global _making
+    _making = threading.Lock()
+    if _shared is not None:
+        _shared.forget_threads()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def descriptor():

@@ -168,3 +168,36 @@ def test_processes_that_share_with_nobody_are_refused(monkeypatch):
     monkeypatch.setattr(process, "name", "Worker<AsyncVectorEnv>-0")
     with pytest.raises(RuntimeError, match="num_workers"):
         kerasrl.SharedValue("steps")
+
+
+def test_a_fork_waits_for_no_thread_of_its_parent():
+    """Locks that a thread held while another forked are nobody's in the child."""
+    code = """
+import os, signal, threading, warnings
+from kerasrl.workers import shared_value
+warnings.simplefilter("ignore", DeprecationWarning)  # Of forks beside threads.
+value = shared_value.SharedValue("x")
+held, done = threading.Event(), threading.Event()
+
+def hold():
+    with shared_value._making, shared_value._shared._threads:
+        held.set()
+        done.wait()
+
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(10)
+    value.add()
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+done.set()
+thread.join()
+assert (status, value.get()) == (0, 1.0)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
