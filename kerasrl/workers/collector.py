@@ -239,19 +239,12 @@ class WorkerCollector(RecordedCollector):
         lost = self.generators[own]
         seeds = [0] * own.start + begin_generators_anew(lost)
         self.generators[own] = lost
-        infos = [{}] * (own.stop - own.start)
-        while True:
-            if reason is not None:
-                pool.replace(worker, reason)
-            try:
-                self._prepare(worker, pool.attempt)
-                self._share_fragment(worker)
-                observations = pool.attempt(worker, "reset", seeds)
-                if self.listener is not None:
-                    infos = channel.loads(pool.attempt(worker, "reset_infos"))
-                break
-            except WorkerLost as error:
-                reason = error
+
+        def prepare():
+            self._prepare(worker, pool.attempt)
+            self._share_fragment(worker)
+
+        observations, infos = self._begin_anew(worker, reason, prepare, seeds)
         self._generations[worker] = pool.generations[worker]
         fragment = self._fragments[worker].tree
         before = take(self._next_inputs, own)

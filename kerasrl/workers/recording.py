@@ -1,5 +1,7 @@
 """What is the same for all collectors that put rollouts together from parts."""
 
+from typing import Any
+
 import numpy as np
 import optree
 
@@ -7,7 +9,9 @@ from kerasrl.envs.environments import EnvStep
 from kerasrl.rollouts.collector import Collector, info_arrays
 from kerasrl.rollouts.episodes import RunningEpisodes
 from kerasrl.rollouts.rollout import take
+from kerasrl.workers import channel
 from kerasrl.workers.fragments import truncated_only
+from kerasrl.workers.pool import WorkerLost
 
 
 class RecordedCollector(Collector):
@@ -18,6 +22,8 @@ class RecordedCollector(Collector):
     """
 
     _running = None
+    #: The `WorkerPool` that acts.
+    pool: Any = None
 
     def start(self):
         """Begins a rollout, for `finish`; what happens between them is free time."""
@@ -44,6 +50,34 @@ class RecordedCollector(Collector):
             raise RuntimeError("Call `reset` before the first `collect`.")
         if starts is not (self._running is None):
             raise RuntimeError("Call `start`, then `finish`, and so on in turn.")
+
+    def _begin_anew(self, worker, reason, prepare, seeds):
+        """Has a worker begin new episodes, in the place of one that was lost.
+
+        Args:
+            worker: Integer, which one of `pool`.
+            reason: `WorkerLost`; `None` if it has been replaced already.
+            prepare: Function that tells it all that it needs to act.
+            seeds: List of integers, of all environments up to its last.
+
+        Returns:
+            Tuple of its first observations, and a list of what its resets said, of
+            empty dicts if nobody listens.
+        """
+        pool, own = self.pool, self.pool.slices[worker]
+        infos = [{}] * (own.stop - own.start)
+        while True:
+            if reason is not None:
+                pool.replace(worker, reason)
+            try:
+                prepare()
+                observations = pool.attempt(worker, "reset", seeds)
+                if self.listener is not None:
+                    infos = channel.loads(pool.attempt(worker, "reset_infos"))
+            except WorkerLost as error:
+                reason = error
+            else:
+                return observations, infos
 
     def _record(self, rollout, infos, restarted):
         """Does what depends on the whole rollout.

@@ -3,6 +3,7 @@
 import collections
 import copy
 import dataclasses
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -157,22 +158,11 @@ class FragmentStream(RecordedCollector):
         self.lost_steps += self.asked * self.rollout_length * num_envs
         self._asked_at.clear()
         seeds = [0] * self.own.start + begin_generators_anew(self.generators)
-        infos = [{}] * num_envs
         # One that has been replaced already knows nothing yet.
-        is_replaced = not self.is_ready
-        while True:
-            if not is_replaced:
-                pool.replace(worker, reason)
-            try:
-                self._prepare(pool.attempt)
-                pool.attempt(worker, "reset", seeds)
-                if self.listener is not None:
-                    infos = channel.loads(pool.attempt(worker, "reset_infos"))
-                break
-            except WorkerLost as error:
-                reason, is_replaced = error, False
+        reason = reason if self.is_ready else None
+        prepare = partial(self._prepare, pool.attempt)
+        _, self._reset_infos = self._begin_anew(worker, reason, prepare, seeds)
         self._generation = pool.generations[worker]
-        self._reset_infos = infos
 
     def _prepare(self, ask):
         program = copy.copy(self.actor.program)
