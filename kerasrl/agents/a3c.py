@@ -3,7 +3,6 @@
 from functools import partial
 
 import keras
-import tensorflow as tf
 
 from kerasrl import checks
 from kerasrl.agents.on_policy import OnPolicyAgent, rollout_arrays
@@ -116,10 +115,8 @@ class A3C(OnPolicyAgent):
         return {"weights": self._acted_by}
 
     def compute_targets(self, rollout, minibatches):
-        pairs = zip(
-            self.policy.trainable_variables, minibatches["weights"], strict=True
-        )
-        with replaced(list(pairs)):
+        pairs, _ = asynchrony.values_at(self, minibatches["weights"])
+        with replaced(pairs):
             return self.targets(rollout)
 
     def targets(self, rollout):
@@ -156,13 +153,7 @@ class A3C(OnPolicyAgent):
         return loss, {"policy_loss": policy_loss, "value_loss": critic_loss, **metrics}
 
     def update(self, batch, settings, minibatches):
-        pairs = zip(
-            self.policy.trainable_variables, minibatches["weights"], strict=True
-        )
-        acted = {id(variable): tf.convert_to_tensor(value) for variable, value in pairs}
-        # In the order of what is trained, which may be more than the policy.
-        trained = [variable for part in self.parts().values() for variable in part]
-        at = [acted.get(id(variable), variable.value) for variable in trained]
+        _, at = asynchrony.values_at(self, minibatches["weights"])
         metrics = gradients.gradient_step(self, batch, settings, at=at)
         metrics["explained_variance"] = explained_variance(
             batch["values"], batch["returns"], batch["mask"]

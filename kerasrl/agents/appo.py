@@ -56,7 +56,8 @@ class APPO(OnPolicyAgent):
         vtrace: Whether advantages and targets of the values are those of V-trace.
         clip_rho, clip_c, clip_pg: Floats, bounds of its ratios, as for `IMPALA`.
         target_network: Whether there is one.
-        target_update_interval: Integer, iterations until it is the policy again.
+        target_update_interval: Integer, iterations until it is the policy again. Who
+            calls `learn_from` by hand adds to `agent.iterations`, which count them.
         max_grad_norm, normalize_advantages, normalize_rewards: As for `PPO`.
         synchronous: Whether workers act in step with learning, by the weights of
             exactly `lag` iterations ago: runs can be repeated, and resumed exactly.

@@ -114,9 +114,10 @@ def apply_gradients(agent, gradients, update_all=False):
         update_all: `False` takes a step along each gradient as it comes, so that only
             the worker that sent it goes on with the weights that it made. `True` waits
             until there are gradients of as many environments as act, and takes one step
-            along their mean over environment steps, after which all workers begin
-            their next fragments with the same weights or newer ones. What is left in
-            the end is dropped.
+            along their mean over environment steps. Workers of `mode="async"` do not
+            wait for that: they go on with the weights that there are, and one that is
+            fast may have sent several of those gradients. With `mode="bulk_sync"`
+            nobody goes on before the step. What is left in the end is dropped.
 
     Yields:
         Dict of floats, the loss and its terms, `"gradient_norm"` before clipping, and
@@ -173,10 +174,7 @@ def _gradient(agent, rollout, compute):
 
 def _compute(agent, rollout, scheduled_values, weights):
     """Gradients of a rollout at other weights. Compiled."""
-    variables = agent.policy.trainable_variables
-    pairs = zip(variables, map(tf.convert_to_tensor, weights), strict=True)
-    values = {id(variable): value for variable, value in pairs}
-    at = [values[id(variable)] for part in agent.parts().values() for variable in part]
+    pairs, at = asynchrony.values_at(agent, weights)
     found = []
 
     def update(batch, settings, minibatches):
@@ -186,7 +184,7 @@ def _compute(agent, rollout, scheduled_values, weights):
         found.extend(tf.convert_to_tensor(each) / scale for each in scaled)
         return metrics
 
-    with replaced([(variable, values[id(variable)]) for variable in variables]):
+    with replaced(pairs):
         inputs = rollout, scheduled_values, {"weights": weights}
         metrics = learn_compiled(agent, *inputs, update)
     return metrics, tuple(found)

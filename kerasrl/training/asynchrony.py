@@ -178,6 +178,26 @@ def acted_by(agent, rollout):
     return [keras.ops.convert_to_numpy(variable) for variable in variables], True
 
 
+def values_at(agent, weights):
+    """Returns what stands for the weights that acted, where gradients are computed.
+
+    Args:
+        agent: The `Agent`.
+        weights: List of tensors or arrays, as `acted_by` returns them.
+
+    Returns:
+        Tuple of a list of pairs of a variable and its value, for
+        `target_network.replaced`, and a list of the values of all that is trained, for
+        `at` of `gradients.compute_gradients`: what is not the policy's is as it is.
+    """
+    variables = agent.policy.trainable_variables
+    values = [keras.ops.convert_to_tensor(value) for value in weights]
+    pairs = list(zip(variables, values, strict=True))
+    acted = {id(variable): value for variable, value in pairs}
+    trained = [variable for part in agent.parts().values() for variable in part]
+    return pairs, [acted.get(id(variable), variable.value) for variable in trained]
+
+
 @contextlib.contextmanager
 def set_back(agent, weights):
     """A context in which the policy has other weights, for what is not compiled.

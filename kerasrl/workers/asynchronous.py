@@ -251,7 +251,11 @@ class AsynchronousCollector(RecordedCollector):
 
 
 class Counts:
-    """What is seen of asynchronous work, added up."""
+    """What is seen of asynchronous work, added up.
+
+    Seconds are those that pass, whatever the learner does meanwhile: learn, call back,
+    or leave it to whoever iterates.
+    """
 
     def __init__(self):
         self._since = time.monotonic()
