@@ -6,6 +6,8 @@ import launching
 import numpy as np
 import pytest
 
+from kerasrl.agents import epsilon_ladder
+
 
 # One test for each engine, so that processes are started once. What is tested is the
 # same for both; one is enough for every day.
@@ -28,6 +30,7 @@ def test_two_ranks(mode, tmp_path):
     check_steps_and_episodes(*(rank["ppo"] for rank in ranks))
     check_updates(*(rank["overlapping_sac"] for rank in ranks))
     check_importance_weights(*(rank["weights"] for rank in ranks))
+    check_shards_of_ranks(*(rank["apex"] for rank in ranks))
 
 
 def same(first, second):
@@ -94,3 +97,17 @@ def check_importance_weights(first, second):
         differ |= bool((used.max(axis=2) < 0.9).any())
     # Else weights of each rank by itself would do.
     assert differ
+
+
+def check_shards_of_ranks(first, second):
+    """Ape-X: what is learnt is common, what is replayed is each worker's own."""
+    assert first["common"] == second["common"] != first["initial"]
+    assert same(first["logs"], second["logs"]) and np.isfinite(first["logs"]["loss"])
+    assert first["env_steps"] == second["env_steps"] == 768
+    assert first["updates"] == second["updates"] > 20
+    for rank in (first, second):
+        assert sum(rank["sizes"]) == 384 and min(rank["sizes"]) > 0
+    assert len({*first["shards"], *second["shards"]}) == 4
+    # One ladder over the environments of all workers of all ranks.
+    ladder = first["epsilons"] + second["epsilons"]
+    np.testing.assert_allclose(ladder, epsilon_ladder(8), rtol=1e-6)

@@ -13,6 +13,7 @@ import signal
 import sys
 import warnings
 
+import gymnasium
 import keras
 import numpy as np
 
@@ -86,6 +87,7 @@ def run(folder):
     results["other"] = once(ppo, seed=8)
     results["callbacks"] = with_callbacks(folder)
     results["weights"] = importance_weights()
+    results["apex"] = apex()
     return results
 
 
@@ -216,6 +218,46 @@ def importance_weights():
         CompiledUpdate.__call__ = call
     # The first are only an example, for compiling.
     return {"drawn": drawn[1:], "used": used}
+
+
+def apex():
+    """Each rank has workers that act while it learns, and a part of the replay each."""
+    agent = kerasrl.ApexDQN(
+        {"hidden_units": (8,)},
+        batch_size=8,
+        learning_starts=64,
+        train_every=8,
+        updates_per_call=4,
+        n_step=1,
+        target_update_interval=8,
+        seed=7,
+    )
+    env = gymnasium.make("CartPole-v1")
+    agent.build(env.observation_space, env.action_space)
+    initial, epsilons = digest(agent), []
+
+    class Look(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            epsilons.extend(agent.exploration_inputs(4)["epsilon"].tolist())
+
+    settings = {"steps": 768, "num_envs": 4, "num_workers": 2, "verbose": 0}
+    history = agent.fit("CartPole-v1", callbacks=[Look()], **settings).history
+    shards = [shard.get_arrays() for shard in agent.buffer.shards]
+    return {
+        "initial": initial,
+        "common": digest(agent),
+        "logs": {key: history[key] for key in ("loss", "episode_return_mean")},
+        "env_steps": agent.env_steps,
+        "updates": agent.updates,
+        "epsilons": epsilons,
+        "sizes": [len(shard) for shard in agent.buffer.shards],
+        "shards": [
+            hashlib.sha256(
+                b"".join(shard[name].tobytes() for name in sorted(shard))
+            ).hexdigest()
+            for shard in shards
+        ],
+    }
 
 
 if __name__ == "__main__":
