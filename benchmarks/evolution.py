@@ -1,19 +1,21 @@
 """Environment steps per second of evolution strategies, beside a loop in plain NumPy.
 
-    python benchmarks/evolution.py [--rounds 3] [--iterations 6]
+    python benchmarks/evolution.py [--rounds 3] [--budget 150000]
 
 The loop is what one would write: perturb the weights, reset the environment, act with
 two matrix products at a time until the episode ends, rank the returns, take a step of
 Adam. It trains the same network with the same settings. kerasrl does the same in this
-process and in 2 workers, with 66 environments, and with its checks, logs and callbacks.
+process and in 2 workers, with its checks, logs and callbacks, and arguments that are
+not named here as they are by default.
 
-All episodes have 200 steps, so that all play as much: CartPole-v1 goes on when the pole
-has fallen. `CartPole-v1, vector` is gymnasium's own in NumPy, 66 at a time, beside the
-loop on CartPole-v1. `nothing` is an environment that takes no time: what is left is
-acting.
+`CartPole-v1` is `fit("CartPole-v1")`, from the first step to the last of `--budget`:
+weights learn, so episodes become longer, and all end when they do. The number of pairs
+is that of an iteration, `2 * pairs + 1` episodes; 16 is the default. Of a larger
+population more is computed at once.
 
-Where an environment is Python, most of the time is its own, and what NumPy does at once
-for a population is the smaller part.
+`one by one` are the single environments that a function makes, whose Python is most of
+the time; `200 steps` are episodes of that length, as of a task that is never over, in
+rows; `nothing` is an environment that takes no time: what is left is acting.
 
 Measurements take turns, and each number is the best of all rounds. They need as many
 idle processors as workers; the processor time of one process, in the last two columns,
@@ -31,10 +33,11 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
+from kerasrl.envs.row_seeds import CartPoleRows
+
 RESULTS = Path(__file__).parent / "results" / "evolution"
-#: As many as there are episodes in an iteration, and one more: workers share them.
-NUM_ENVS = 66
-NUM_PAIRS, SCALE, DECAY, RATE, HIDDEN = 32, 0.1, 0.005, 0.03, (64, 64)
+#: As the defaults of `kerasrl.ES`.
+SCALE, DECAY, RATE, HIDDEN = 0.1, 0.005, 0.03, (32, 32)
 
 
 class Nothing(gymnasium.Env):
@@ -55,17 +58,15 @@ class Nothing(gymnasium.Env):
         return self.observation, 1.0, False, self.left == 0, {}
 
 
-class Vector:
-    """Makes gymnasium's CartPole in NumPy."""
+class Rows:
+    """Makes CartPole of 200 steps in rows."""
 
     def __init__(self, num_envs):
         self.num_envs = num_envs
 
     def __call__(self):
         """Returns the vector environment."""
-        mode = gymnasium.VectorizeMode.VECTOR_ENTRY_POINT
-        env = gymnasium.make_vec("CartPole-v1", self.num_envs, mode)
-        return never_ending(env)
+        return never_ending(CartPoleRows(self.num_envs, 200))
 
 
 def never_ending(env):
@@ -75,6 +76,11 @@ def never_ending(env):
 
 
 def cartpole():
+    """CartPole-v1."""
+    return gymnasium.make("CartPole-v1")
+
+
+def long_cartpole():
     """CartPole-v1 of 200 steps."""
     return never_ending(gymnasium.make("CartPole-v1", max_episode_steps=200))
 
@@ -84,13 +90,26 @@ def pendulum():
     return gymnasium.make("Pendulum-v1")
 
 
-#: What the loop steps, and what kerasrl does, by the number of processes.
-ENVS = {
-    "CartPole-v1": (cartpole, lambda _: cartpole),
-    "Pendulum-v1": (pendulum, lambda _: pendulum),
-    "CartPole-v1, vector": (cartpole, lambda parts: Vector(NUM_ENVS // parts)),
-    "nothing": (Nothing, lambda _: Nothing),
-}
+def ways(num_pairs):
+    """What is measured of a population.
+
+    Returns:
+        Dict from names to pairs of what the loop steps, and a function of the number of
+        processes that returns what kerasrl steps and how many of it.
+    """
+    count = 2 * num_pairs + 2  # As many as there are episodes: workers share them.
+    if num_pairs != 32:
+        return {"CartPole-v1": (cartpole, lambda _: ("CartPole-v1", None))}
+    return {
+        "CartPole-v1": (cartpole, lambda _: ("CartPole-v1", None)),
+        "CartPole-v1, one by one": (cartpole, lambda _: (cartpole, count)),
+        "CartPole-v1, 200 steps": (
+            long_cartpole,
+            lambda parts: (Rows(count // parts), count),
+        ),
+        "Pendulum-v1": (pendulum, lambda _: (pendulum, count)),
+        "nothing": (Nothing, lambda _: (Nothing, count)),
+    }
 
 
 class Clock:
@@ -105,7 +124,7 @@ class Clock:
         return steps / (now - self.start)
 
 
-def plain_loop(make_env, iterations):
+def plain_loop(make_env, num_pairs, budget):
     """Measures the loop in plain NumPy; returns what `Clock.stop` does."""
     env, rng = make_env(), np.random.default_rng(0)
     is_discrete = isinstance(env.action_space, gymnasium.spaces.Discrete)
@@ -134,13 +153,14 @@ def plain_loop(make_env, iterations):
             ended = terminated or truncated
         return total, length
 
-    steps = 0
-    for iteration in range(1, iterations + 2):
-        if iteration == 2:
+    steps, iteration, clock = 0, 0, None
+    while steps < budget:
+        iteration += 1
+        if clock is None and iteration == 2:
             clock, steps = Clock(), 0
-        noise = rng.standard_normal((NUM_PAIRS, len(theta)), np.float32)
-        returns = np.zeros((NUM_PAIRS, 2))
-        for pair in range(NUM_PAIRS):
+        noise = rng.standard_normal((num_pairs, len(theta)), np.float32)
+        returns = np.zeros((num_pairs, 2))
+        for pair in range(num_pairs):
             for side, sign in enumerate((SCALE, -SCALE)):
                 returns[pair, side], length = play(theta + sign * noise[pair])
                 steps += length
@@ -155,28 +175,18 @@ def plain_loop(make_env, iterations):
     return clock.stop(steps)
 
 
-def ours(make_env, iterations, num_workers):
+def ours(env, num_envs, num_pairs, budget, num_workers):
     """Measures `kerasrl.ES`; returns what `Clock.stop` does."""
     import kerasrl
 
-    agent = kerasrl.ES(
-        {"hidden_units": HIDDEN},
-        num_pairs=NUM_PAIRS,
-        noise_scale=SCALE,
-        weight_decay=DECAY,
-        max_episode_steps=200 if isinstance(make_env, Vector) else None,
-        seed=0,
-    )
-    clock = steps = None
-    run = agent.iterate(
-        make_env, steps=10**9, num_envs=NUM_ENVS, num_workers=num_workers, verbose=0
-    )
-    for _ in run:
-        if agent.iterations == 1:  # The update was compiled.
-            clock, steps = Clock(), agent.env_steps
-        elif agent.iterations == iterations + 1:
-            break
-    result = clock.stop(agent.env_steps - steps)
+    agent = kerasrl.ES(num_pairs=num_pairs, seed=0)
+    given = {"num_envs": num_envs, "num_workers": num_workers, "verbose": 0}
+    run = agent.iterate(env, steps=10**9, **given)
+    next(run)  # The update is compiled.
+    clock, began = Clock(), agent.env_steps
+    while agent.env_steps - began < budget:
+        next(run)
+    result = clock.stop(agent.env_steps - began)
     run.close()
     return result
 
@@ -185,23 +195,24 @@ def main():
     """Measures in turns, and writes a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--iterations", type=int, default=6)
+    parser.add_argument("--budget", type=int, default=150_000)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # Poles that lie are out of bounds.
-    report = {}
-    for name, (env, env_of) in ENVS.items():
-        iterations = arguments.iterations
-        ways = {
-            "plain NumPy": lambda e=env, n=iterations: plain_loop(e, n),
-            "1 process": lambda e=env_of, n=iterations: ours(e(1), n, 0),
-            "2 workers": lambda e=env_of, n=iterations: ours(e(2), n, 2),
-        }
-        best = {way: np.zeros(2) for way in ways}
-        for _ in range(arguments.rounds):
-            for way, measure in ways.items():
-                best[way] = np.maximum(best[way], measure())
-        report[name] = {way: value.round().tolist() for way, value in best.items()}
-        print(name, report[name], flush=True)
+    budget, report = arguments.budget, {}
+    for num_pairs in (16, 32, 64, 128):
+        for name, (env, envs_of) in ways(num_pairs).items():
+            best = {"plain NumPy": np.zeros(2)}
+            for _ in range(arguments.rounds):
+                found = {"plain NumPy": plain_loop(env, num_pairs, budget)}
+                for num_workers in (0, 2):
+                    given = *envs_of(max(num_workers, 1)), num_pairs, budget
+                    found[f"{num_workers} workers"] = ours(*given, num_workers)
+                for way, value in found.items():
+                    best[way] = np.maximum(best.get(way, 0.0), value)
+            row = report[f"{name}, {num_pairs} pairs"] = {
+                way: value.round().tolist() for way, value in best.items()
+            }
+            print(name, num_pairs, row, flush=True)
     lines = [
         "| | plain NumPy | kerasrl | 2 workers | times the loop | 2 workers "
         "| µs of processor, loop | kerasrl |",

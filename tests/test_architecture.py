@@ -10,6 +10,7 @@ import pytest
 
 import kerasrl
 from kerasrl import agents
+from kerasrl.agents.evolution import PopulationAgent
 
 ROOT = pathlib.Path(kerasrl.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
@@ -152,7 +153,7 @@ def test_rooms_of_workers_import_no_tensorflow(module):
 
 
 def test_no_algorithm_inherits_from_another():
-    bases = {agents.OnPolicyAgent, agents.OffPolicyAgent}
+    bases = {agents.OnPolicyAgent, agents.OffPolicyAgent, PopulationAgent}
     algorithms = [
         value
         for value in vars(agents).values()

@@ -42,6 +42,8 @@ class PopulationProgram:
             source = stacked_source(program.source, self._names())
             constants = {**program.constants, "rowwise": rowwise, "each_row": each_row}
             self._program = Program(source, constants, [])
+        #: Weights as the program takes them, by the number of rows.
+        self._views = {}
         self._stacks = [
             np.zeros(
                 (size, *program.weights[index].shape), program.weights[index].dtype
@@ -61,6 +63,7 @@ class PopulationProgram:
             weights: List of arrays like `program.weights`.
         """
         self._shared = list(weights)
+        self._views.clear()
 
     def write(self, row, vector):
         """Sets the own weights of a row.
@@ -81,19 +84,24 @@ class PopulationProgram:
         for stack in self._stacks:
             stack[target] = stack[source]
 
-    def run(self, inputs):
+    def run(self, inputs, count=None):
         """Computes the outputs of one step of the first rows.
 
         Args:
             inputs: Tree of arrays `[N, ...]`, N at most `size`.
+            count: Integer N, or `None`.
 
         Returns:
             Tree of arrays `[N, ...]`.
         """
-        count = len(optree.tree_leaves(inputs)[0])
+        if count is None:
+            count = len(optree.tree_leaves(inputs)[0])
         if self.is_stacked:
-            own = [stack[:count] for stack in self._stacks]
-            return self._program.function(inputs, self._weights(own), ())
+            weights = self._views.get(count)
+            if weights is None:
+                weights = self._weights([stack[:count] for stack in self._stacks])
+                self._views[count] = weights
+            return self._program.function(inputs, weights, ())
         outputs = []
         for row in range(count):
             one = optree.tree_map(lambda leaf, row=row: leaf[row : row + 1], inputs)

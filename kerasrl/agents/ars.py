@@ -8,14 +8,12 @@ from keras.optimizers import SGD
 
 from kerasrl import checks
 from kerasrl.agents import evolution
-from kerasrl.agents.agent import Agent
 from kerasrl.losses import random_search_weights
-from kerasrl.training import population
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
 @keras.saving.register_keras_serializable("kerasrl")
-class ARS(Agent):
+class ARS(evolution.PopulationAgent):
     """Augmented random search: few directions, linear policies, plain steps.
 
     In an iteration, each of `num_pairs` random directions is added to the weights and
@@ -55,12 +53,7 @@ class ARS(Agent):
     ```
     """
 
-    learns_from_rollouts = False
-    distribution_needs = ("mode",)
-    scheduled = ("noise_scale",)
-
     kinds = {
-        **evolution.KINDS,
         "num_top": Hyperparameter(
             partial(checks.positive_integer, optional=True), "now"
         ),
@@ -80,18 +73,18 @@ class ARS(Agent):
         max_grad_norm=None,
         seed=None,
     ):
-        super().__init__(policy, 1.0, max_grad_norm, False, seed)
-        self.num_pairs = num_pairs
+        super().__init__(
+            policy,
+            num_pairs,
+            noise_scale,
+            episodes_per_policy,
+            unperturbed_episodes,
+            max_episode_steps,
+            max_grad_norm,
+            seed,
+        )
         self.num_top = num_top
-        self.noise_scale = noise_scale
         self.alive_bonus = alive_bonus
-        self.episodes_per_policy = episodes_per_policy
-        self.unperturbed_episodes = unperturbed_episodes
-        self.max_episode_steps = max_episode_steps
-
-    source_class = population.PopulationSource
-    make_population = evolution.make_population
-    trainable_variables = property(population.trained_variables)
 
     def make_policy(self, policy):
         zeros = keras.initializers.Zeros()
@@ -104,15 +97,11 @@ class ARS(Agent):
 
     def check_hyperparameters(self):
         super().check_hyperparameters()
-        evolution.check_policy(self)
         if self.num_top is not None and self.num_top > self.num_pairs:
             raise ValueError(
                 f"Received num_top={self.num_top} and num_pairs={self.num_pairs}. "
                 "There are no more directions to follow than are tried."
             )
-
-    def iteration_length(self, num_envs):
-        return None  # Episodes are counted, however long they are.
 
     def learn_from(self, played):
         """Moves the weights by the returns of a population.

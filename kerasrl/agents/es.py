@@ -7,15 +7,13 @@ import numpy as np
 
 from kerasrl import checks
 from kerasrl.agents import evolution
-from kerasrl.agents.agent import Agent
 from kerasrl.losses import evolution_weights
 from kerasrl.optimizers import Adam
-from kerasrl.training import population
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
 @keras.saving.register_keras_serializable("kerasrl")
-class ES(Agent):
+class ES(evolution.PopulationAgent):
     """Evolution strategies: weights are moved at random, and towards what did better.
 
     In an iteration, each of `num_pairs` random directions is added to the weights and
@@ -58,12 +56,7 @@ class ES(Agent):
     ```
     """
 
-    learns_from_rollouts = False
-    distribution_needs = ("mode",)
-    scheduled = ("noise_scale",)
-
     kinds = {
-        **evolution.KINDS,
         "weight_decay": Hyperparameter(partial(checks.positive, zero=True), "now"),
     }
 
@@ -79,17 +72,17 @@ class ES(Agent):
         max_grad_norm=None,
         seed=None,
     ):
-        super().__init__(policy, 1.0, max_grad_norm, False, seed)
-        self.num_pairs = num_pairs
-        self.noise_scale = noise_scale
+        super().__init__(
+            policy,
+            num_pairs,
+            noise_scale,
+            episodes_per_policy,
+            unperturbed_episodes,
+            max_episode_steps,
+            max_grad_norm,
+            seed,
+        )
         self.weight_decay = weight_decay
-        self.episodes_per_policy = episodes_per_policy
-        self.unperturbed_episodes = unperturbed_episodes
-        self.max_episode_steps = max_episode_steps
-
-    source_class = population.PopulationSource
-    make_population = evolution.make_population
-    trainable_variables = property(population.trained_variables)
 
     def make_policy(self, policy):
         # The more weights, the more of each direction is chance.
@@ -99,13 +92,6 @@ class ES(Agent):
 
     def default_optimizer(self):
         return Adam(0.03, epsilon=1e-8)
-
-    def check_hyperparameters(self):
-        super().check_hyperparameters()
-        evolution.check_policy(self)
-
-    def iteration_length(self, num_envs):
-        return None  # Episodes are counted, however long they are.
 
     def learn_from(self, played):
         """Moves the weights by the returns of a population.

@@ -6,22 +6,90 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrl import checks
+from kerasrl.agents.agent import Agent
 from kerasrl.models import Policy
 from kerasrl.rollouts.population import Population
 from kerasrl.training import gradients, population, schedules
 from kerasrl.training.hyperparameters import Hyperparameter
 from kerasrl.training.parts import Replaceable
 
-#: Arguments of such agents.
-KINDS = {
-    "num_pairs": Hyperparameter(checks.positive_integer, "now"),
-    "noise_scale": Hyperparameter(partial(schedules.schedulable, zero=False), "now"),
-    "episodes_per_policy": Hyperparameter(checks.positive_integer, "now"),
-    "unperturbed_episodes": Hyperparameter(checks.positive_integer, "now"),
-    "max_episode_steps": Hyperparameter(
-        partial(checks.positive_integer, optional=True), "fit"
-    ),
-}
+
+class PopulationAgent(Agent):
+    """What agents share that learn from the returns of weights moved at random.
+
+    Args:
+        policy, num_pairs, noise_scale, episodes_per_policy, unperturbed_episodes,
+            max_episode_steps, max_grad_norm, seed: As for `kerasrl.ES`.
+    """
+
+    learns_from_rollouts = False
+    distribution_needs = ("mode",)
+    scheduled = ("noise_scale",)
+
+    kinds = {
+        "num_pairs": Hyperparameter(checks.positive_integer, "now"),
+        "noise_scale": Hyperparameter(
+            partial(schedules.schedulable, zero=False), "now"
+        ),
+        "episodes_per_policy": Hyperparameter(checks.positive_integer, "now"),
+        "unperturbed_episodes": Hyperparameter(checks.positive_integer, "now"),
+        "max_episode_steps": Hyperparameter(
+            partial(checks.positive_integer, optional=True), "fit"
+        ),
+    }
+
+    source_class = population.PopulationSource
+    make_environments = population.make_environments
+    trainable_variables = property(population.trained_variables)
+
+    def __init__(
+        self,
+        policy,
+        num_pairs,
+        noise_scale,
+        episodes_per_policy,
+        unperturbed_episodes,
+        max_episode_steps,
+        max_grad_norm,
+        seed,
+    ):
+        super().__init__(policy, 1.0, max_grad_norm, False, seed)
+        self.num_pairs = num_pairs
+        self.noise_scale = noise_scale
+        self.episodes_per_policy = episodes_per_policy
+        self.unperturbed_episodes = unperturbed_episodes
+        self.max_episode_steps = max_episode_steps
+
+    def compile(self, *args, metrics=None, **kwargs):
+        if metrics:
+            raise ValueError(
+                f"Received metrics={metrics!r}. They compare predicted values with "
+                f"targets, and {type(self).__name__} learns from returns alone: look "
+                "at population_return_mean, or log from a callback."
+            )
+        super().compile(*args, metrics=metrics, **kwargs)
+
+    def check_hyperparameters(self):
+        super().check_hyperparameters()
+        check_policy(self)
+
+    def make_population(self, key, center):
+        """Returns the population of an iteration.
+
+        Args:
+            key, center: As for `kerasrl.rollouts.population.Population`.
+        """
+        return Population(
+            key,
+            center,
+            schedules.current(self, "noise_scale"),
+            self.num_pairs,
+            self.episodes_per_policy,
+            self.unperturbed_episodes,
+        )
+
+    def iteration_length(self, num_envs):
+        return None  # Episodes are counted, however long they are.
 
 
 def with_defaults(policy, **defaults):
@@ -36,18 +104,6 @@ def with_defaults(policy, **defaults):
     if policy and "trunk" in policy:
         del defaults["hidden_units"]  # It has its own.
     return {**defaults, **(policy or {})}
-
-
-def make_population(agent, key, center):
-    """Returns the population of an iteration; see `kerasrl.rollouts.population`."""
-    return Population(
-        key,
-        center,
-        schedules.current(agent, "noise_scale"),
-        agent.num_pairs,
-        agent.episodes_per_policy,
-        agent.unperturbed_episodes,
-    )
 
 
 def check_policy(agent):
@@ -68,12 +124,20 @@ def check_policy(agent):
                 f"{name} has none: it learns from returns alone. Change the rewards, "
                 "or log from a callback."
             )
+    if policy.observation_space is None:
+        return  # It has no weights yet, and has computed nothing.
     for variable in policy.trainable_variables:
         if getattr(variable, "regularizer", None) is not None:
             raise ValueError(
                 f"The weight {variable.path} has a regularizer, but {name} has no loss "
                 "to add it to. Leave it out; ES has weight_decay."
             )
+    if policy.losses:
+        raise ValueError(
+            f"{type(policy).__name__} has losses of its own, by add_loss or "
+            f"activity_regularizer in some layer, but {name} has none to add them to: "
+            "it learns from returns alone. Leave them out, or change the rewards."
+        )
 
 
 def move(agent, played, weights, decay=0.0):

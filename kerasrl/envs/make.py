@@ -19,6 +19,7 @@ from kerasrl.envs.registration import (
     unknown_env_error,
 )
 from kerasrl.envs.rendering import check_display
+from kerasrl.envs.row_seeds import RowForm
 from kerasrl.envs.serial import SerialEnvironments
 from kerasrl.envs.vector import VectorEnvironments
 
@@ -99,6 +100,9 @@ def make_envs(env, num_envs=None, env_config=None, render_mode=None, share=_WHOL
                 "leave `num_envs` out."
             )
         return SerialEnvironments([env])
+    if isinstance(env, RowForm):
+        count = DEFAULT_NUM_ENVS if num_envs is None else num_envs
+        return _placed(VectorEnvironments(env(count), env.name, owned=True), share)
     if callable(env):
         envs = _from_factory(env, num_envs, env_config, render_mode, None, share, wrap)
         return _placed(envs, share)

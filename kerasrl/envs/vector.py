@@ -25,6 +25,10 @@ class VectorEnvironments(Environments):
     SAME_STEP wastes no calls; ask for it with
     `gymnasium.make_vec(id, n, vector_kwargs={"autoreset_mode": "SameStep"})`.
 
+    Attributes:
+        takes_row_seeds: bool, whether each row can be reset by itself, with a seed of
+            its own; see `kerasrl.envs.row_seeds`.
+
     Args:
         env: the vector environment, wrapped or not.
         name: the name to show; None takes it from the environment's spec.
@@ -59,6 +63,13 @@ class VectorEnvironments(Environments):
         self.env = env
         self.autoreset_mode = _autoreset_mode(env)
         self.resets_on_next_step = self.autoreset_mode is AutoresetMode.NEXT_STEP
+        self.takes_row_seeds = bool(env.metadata.get("row_seeds"))
+        if self.takes_row_seeds and self.autoreset_mode is not AutoresetMode.DISABLED:
+            raise ValueError(
+                f"{env} says row_seeds in its metadata and resets by itself "
+                f"({self.autoreset_mode}), when nobody could give it a seed. Say "
+                "AutoresetMode.DISABLED, or leave row_seeds out."
+            )
         self._owned = owned
         self._convert_actions = ActionConverter(self.action_space).batch
         self._resetting = np.zeros(self.num_envs, bool)
@@ -67,7 +78,9 @@ class VectorEnvironments(Environments):
         seeds = self._check_seeds(seeds)
         if all(seed is None for seed in seeds):
             seed = None
-        elif isinstance(self.env.unwrapped, (SyncVectorEnv, AsyncVectorEnv)):
+        elif self.takes_row_seeds or isinstance(
+            self.env.unwrapped, (SyncVectorEnv, AsyncVectorEnv)
+        ):
             seed = seeds
         else:
             # A batched simulation has one random generator and takes one seed.
@@ -100,7 +113,7 @@ class VectorEnvironments(Environments):
         truncated = self._column("truncated", truncated, bool, call)
         self._write(observations, out, call)
         fillers = self._resetting
-        any_filler = fillers.any()
+        any_filler = self.resets_on_next_step and fillers.any()
         if any_filler:
             # The environment ignored the action and reset; what it says is no end.
             terminated[fillers] = False
@@ -152,8 +165,8 @@ class VectorEnvironments(Environments):
             raise TypeError(
                 f"The single environments of {self.env} cannot be reached from here. "
                 "Use `call(name, ...)` with the name of one of their methods, or "
-                "`set_attr(name, value)`; or let kerasrl make the environments from "
-                "an id or a factory."
+                "`set_attr(name, value)`; or let kerasrl make single environments, "
+                "from a function that returns one."
             )
         return [function(env) for env in envs]
 
@@ -232,6 +245,9 @@ class VectorEnvironments(Environments):
 
     def _column(self, name, values, dtype, call):
         """Rewards or flags in a new array `[B]`."""
+        if type(values) is np.ndarray and values.dtype == dtype:
+            if values.shape == (self.num_envs,):
+                return values.copy()
         array = np.asarray(values)
         kinds = "b" if dtype is bool else "fiub"
         fits = array.dtype.kind in kinds
@@ -250,6 +266,14 @@ class VectorEnvironments(Environments):
 
     def _write(self, observations, out, call, rows=...):
         """Writes a batch of observations, or some of its rows, into a tree."""
+        if type(observations) is np.ndarray and type(out) is np.ndarray:
+            is_plain = self._observations.leaves[0].origin is None
+            if is_plain and (observations.shape, observations.dtype) == (
+                out.shape,
+                out.dtype,
+            ):
+                out[rows] = observations[rows]
+                return
         try:
             parts = self._observations.parts(observations)
             for leaf, target, part in zip(

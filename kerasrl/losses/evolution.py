@@ -1,5 +1,6 @@
 """Directions to move in, from the returns of weights that were moved at random."""
 
+import numpy as np
 from keras import ops
 
 from kerasrl.losses.shapes import as_floats, check_rank, static_shape
@@ -9,13 +10,14 @@ def centered_ranks(returns):
     """Ranks of returns, from -0.5 for the lowest to 0.5 for the highest.
 
     Equal returns get the mean of the ranks that they take up: were they told apart by
-    their order, a population of equal returns would still move the weights.
+    their order, a population of equal returns would still move the weights. Returns of
+    float64 are compared as they are.
 
     Args:
         returns: Float `[...]`.
 
     Returns:
-        Float `[...]`; 0 for a single return.
+        Float `[...]`; 0 for a single return. An array if it got one.
 
     Example:
 
@@ -24,16 +26,21 @@ def centered_ranks(returns):
     # [[0.5, -0.5], [0.1, 0.3], [-0.2, -0.2]]
     ```
     """
-    (returns,) = as_floats(returns)
-    flat = ops.reshape(returns, (-1,))
-    ordered = ops.sort(flat)
-    below = ops.searchsorted(ordered, flat, side="left")
-    up_to = ops.searchsorted(ordered, flat, side="right")
-    count = ops.cast(ops.size(flat), returns.dtype)
-    ranks = (ops.cast(below + up_to, returns.dtype) - 1.0) / 2.0
-    centered = ranks / ops.maximum(count - 1.0, 1.0) - 0.5
-    centered = ops.where(count > 1.0, centered, ops.zeros_like(centered))
-    return ops.reshape(centered, ops.shape(returns))
+    library, cast = _library(returns)
+    if library is np:
+        dtype = np.float64 if returns.dtype == np.float64 else np.float32
+        returns = returns.astype(dtype)
+    else:
+        (returns,) = as_floats(returns)
+    flat = library.reshape(returns, (-1,))
+    ordered = library.sort(flat)
+    below = library.searchsorted(ordered, flat, side="left")
+    up_to = library.searchsorted(ordered, flat, side="right")
+    count = cast(library.size(flat), returns.dtype)
+    ranks = (cast(below + up_to, returns.dtype) - 1.0) / 2.0
+    centered = ranks / library.maximum(count - 1.0, 1.0) - 0.5
+    centered = library.where(count > 1.0, centered, library.zeros_like(centered))
+    return library.reshape(centered, library.shape(returns))
 
 
 def evolution_weights(returns):
@@ -62,8 +69,9 @@ def evolution_weights(returns):
     """
     _check_pairs(returns)
     ranks = centered_ranks(returns)
-    count = ops.cast(ops.size(ranks), ranks.dtype)
-    return (ranks[:, 0] - ranks[:, 1]) / ops.maximum(count, 1.0)
+    library, cast = _library(ranks)
+    count = cast(library.size(ranks), ranks.dtype)
+    return (ranks[:, 0] - ranks[:, 1]) / library.maximum(count, 1.0)
 
 
 def random_search_weights(returns, num_top):
@@ -118,3 +126,10 @@ def _check_pairs(returns):
             "`returns` must be [n, 2]: along each of n directions, and against it. "
             f"Received: returns of shape {tuple(shape)}."
         )
+
+
+def _library(returns):
+    """NumPy for arrays: a few numbers take TensorFlow longer than a step in a game."""
+    if isinstance(returns, np.ndarray):
+        return np, np.asarray
+    return ops, ops.cast

@@ -21,12 +21,13 @@ class PopulationPlayer:
     """Plays episodes of a population in environments of this process.
 
     Environments that can be reset by themselves take the next episode as soon as they
-    are free, so they all have to be alike. Where `reset(seed=...)` settles all that is
-    random in an environment, results do not depend on how many there are.
+    are free, so they all have to be alike. So do the rows of a vector environment that
+    takes their seeds (`kerasrl.envs.row_seeds`). Where `reset(seed=...)` settles all
+    that is random in an environment, results do not depend on how many there are.
 
-    A vector environment is reset as a whole, when the last of its episodes has ended;
-    what those that ended before go on to play is legal, and does not count, whatever
-    it is.
+    Another vector environment is reset as a whole, when the last of its episodes has
+    ended; what those that ended before go on to play is legal, and does not count,
+    whatever it is.
 
     Args:
         envs: `kerasrl.envs.Environments`, B of them.
@@ -55,6 +56,10 @@ class PopulationPlayer:
                 _Seat(env, self, seat, max_episode_steps)
                 for seat, env in enumerate(plain)
             ]
+        elif getattr(envs, "takes_row_seeds", False):
+            self._takes_turns = True
+            plain = envs.env.env if isinstance(envs.env, _Seats) else envs.env
+            envs.env = _Seats(plain, self, max_episode_steps)
         self._actor = actor
         self._initial_state = () if initial_state is None else initial_state
         self._limit = max_episode_steps
@@ -145,8 +150,7 @@ class PopulationPlayer:
             if self._moments is not None:
                 self._moments.add(seen)
             seats, actions = rows.seats, take(self._actions, time)
-            taken = rows.act(seen, self._rewards[time])
-            optree.tree_map(lambda a, b, s=seats: a.__setitem__(s, b), actions, taken)
+            _assign(actions, rows.act(seen, self._rewards[time]), seats)
             if self._masks_choices is not None and len(seats) < count:
                 self._act_legally(actions, seen, ~plays)
             step = self.envs.step(actions, take(self._observations, time + 1))
@@ -154,8 +158,12 @@ class PopulationPlayer:
             step = step if step.as_played is None else step.as_played
             time, elapsed = time + 1, elapsed + 1
             self._rewards[time] = step.rewards
-            totals[seats] += step.rewards[seats]
-            lengths[seats] += 1
+            if self._takes_turns:  # Those without an episode get nothing.
+                totals += step.rewards
+                lengths += 1
+            else:
+                totals[seats] += step.rewards[seats]
+                lengths[seats] += 1
             if tracker is not None:
                 self._tell(tracker, elapsed, step, actions, playing)
             for seat in self._ended(step, lengths):
@@ -276,6 +284,63 @@ class _Seat(gymnasium.Wrapper):
         return result
 
 
+class _Seats(gymnasium.vector.VectorWrapper):
+    """Rows that are seeded at each reset, and idle where nothing is left."""
+
+    def __init__(self, env, player, max_episode_steps):
+        super().__init__(env)
+        self._player = player
+        self._limit = max_episode_steps
+        self._steps = np.zeros(env.num_envs, np.int64)
+        self._is_idle = np.zeros(env.num_envs, bool)
+        self._any_idle = False
+        self._seen = None
+
+    def reset(self, *, seed=None, options=None):
+        if not self._player.is_playing:
+            return self.env.reset(seed=seed, options=options)
+        mask = (options or {}).get("reset_mask")
+        rows = range(self.num_envs) if mask is None else np.flatnonzero(mask).tolist()
+        seeds = [None] * self.num_envs
+        for row in rows:
+            seeds[row] = self._player.begin(row)
+            self._steps[row] = 0
+            self._is_idle[row] = seeds[row] is None
+        self._any_idle = bool(self._is_idle.any())
+        observations, infos = self.env.reset(seed=seeds, options=options)
+        if self._any_idle:
+            self._keep(observations, rows)
+        return observations, infos
+
+    def step(self, actions):
+        result = self.env.step(actions)
+        if not self._player.is_playing or len(result) != 5:
+            return result
+        observations, rewards, terminated, truncated, infos = result
+        if self._limit is not None:
+            self._steps += 1
+            truncated = truncated | (~terminated & (self._steps >= self._limit))
+        if self._any_idle:
+            # They are not reset any more, and go on to wherever that leads.
+            plays = ~self._is_idle
+            terminated, truncated = terminated & plays, truncated & plays
+            rewards = np.where(plays, rewards, 0.0)
+            observations = optree.tree_map(self._but_idle, observations, self._seen)
+        return observations, rewards, terminated, truncated, infos
+
+    def _keep(self, observations, rows):
+        """Keeps what rows without an episode began with, to be seen from now on."""
+        if self._seen is None:
+            self._seen = optree.tree_map(np.array, observations)
+            return
+        idle = [row for row in rows if self._is_idle[row]]
+        _assign(self._seen, take(observations, idle), idle)
+
+    def _but_idle(self, leaf, seen):
+        idle = self._is_idle.reshape(-1, *[1] * (leaf.ndim - 1))
+        return np.where(idle, seen, leaf)
+
+
 class _Listener:
     """Passes on what is told of episodes, but for those that do not take place."""
 
@@ -305,6 +370,7 @@ class _Rows:
         )
         self._previous = optree.tree_map(lambda leaf: np.zeros_like(leaf[0]), actions)
         self._started = np.ones(count, bool)
+        self._has_started = True
         self._order = []
         self.seats = np.zeros(0, np.int64)
 
@@ -315,7 +381,7 @@ class _Rows:
             self.seats = np.array(self._order)
         row = self._order.index(seat)
         self._actor.write(row, weights)
-        self._started[row] = True
+        self._started[row] = self._has_started = True
 
     def remove(self, seat):
         """Takes away the row of an environment; the last row gets its place."""
@@ -335,7 +401,8 @@ class _Rows:
         """Returns the actions of all rows, a tree `[N, ...]`."""
         count, seats = len(self._order), self.seats
         rewards = rewards[seats]
-        if self._started[:count].any():
+        if self._has_started:
+            self._has_started = False
             for row in np.flatnonzero(self._started[:count]):
                 for leaf, initial in zip(
                     optree.tree_leaves(self._state),
@@ -353,12 +420,21 @@ class _Rows:
                 "previous_actions": take(self._previous, slice(count)),
                 "previous_rewards": rewards,
                 "state": take(self._state, slice(count)),
-            }
+            },
+            count,
         )
         actions = outputs["actions"]
-        for own, new in ((self._previous, actions), (self._state, outputs["state"])):
-            optree.tree_map(lambda a, b: a.__setitem__(slice(count), b), own, new)
+        _assign(self._previous, actions, slice(count))
+        _assign(self._state, outputs["state"], slice(count))
         return actions
+
+
+def _assign(tree, values, index):
+    """Writes a tree into some rows of another."""
+    if isinstance(tree, np.ndarray):  # By far the most frequent.
+        tree[index] = values
+    elif tree != ():
+        optree.tree_map(lambda a, b: a.__setitem__(index, b), tree, values)
 
 
 def _block(tree):

@@ -87,6 +87,44 @@ class Population:
         return np.random.Generator(np.random.Philox(key=key))
 
 
+def dealt(tasks, index, count):
+    """Returns the tasks of one of several who share them.
+
+    Args:
+        tasks: List.
+        index: Integer, whose.
+        count: Integer, how many share them.
+    """
+    return tasks[index::count]
+
+
+def put_together(parts):
+    """Returns what all played, in the order of the tasks that `dealt` shared out.
+
+    Args:
+        parts: List of dicts as of `PopulationPlayer.play`, one of each who shared them.
+    """
+
+    def join(rows):
+        count, first = sum(map(len, rows)), rows[0]
+        if isinstance(first, list):
+            whole = [None] * count
+        else:
+            whole = np.zeros((count, *first.shape[1:]), first.dtype)
+        for index, part in enumerate(rows):
+            whole[index :: len(rows)] = part
+        return whole
+
+    result = {}
+    for name in parts[0]:
+        columns = [part[name] for part in parts]
+        if name in ("means", "squares"):  # For each part of an observation.
+            result[name] = [join(rows) for rows in zip(*columns, strict=True)]
+        else:
+            result[name] = join(columns)
+    return result
+
+
 class Moments:
     """Mean and squares of the observations of each episode, summed as it goes.
 

@@ -76,8 +76,10 @@ class Configurable:
     def __setattr__(self, name, value):
         if name in _names(type(self)):
             self._set_hyperparameter(name, value)
-        else:
-            super().__setattr__(name, value)
+            return
+        if name in vars(self) and kind_of(type(self), name) is not None:
+            _refuse_settled(self, name, value)
+        super().__setattr__(name, value)
 
     def _set_hyperparameter(self, name, value):
         kept, names = vars(self), _names(type(self))
@@ -198,6 +200,18 @@ def refuse(agent, name, value, effect):
         f"Received {name}={value!r} for a {type(agent).__name__} with "
         f"{name}={getattr(agent, name)!r}. {reason}"
     )
+
+
+def _refuse_settled(owner, name, value):
+    """Raises a ValueError if an argument of a parent is set that a class settles."""
+    before = getattr(owner, name)
+    if not _same(before, value):
+        cls = type(owner).__name__
+        raise ValueError(
+            f"Received {name}={value!r}. {cls} has no such argument: it always has "
+            f"{name}={before!r}, and another value would have no effect. Leave it, or "
+            f"use an algorithm that takes {name}."
+        )
 
 
 @functools.cache

@@ -9,11 +9,20 @@ import numpy as np
 from kerasrl import workers
 from kerasrl.actors import verification
 from kerasrl.actors.population import can_stack
+from kerasrl.envs.row_seeds import row_form
 from kerasrl.models import Policy
 from kerasrl.rollouts.episodes import EpisodeRecord
-from kerasrl.rollouts.population import Population, merge_moments
+from kerasrl.rollouts.population import (
+    Population,
+    dealt,
+    merge_moments,
+    put_together,
+)
 from kerasrl.training import acting, origins
 
+#: Rows of a process, each of which has weights of its own in memory. With more NumPy is
+#: not much faster.
+_MOST_ROWS = 128
 #: Entries of what was played that have a row for each episode.
 _ROWS = ("returns", "lengths", "terminated")
 
@@ -72,7 +81,7 @@ class PopulationSource:
         self.envs = envs
         self.num_envs = envs.num_envs
         self._actor = population_actor(agent)
-        own = trained_positions(agent)
+        self._own = own = trained_positions(agent)
         if not own:
             raise ValueError(
                 f"The policy of {type(agent).__name__} has no trainable weights that "
@@ -107,7 +116,19 @@ class PopulationSource:
         origins.reset(self.agent, envs, collector, list(range(self.num_envs)))
 
     def refresh(self):
-        """Takes over the present weights of the policy."""
+        """Takes over the present weights of the policy.
+
+        Raises:
+            ValueError: Others are trainable than when `fit` began.
+        """
+        own = trained_positions(self.agent)
+        if own != self._own:
+            raise ValueError(
+                f"Received a policy of which {len(own)} arrays of weights are to be "
+                f"moved, or others than the {len(self._own)} when fit began: trainable "
+                "was set in some layer meanwhile. Who plays has prepared for those. "
+                "Set it between calls of fit."
+            )
         self._actor.refresh()
 
     def collect(self):
@@ -120,9 +141,9 @@ class PopulationSource:
         key = replicas.gather_data(int(agent.rng.integers(2**63)))[0]
         population = agent.make_population(key, vector_of(agent))
         tasks = list(range(population.num_tasks))
-        own = tasks[replicas.rank :: replicas.num_ranks]
+        own = dealt(tasks, replicas.rank, replicas.num_ranks)
         played = self._player.play(population, self._actor.program.weights, own)
-        played = _gathered(replicas, played, len(tasks))
+        played = _gathered(replicas, played)
         end = population.num_perturbed
         self._records = _records(played, end)
         shape = (population.num_pairs, 2, population.episodes)
@@ -150,6 +171,31 @@ class PopulationSource:
         """Returns the records of the episodes of moved weights, and forgets them."""
         records, self._records = self._records, []
         return records
+
+
+def make_environments(agent, env, making):
+    """Makes environments, those that have a row form in that.
+
+    Episodes are the same. Unless their number is given there are as many rows as
+    episodes in an iteration, as far as memory allows.
+
+    Args:
+        agent: An `Agent` whose `source_class` is `PopulationSource`.
+        env, making: As for `kerasrl.training.trainer.Trainer.make_environments`.
+    """
+    form = row_form(env, making["env_config"])
+    if form is None:
+        return workers.make_environments(env, **making)
+    num_envs, num_workers = making["num_envs"], making["num_workers"]
+    others = making["worker_mode"], making["env_timeout"]
+    workers.check_settings(num_envs, num_workers, *others)
+    if num_envs is None:
+        population = agent.make_population(0, np.zeros(0, np.float32))
+        num_envs = -(-population.num_tasks // agent.replicas.num_ranks)
+        num_envs = min(num_envs, _MOST_ROWS * max(num_workers, 1))
+        num_envs = max(num_envs, num_workers)
+    making = {**making, "num_envs": num_envs, "env_config": None}
+    return workers.make_environments(form, **making)
 
 
 def population_actor(agent):
@@ -254,28 +300,30 @@ def _rows(agent):
     return {**drawn, **agent.policy.sample_inputs(verification.ROWS, generator)}
 
 
-def _gathered(replicas, played, count):
+def _gathered(replicas, played):
     """What all ranks played, in the order of tasks."""
     if replicas.num_ranks == 1:
         return played
 
-    def put_together(array):
+    def of_ranks(array):
         # Flat, as ranks exchange numbers.
         kind = np.float64 if array.dtype.kind == "f" else np.int64
         parts = replicas.gather(array.astype(kind).reshape(-1))
-        whole = np.zeros((count, *array.shape[1:]), array.dtype)
-        for rank, part in enumerate(parts):
-            whole[rank :: replicas.num_ranks] = part.reshape(-1, *array.shape[1:])
-        return whole
+        shape = array.shape[1:]
+        return [part.reshape(-1, *shape).astype(array.dtype) for part in parts]
 
-    result = {name: put_together(played[name]) for name in _ROWS}
+    parts = [{} for _ in range(replicas.num_ranks)]
+    for name in _ROWS:
+        for part, rows in zip(parts, of_ranks(played[name]), strict=True):
+            part[name] = rows
     for name in ("means", "squares"):
-        result[name] = [put_together(array) for array in played[name]]
-    result["custom_metrics"] = [None] * count
-    parts = replicas.gather_data(played["custom_metrics"])
-    for rank, part in enumerate(parts):
-        result["custom_metrics"][rank :: replicas.num_ranks] = part
-    return result
+        columns = [of_ranks(array) for array in played[name]]
+        for rank, part in enumerate(parts):
+            part[name] = [column[rank] for column in columns]
+    custom = replicas.gather_data(played["custom_metrics"])
+    for part, rows in zip(parts, custom, strict=True):
+        part["custom_metrics"] = rows
+    return put_together(parts)
 
 
 def _records(played, end):

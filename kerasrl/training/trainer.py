@@ -28,6 +28,9 @@ from kerasrl.training.predicting import predict
 
 _logger = logging.getLogger(__name__)
 
+#: Arguments of `fit` that say how environments are made.
+_MAKING = ("num_envs", "env_config", "num_workers", "worker_mode", "env_timeout")
+
 
 class Trainer:
     """The side of `kerasrl.Agent` that trains, as `keras.Model` has one.
@@ -124,16 +127,9 @@ class Trainer:
         ```
         """
         lengths = (steps, epochs, steps_per_epoch)
-        making = {
-            "num_envs": num_envs,
-            "env_config": env_config,
-            "num_workers": num_workers,
-            "worker_mode": worker_mode,
-            "env_timeout": env_timeout,
-        }
-        run = self._run(
-            env, lengths, making, info_keys, callbacks, verbose, initial_epoch
-        )
+        making = num_envs, env_config, num_workers, worker_mode, env_timeout
+        others = info_keys, callbacks, verbose, initial_epoch
+        run = self._run(env, lengths, making, *others)
         for _ in run:
             pass
         return self.policy.history
@@ -185,16 +181,9 @@ class Trainer:
         ```
         """
         lengths = (steps, epochs, steps_per_epoch)
-        making = {
-            "num_envs": num_envs,
-            "env_config": env_config,
-            "num_workers": num_workers,
-            "worker_mode": worker_mode,
-            "env_timeout": env_timeout,
-        }
-        run = self._run(
-            env, lengths, making, info_keys, callbacks, verbose, initial_epoch
-        )
+        making = num_envs, env_config, num_workers, worker_mode, env_timeout
+        others = info_keys, callbacks, verbose, initial_epoch
+        run = self._run(env, lengths, making, *others)
         return self._results(run)
 
     def _results(self, run):
@@ -210,6 +199,7 @@ class Trainer:
     def _run(self, env, lengths, making, info_keys, callbacks, verbose, initial_epoch):
         """Yields what each iteration logged; see `fit` and `iterate`."""
         environments.check_free(self)
+        making = dict(zip(_MAKING, making, strict=True))
         checks.choice("verbose", verbose, ("auto", 0, 1, 2))
         initial_epoch = checks.natural("initial_epoch", initial_epoch)
         info_keys = checks.names("info_keys", info_keys)
@@ -225,7 +215,7 @@ class Trainer:
             mode = asynchrony.choose_mode(
                 self, making["num_workers"], making["worker_mode"]
             )
-            envs = workers.make_environments(env, **{**making, "worker_mode": mode})
+            envs = self.make_environments(env, {**making, "worker_mode": mode})
         run, shown = None, contextlib.nullcontext()
         try:
             if envs is not None:
@@ -379,6 +369,19 @@ class Trainer:
             steps,
             num_envs,
         )
+
+    def make_environments(self, env, making):
+        """Makes the environments of `fit`.
+
+        Args:
+            env: What `fit` was given.
+            making: Dict of `num_envs`, `env_config`, `num_workers`, `worker_mode` and
+                `env_timeout`, as for `fit`.
+
+        Returns:
+            A `kerasrl.envs.Environments`.
+        """
+        return workers.make_environments(env, **making)
 
     def iteration_length(self, num_envs):
         """Returns how many steps an iteration takes in each of `num_envs`.

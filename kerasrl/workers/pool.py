@@ -113,6 +113,8 @@ class WorkerPool:
         #: Called before closing: has such workers break off.
         self.stop = None
         self.healthy_steps = _HEALTHY_STEPS
+        #: What becomes of what a lost worker was doing, for the warning.
+        self.when_replaced = "What it was collecting is dropped; episodes begin anew."
         self._is_closed = False
         # Halves that alternate replace their workers in threads of their own.
         self._starting = threading.Lock()
@@ -334,8 +336,7 @@ class WorkerPool:
                     "it here) or for too little memory."
                 )
             warnings.warn(
-                f"{reason} Another process takes its place with new episodes; what it "
-                "was collecting is dropped.",
+                f"{reason} Another process takes its place. {self.when_replaced}",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -1,9 +1,8 @@
 """Episodes of a population, played in this process or shared out among workers."""
 
-import numpy as np
-
 from kerasrl.actors.population import PopulationProgram
 from kerasrl.rollouts.playing import PopulationPlayer
+from kerasrl.rollouts.population import put_together
 from kerasrl.workers.environments import WorkerEnvironments
 
 
@@ -88,6 +87,7 @@ class WorkerPopulation:
 
     def __init__(self, envs, program, own, is_stacked, options):
         self._pool = envs.pool
+        envs.pool.when_replaced = "It plays the same episodes, to the same end."
         fields = {
             "program": program,
             "own": own,
@@ -101,23 +101,8 @@ class WorkerPopulation:
         """Plays episodes; see `LocalPopulation.play`."""
         pool = self._pool
         parts = pool.request_all("play_population", population, weights, tasks)
-        count, stride = len(tasks), pool.num_workers
-        result = {}
-        for name in ("returns", "lengths", "terminated"):
-            first = parts[0][name]
-            result[name] = np.zeros(count, first.dtype)
-            for worker, part in enumerate(parts):
-                result[name][worker::stride] = part[name]
-        for name in ("means", "squares"):
-            result[name] = []
-            for k, first in enumerate(parts[0][name]):
-                whole = np.zeros((count, *first.shape[1:]))
-                for worker, part in enumerate(parts):
-                    whole[worker::stride] = part[name][k]
-                result[name].append(whole)
-        result["custom_metrics"] = [{} for _ in tasks]
         for worker, part in enumerate(parts):
             own = pool.slices[worker]
             steps = int(part["lengths"].sum()) // (own.stop - own.start)
             pool.note_steps(worker, steps)
-        return result
+        return put_together(parts)

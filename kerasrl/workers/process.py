@@ -27,6 +27,7 @@ from kerasrl.envs.preprocessors import register_preprocessor
 from kerasrl.envs.registration import register_env
 from kerasrl.rollouts.collector import Collector
 from kerasrl.rollouts.playing import PopulationPlayer
+from kerasrl.rollouts.population import dealt
 from kerasrl.rollouts.rollout import take
 from kerasrl.workers import channel, shared_value, stacks
 from kerasrl.workers.acting import PartialActor
@@ -265,7 +266,7 @@ class WorkerServer:
         """Plays the episodes that are this worker's. Returns what came of them."""
         share = self._share
         self._actor.share(weights)
-        own = tasks[share.worker_index - 1 :: share.num_workers]
+        own = dealt(tasks, share.worker_index - 1, share.num_workers)
         return self._player.play(population, own)
 
     def share_fragment(self, layout, info_keys):

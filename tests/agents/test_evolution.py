@@ -251,6 +251,15 @@ def test_what_would_be_ignored_is_refused():
         make("ARS", num_top=5)
     with pytest.raises(ValueError, match="num_pairs"):
         make("ES", num_pairs=0)
+    with pytest.raises(ValueError, match=r"metrics=\['mae'\].*returns alone"):
+        agent.compile(metrics=["mae"])
+    for name, value in (("gamma", 0.9), ("normalize_rewards", True)):
+        with pytest.raises(ValueError, match=f"ES has no such argument.*takes {name}"):
+            setattr(agent, name, value)
+    assert agent.gamma == 1.0 and agent.reward_scaler is None
+    dense = keras.layers.Dense(4, activity_regularizer="l2")
+    with pytest.raises(ValueError, match="losses of its own.*but ES has none to add"):
+        built("ES", policy=keras.Sequential([dense]))
     dense = keras.layers.Dense(4, kernel_regularizer="l2")
     with pytest.raises(ValueError, match="regularizer, but ES has no loss"):
         built("ES", policy=keras.Sequential([dense]))
@@ -324,3 +333,60 @@ def test_an_interrupted_fit_goes_on_where_it_was(tmp_path):
     history = agent.fit(Still, **given, callbacks=[backup, rest])
     assert history.epoch == [26, 35, 44] and agent.env_steps == 450
     assert [progress for *_, progress in rest.seen] == [0.4, 0.6, 0.8]
+
+
+def test_layers_may_not_be_frozen_while_episodes_are_played():
+    agent = make("ES", policy=keras.Sequential([keras.layers.Dense(3, "tanh")]))
+    agent.compile(run_eagerly=True)
+    run = agent.iterate("CartPole-v1", steps=10_000, verbose=0)
+    next(run)
+    weights = agent.get_weights()
+    (first,) = (v for v in agent.trainable_variables if v.shape == (4, 3))
+    first.trainable = False
+    with pytest.raises(ValueError, match="trainable was set in some layer meanwhile"):
+        next(run)
+    for one, other in zip(weights, agent.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    agent.fit("CartPole-v1", steps=1, verbose=0)
+    assert len(agent.trainable_variables) == 3
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_rows_of_numpy_play_what_single_environments_play(num_workers):
+    """CartPole-v1 is made in rows unless it is wrapped: the same in every bit."""
+    agents, histories = [], []
+    for env, settings in (
+        ("CartPole-v1", {"num_workers": num_workers}),
+        (lambda: gymnasium.make("CartPole-v1"), {"num_envs": 3}),
+    ):
+        agent = make("ES", policy=NORMALIZED, unperturbed_episodes=3)
+        rows = []
+        run = agent.iterate(env, steps=400, verbose=0, **settings)
+        for _ in run:
+            rows.append(agent.envs.num_envs)
+        # As many as there are episodes.
+        assert set(rows) == {settings.get("num_envs", 9)}
+        assert agent.env_name == "CartPole-v1"
+        agents.append(agent)
+        histories.append(agent.policy.history.history)
+    one, other = agents
+    for first, second in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert list(one.statistics.returns) == list(other.statistics.returns)
+    for key, values in histories[0].items():
+        if key != "steps_per_second":
+            np.testing.assert_array_equal(values, histories[1][key], err_msg=key)
+
+
+def test_there_are_as_many_rows_as_episodes_unless_one_says():
+    def rows(num_workers=0, num_envs=None, **arguments):
+        agent = make("ES", max_episode_steps=1, **arguments)
+        making = {"env_config": None, "worker_mode": None, "env_timeout": None}
+        making.update(num_envs=num_envs, num_workers=num_workers)
+        with agent.make_environments("CartPole-v1", making) as envs:
+            return envs.num_envs
+
+    assert rows() == 7
+    assert rows(episodes_per_policy=5) == 31
+    assert rows(num_envs=4) == 4
+    assert rows(num_pairs=200) == 128

@@ -120,3 +120,14 @@ def test_shapes_are_checked():
     for num_top in (0, 5):
         with pytest.raises(ValueError, match="num_top"):
             random_search_weights(np.zeros((4, 2)), num_top)
+
+
+def test_returns_that_float32_cannot_tell_apart_have_ranks_of_their_own():
+    returns = np.array([[1e6, 1e6 + 1e-6], [1e6 + 2e-6, 0.0]])
+    assert len(set(returns.astype(np.float32).reshape(-1))) == 2
+    ranks = everywhere(centered_ranks, returns)
+    np.testing.assert_allclose(ranks, np.array([[-1, 1], [3, -3]]) / 6)
+    weights, _ = everywhere(lambda x: random_search_weights(x, 1), returns)
+    np.testing.assert_allclose(weights, [0.0, 2.0])
+    found = evolution_weights(returns)
+    assert isinstance(found, np.ndarray) and found.dtype == np.float64

@@ -207,6 +207,88 @@ def test_a_vector_environment_plays_the_same(mode, limit):
     vector.close()
 
 
+class Rows(gymnasium.vector.VectorEnv):
+    """Environments of which each row is reset by itself, with a seed of its own."""
+
+    metadata = {
+        "autoreset_mode": gymnasium.vector.AutoresetMode.DISABLED,
+        "row_seeds": True,
+    }
+
+    def __init__(self, num_envs, env=Drawn):
+        self.envs = [env() for _ in range(num_envs)]
+        self.num_envs = num_envs
+        self.single_observation_space = env.observation_space
+        self.single_action_space = env.action_space
+        self.rows = np.zeros((num_envs, 3), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        mask = (options or {}).get("reset_mask", np.ones(self.num_envs, bool))
+        for row in np.flatnonzero(mask):
+            self.rows[row], _ = self.envs[row].reset(seed=seed and seed[row])
+        return self.rows, {}
+
+    def step(self, actions):
+        results = [e.step(a) for e, a in zip(self.envs, actions, strict=True)]
+        self.rows[:], rewards, terminated, truncated, _ = zip(*results, strict=True)
+        # Who has ended and was not reset says so for good, and is worth nothing.
+        over = np.array([env.left <= 0 for env in self.envs])
+        late = np.array([env.is_late for env in self.envs])
+        gone = np.array([env.left < 0 for env in self.envs])
+        rewards = np.where(gone, np.nan, rewards)
+        self.rows[gone] = np.nan
+        return self.rows, rewards, over & ~late, over & late, {}
+
+
+@pytest.mark.parametrize("limit", [None, 4])
+@pytest.mark.parametrize("num_envs", [1, 4, 40])
+def test_rows_that_take_seeds_play_as_single_environments(num_envs, limit):
+    """None waits for another; those without an episode may be stepped, and say NaN."""
+    population, options = (
+        make_population(),
+        {"counts": True, "max_episode_steps": limit},
+    )
+    apart = make_player(4, **options).play(population, range(15))
+    player = make_player(Rows(num_envs), **options)
+    for _ in range(2):
+        Drawn.played = 0
+        results = player.play(population, range(15))
+        for name in ("returns", "lengths", "terminated"):
+            np.testing.assert_array_equal(results[name], apart[name])
+        for name in ("means", "squares"):
+            np.testing.assert_array_equal(results[name][0], apart[name][0])
+        # All rows are stepped at once, until the last episode has ended.
+        longest = max(
+            results["lengths"].max(), -(-results["lengths"].sum() // num_envs)
+        )
+        assert longest <= Drawn.played // num_envs <= results["lengths"].sum()
+    # Between populations rows are what they are.
+    env = player.envs.env
+    np.testing.assert_array_equal(
+        env.reset(seed=[3] * num_envs)[0][0], Drawn().reset(seed=3)[0]
+    )
+
+
+def test_a_listener_hears_of_rows():
+    heard = []
+
+    class Listener:
+        def on_episode_begin(self, episode):
+            heard.append(episode)
+
+        def on_episode_step(self, episode):
+            assert np.isfinite(episode.observation).all()
+
+        def on_episode_end(self, episode):
+            episode.custom_metrics["length"] = episode.length
+
+    player = make_player(Rows(6), listener=Listener())
+    results = player.play(make_population(), range(15))
+    assert len(heard) == 15
+    custom = [each["length"] for each in results["custom_metrics"]]
+    np.testing.assert_array_equal(custom, results["lengths"])
+
+
 MASKED = """
 def program(inputs, weights, noise):
     x0 = inputs["observations"]["action_mask"]

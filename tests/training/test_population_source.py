@@ -45,7 +45,7 @@ def test_parts_of_ranks_are_put_together(num_ranks):
     parts = [
         player.play(played, range(rank, 15, num_ranks)) for rank in range(num_ranks)
     ]
-    found = population._gathered(Ranks(parts), parts[0], 15)
+    found = population._gathered(Ranks(parts), parts[0])
     for name in ("returns", "lengths", "terminated"):
         np.testing.assert_array_equal(found[name], whole[name])
         assert found[name].dtype == whole[name].dtype

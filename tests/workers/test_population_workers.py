@@ -47,7 +47,7 @@ def test_a_worker_that_is_lost_between_populations_is_made_up_for():
     def disturb(envs):
         os.kill(envs.pool.pids[1], signal.SIGKILL)
 
-    with pytest.warns(RuntimeWarning, match="Another process takes its place"):
+    with pytest.warns(RuntimeWarning, match="takes its place. It plays the same"):
         results = play(2, disturb)
     assert_same(play(0), results)
 
@@ -64,7 +64,7 @@ def test_a_worker_that_is_lost_in_an_episode_is_made_up_for(tmp_path):
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().step(action)
 
-    with pytest.warns(RuntimeWarning, match="Another process takes its place"):
+    with pytest.warns(RuntimeWarning, match="takes its place. It plays the same"):
         results = play(2, env=Dies)
     assert mark.exists()
     assert_same(play(0), results)
