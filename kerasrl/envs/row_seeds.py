@@ -48,8 +48,6 @@ class CartPoleRows(CartPoleVectorEnv):
 
     def __init__(self, num_envs=1, max_episode_steps=500):
         super().__init__(num_envs, max_episode_steps)
-        # Whoever steps it has looked at actions, which takes a quarter of a step.
-        self.action_space = _Unchecked(self.action_space.nvec)
         self._generators = [None] * num_envs
         self._no_rows = np.zeros(num_envs, bool)
 
@@ -69,10 +67,30 @@ class CartPoleRows(CartPoleVectorEnv):
         return self.state.T.astype(np.float32), {}
 
     def step(self, action):
-        """Steps all rows, and resets none."""
-        result = super().step(action)
-        self.prev_done = self._no_rows
-        return result
+        """Steps all rows, and resets none.
+
+        Computes what gymnasium does, in the same order of operations, with half as many
+        calls: it looks for rows to reset, and at actions, which others have looked at.
+        """
+        if self.kinematics_integrator != "euler":
+            result = super().step(action)
+            self.prev_done = self._no_rows
+            return result
+        _, speed, angle, spin = self.state
+        cos, sin = np.cos(angle), np.sin(angle)
+        force = np.where(action == 1, self.force_mag, -self.force_mag)
+        push = (force + self.polemass_length * np.square(spin) * sin) / self.total_mass
+        inertia = 4.0 / 3.0 - self.masspole * np.square(cos) / self.total_mass
+        turn = (self.gravity * sin - cos * push) / (self.length * inertia)
+        gain = push - self.polemass_length * turn * cos / self.total_mass
+        self.state = self.state + self.tau * np.array((speed, gain, spin, turn))
+        position, _, angle, _ = np.abs(self.state)
+        is_out = position > self.x_threshold
+        terminated = is_out | (angle > self.theta_threshold_radians)
+        self.steps += 1
+        truncated = self.steps >= self.max_episode_steps
+        rewards = np.ones(self.num_envs, np.float32)
+        return self.state.T.astype(np.float32), rewards, terminated, truncated, {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,10 +136,3 @@ def row_form(env, env_config=None):
     ):
         return None
     return RowForm(env, spec.max_episode_steps)
-
-
-class _Unchecked(gymnasium.spaces.MultiDiscrete):
-    """A space of actions that are known to be in it."""
-
-    def contains(self, x):
-        return True

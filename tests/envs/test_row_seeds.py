@@ -18,13 +18,16 @@ def only(row, value=True):
     return {"reset_mask": mask}
 
 
-def test_each_row_is_a_single_environment():
+@pytest.mark.parametrize("integrator", ["euler", "semi-implicit euler"])
+def test_each_row_is_a_single_environment(integrator):
     """Through ends of both kinds, each row reset when its own episode has ended."""
     rng = np.random.default_rng(0)
     rows = CartPoleRows(COUNT, LIMIT)
     singles = [
         gymnasium.make("CartPole-v1", max_episode_steps=LIMIT) for _ in range(COUNT)
     ]
+    for env in (rows, *singles):
+        env.unwrapped.kinematics_integrator = integrator
     seeds = list(range(10, 10 + COUNT))
     observations, _ = rows.reset(seed=seeds)
     for row, (single, seed) in enumerate(zip(singles, seeds, strict=True)):
