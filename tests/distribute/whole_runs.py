@@ -234,14 +234,9 @@ def apex():
     )
     env = gymnasium.make("CartPole-v1")
     agent.build(env.observation_space, env.action_space)
-    initial, epsilons = digest(agent), []
-
-    class Look(keras.callbacks.Callback):
-        def on_train_begin(self, logs=None):
-            epsilons.extend(agent.exploration_inputs(4)["epsilon"].tolist())
-
+    initial = digest(agent)
     settings = {"steps": 768, "num_envs": 4, "num_workers": 2, "verbose": 0}
-    history = agent.fit("CartPole-v1", callbacks=[Look()], **settings).history
+    history = agent.fit("CartPole-v1", **settings).history
     shards = [shard.get_arrays() for shard in agent.buffer.shards]
     return {
         "initial": initial,
@@ -249,7 +244,7 @@ def apex():
         "logs": {key: history[key] for key in ("loss", "episode_return_mean")},
         "env_steps": agent.env_steps,
         "updates": agent.updates,
-        "epsilons": epsilons,
+        "epsilons": agent.exploration_inputs(4)["epsilon"].tolist(),
         "sizes": [len(shard) for shard in agent.buffer.shards],
         "shards": [
             hashlib.sha256(
