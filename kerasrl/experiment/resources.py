@@ -98,7 +98,7 @@ def use_resources(config: dict[str, Any]) -> dict[str, Any]:
     if asked.gpus is not None:
         wanted, gpus = math.ceil(asked.gpus), visible_gpus()
         if wanted > len(gpus):
-            refuse(f"num_gpus={asked.gpus:g}, but there are {len(gpus)} GPUs here.")
+            refuse(f"num_gpus is {asked.gpus:g}, but there are {len(gpus)} GPUs here.")
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[:wanted])
         if asked.gpus % 1:
             # Another program is to have the rest of its memory.

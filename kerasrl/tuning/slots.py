@@ -100,7 +100,7 @@ class Slots:
         """
         if needs.gpus is not None and math.ceil(needs.gpus) > len(self.gpus):
             raise ValueError(
-                f"A trial asks for num_gpus={needs.gpus:g}, but there are "
+                f"A trial's num_gpus is {needs.gpus:g}, but there are "
                 f"{len(self.gpus)} GPUs here. Ask for fewer, or for 0."
             )
         for name, amount in needs.custom.items():

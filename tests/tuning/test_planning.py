@@ -122,7 +122,7 @@ def test_rllibs_grid_example_works_as_it_stands(tmp_path):
         (ppo(config={"gamma": grid_search([0.9]), "a": len}), TypeError, "setting 'a'"),
         (ppo(num_samples=0), ValueError, "num_samples must be an integer from 1"),
         (ppo(seeds=[]), ValueError, "a number of seeds, or a list"),
-        (ppo(config={"num_gpus": 64}), ValueError, "num_gpus=64"),
+        (ppo(config={"num_gpus": 64}), ValueError, "num_gpus is 64"),
         (ppo(config={"num_gpus_per_worker": 1}), ValueError, "act in NumPy"),
         (ppo(stop={"env_steps": "a"}), ValueError, "stop criterion 'env_steps'"),
         (ppo(resources_per_trial={"token": 1}), ValueError, "'token'"),

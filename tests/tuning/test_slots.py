@@ -79,7 +79,7 @@ def test_what_is_scarce_besides():
 @pytest.mark.parametrize(
     ("needs", "message"),
     [
-        (Resources(gpus=3), "num_gpus=3, but there are 1 GPUs"),
+        (Resources(gpus=3), "num_gpus is 3, but there are 1 GPUs"),
         (Resources(custom={"license": 1}), "nothing says how much"),
         (Resources(custom={"token": 3}), "of which there is 2"),
     ],
