@@ -79,7 +79,7 @@ def test_halving_keeps_the_best_part_of_each_rung():
     assert report(scheduler, trials, 1, 10, 3.0) == Continue()
     # The median of 1 and 3 is asked for.
     assert isinstance(report(scheduler, trials, 2, 10, 1.9), Stop)
-    assert report(scheduler, trials, 3, 10, 2.0) == Continue()
+    assert report(scheduler, trials, 3, 10, 1.9) == Continue()
     # Between rungs nothing is asked.
     assert report(scheduler, trials, 0, 15, -9.0) == Continue()
     assert report(scheduler, trials, 0, 19, -9.0) == Continue()
