@@ -116,8 +116,6 @@ class PopulationBasedTraining(Scheduler):
             # It went on as it was: what it was to take over is gone.
             del self.waiting[trial.name]
         if self.synchronous:
-            if score is not None:
-                self._keep_score(trial, score)
             return Pause() if now >= self.barrier else Continue()
         due = max(self.burn_in, self.perturbed.get(trial.name, 0.0) + self.interval)
         if score is None or now < due:
@@ -197,6 +195,13 @@ class PopulationBasedTraining(Scheduler):
 
     def _compare(self, trials: Sequence[Trial]) -> None:
         """Say who exploits whom, once all have come to the barrier."""
+        for trial in trials:
+            # A launcher may have been killed before it knew of a result.
+            rows = reversed(trial.results)
+            scores = (self.measure.score(trial, row) for row in rows)
+            latest_score = next((each for each in scores if each is not None), None)
+            if latest_score is not None:
+                self._keep_score(trial, latest_score)
         lower, upper = self.quantiles(trials)
         for trial in lower:
             self._exploit(trial, upper)
