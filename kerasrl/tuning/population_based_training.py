@@ -216,7 +216,7 @@ class PopulationBasedTraining(Scheduler):
         able = [
             each
             for each in upper
-            if each.checkpoint is not None and self._score(each) > -math.inf
+            if has_own_checkpoint(each) and self._score(each) > -math.inf
         ]
         if not able:
             return None
@@ -267,6 +267,14 @@ class PopulationBasedTraining(Scheduler):
         self.exploits = dict(state["exploits"])
         self.barrier = float(state["barrier"])
         self.waiting = dict(state["waiting"])
+
+
+def has_own_checkpoint(trial: Trial) -> bool:
+    """Whether a trial has saved what its present settings have made of it."""
+    if trial.checkpoint is None:
+        return False
+    taken = trial.lineage[-1].get("taken") if trial.lineage else None
+    return trial.checkpoint.name != taken
 
 
 def is_saved(trial: Trial) -> bool:

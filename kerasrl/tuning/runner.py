@@ -137,6 +137,8 @@ class Runner:
                 return
             try:
                 decision = self.scheduler.on_start(trial, self.trials)
+                # Before anything is done about it: it is not decided twice then.
+                self._save_scheduler()
                 if isinstance(decision, Exploit):
                     self._exploit(trial, decision)
                 trial.status = "running"
@@ -180,6 +182,7 @@ class Runner:
             found = self.search.on_result(trial, result)
             if not isinstance(found, Continue):
                 decision = found
+        self._save_scheduler()
         if isinstance(decision, Exploit) and not self._exploit(trial, decision):
             decision = Continue()
         if isinstance(decision, decisions.Stop):
@@ -187,7 +190,6 @@ class Runner:
         process.answer(answer_of(decision))
         if isinstance(decision, Continue) and decision.checkpoint:
             self._await_checkpoint(process)
-        self._save_scheduler()
 
     def _await_checkpoint(self, process: TrialProcess) -> None:
         """Wait for a checkpoint that was asked for: others may go on from it next."""

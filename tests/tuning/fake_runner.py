@@ -104,8 +104,10 @@ class FakeRunner:
 
     def take_over(self, trial, exploit):
         donor = exploit.donor
+        taken = f"{trial.name}-{len(trial.results)}-taken"
         trial.lineage.append(
             {
+                "taken": taken,
                 "donor": donor.name,
                 "rows": len(trial.results),
                 "settings": exploit.settings,
@@ -113,7 +115,7 @@ class FakeRunner:
             }
         )
         trial.settings = exploit.settings
-        trial.checkpoint = Path(f"{trial.name}-{len(trial.results)}-taken")
+        trial.checkpoint = Path(taken)
         self.saved[trial.checkpoint] = copy.deepcopy(self.saved[donor.checkpoint])
 
     def kill(self, unseen):

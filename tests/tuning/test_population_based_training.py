@@ -132,6 +132,15 @@ def test_donors_are_drawn_from_the_best_at_random():
     assert donors == {2, 3}
 
 
+def test_who_only_has_what_was_taken_from_another_is_no_donor():
+    scheduler, trials = population(quantile_fraction=0.5), running(2)
+    trials[0].checkpoint = trials[0].directory / "checkpoint-1-of-00001-0"
+    trials[0].lineage.append({"taken": "checkpoint-1-of-00001-0"})
+    assert results(scheduler, trials, 10, [2, 1]) == [Continue()] * 2
+    trials[0].checkpoint = trials[0].directory / "checkpoint-2"
+    assert isinstance(results(scheduler, trials, 20, [2, 1])[1], Exploit)
+
+
 def test_who_diverged_is_no_donor():
     scheduler, trials = population(quantile_fraction=0.5), running(2)
     for trial in trials:
