@@ -107,14 +107,14 @@ class Results:
 
         `setting`, `seeds` (that have a result), `mean` of the latest values over seeds,
         `half_width` of its 95 % confidence interval (NaN of one seed), `env_steps` (the
-        mean), `seconds` (the sum), `status`.
+        mean of those that have begun), `seconds` (the sum), `status`.
         """
         rows = []
         for trials in self.settings():
             values = [latest(trial, self.metric) for trial in trials]
             values = [value for value in values if math.isfinite(value)]
             counts = Counter(trial.status for trial in trials)
-            steps = [trial.result.get("env_steps") or 0 for trial in trials]
+            steps = [x.result.get("env_steps") or 0 for x in trials if x.results]
             rows.append(
                 {
                     "setting": label(trials[0], self.trials),
@@ -123,7 +123,7 @@ class Results:
                     "half_width": float(half_width(np.array(values)))
                     if values
                     else math.nan,
-                    "env_steps": mean_of(steps),
+                    "env_steps": mean_of(steps or [0]),
                     "seconds": sum(map(seconds, trials)),
                     "status": ", ".join(f"{n} {x}" for x, n in counts.items()),
                 }

@@ -93,11 +93,12 @@ class Table:
         most = shutil.get_terminal_size().lines - _MARGIN
         shown = trials if whole else first(trials, max(most, 3))
         grid = Grid(title=self._title(), caption=self._caption(shown), box=None)
-        for name in ("trial", "settings"):
-            grid.add_column(name, overflow="fold")
+        grid.add_column("trial", no_wrap=True)
+        grid.add_column("settings", overflow="fold")
         for name in ("seed", "status", "steps", self.results.metric, "time"):
             grid.add_column(name, justify="right", no_wrap=name != self.results.metric)
-        grid.add_column("directory", overflow="fold")
+        # It says the same once more: what does not fit on the line is left out.
+        grid.add_column("directory", no_wrap=True, overflow="ellipsis")
         for trial in shown:
             grid.add_row(*self._cells(trial))
         return grid
