@@ -143,11 +143,8 @@ class AnySpaces(gymnasium.Env):
 
 #: Every action space for one of those which have networks and rollouts in common;
 #: the others are among the trials of tests/matrix.
-SPACES_AND_RECURRENCE = [
-    ("PPO", observation, action, cell)
-    for action in ACTIONS
-    for observation, cell in (("Box", None), ("Dict", "gru"))
-]
+SPACES_AND_RECURRENCE = [("PPO", "Dict", action, "gru") for action in ACTIONS]
+SPACES_AND_RECURRENCE += [("PPO", "Box", "Dict", None)]
 # The other combinations of what each is tried with above.
 SPACES_AND_RECURRENCE += [
     pytest.param(*each, marks=pytest.mark.slow)
@@ -162,13 +159,27 @@ def test_spaces_and_recurrence(name, observation, action, cell):
     fit(AGENTS[name](policy=policy_of(name, cell)), action, observation)
 
 
-#: What Ape-X has in common with DQN and DDPG is tried with these every day.
-BY_DAY = [n for n in AGENTS if not n.startswith("Apex")]
+#: One for each network; what has a network in common has its spaces in common.
+DAILY_ACTIONS = {
+    *itertools.product(["DQN"], ACTIONS),
+    *itertools.product(["SAC"], ["Discrete", "Box"]),
+    *(("R2D2", "MultiDiscrete"), ("DDPG", "Box")),
+}
 
 
-@pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize(
-    "name", among([n for n in AGENTS if n not in ON_POLICY], BY_DAY)
+    ("name", "action"),
+    [
+        pytest.param(
+            *each,
+            # Refusals take no time.
+            marks=()
+            if each in DAILY_ACTIONS or not MATRIX[ACTION_ROWS[each[1]]][each[0]]
+            else pytest.mark.slow,
+        )
+        for each in itertools.product(AGENTS, ACTIONS)
+        if each[0] not in ON_POLICY
+    ],
 )
 def test_actions(name, action):
     agent = AGENTS[name](policy=policy_of(name))
@@ -249,8 +260,7 @@ def test_distributions(name, row):
 
 
 #: Those that tests/agents/test_masks.py does not try every day, the rest slow.
-_DAILY_MASKS = [("PG", "MultiDiscrete"), ("A2C", "Discrete"), ("DQN", "Discrete")]
-_DAILY_MASKS += [("PPO", "MultiDiscrete"), ("SimpleQ", "Discrete")]
+_DAILY_MASKS = [("PPO", "MultiDiscrete"), ("A2C", "Discrete"), ("DQN", "Discrete")]
 
 
 @pytest.mark.parametrize(
@@ -276,8 +286,10 @@ def test_masks(name, action):
         run()
 
 
-# A3C and APPO have what A2C, IMPALA and PPO are made of.
-@pytest.mark.parametrize("name", among(AGENTS, {*BY_DAY} - {"A3C", "APPO"}))
+# One of each kind of update.
+@pytest.mark.parametrize(
+    "name", among(AGENTS, ["A2C", "PPO", "DQN", "R2D2", "TD3", "SAC"])
+)
 def test_custom_loss_and_metrics(name):
     class Frozen(POLICIES[name]):
         """Throws the algorithm's loss away: no weight may move."""
@@ -310,7 +322,7 @@ def test_custom_loss_and_metrics(name):
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("name", ["DQN", "R2D2", "SAC"])
+@pytest.mark.parametrize("name", among(["DQN", "R2D2", "SAC"], ["DQN", "SAC"]))
 def test_custom_losses_train_the_policy(name):
     """The gradient of what `custom_loss` returns is the one that is applied."""
 
@@ -327,7 +339,7 @@ def test_custom_losses_train_the_policy(name):
         np.testing.assert_array_equal(variable, 0.0)
 
 
-@pytest.mark.parametrize("name", ["DQN", "SAC", "TD3"])
+@pytest.mark.parametrize("name", among(["DQN", "SAC", "TD3"], ["DQN", "SAC"]))
 def test_regularizers_join_the_loss_of_off_policy_agents(name):
     losses = []
     for regularizer in (None, keras.regularizers.L2(10.0)):

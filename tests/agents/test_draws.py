@@ -110,7 +110,7 @@ DRAWING = {
 
 
 #: The others draw in the same functions as these.
-DAILY = set(DRAWING) - {"PG", "PG_recurrent", "A2C_recurrent", "SimpleQ"}
+DAILY = {"PPO", "A3C", "IMPALA", "PPO_recurrent", "Rainbow", "R2D2", "TD3", "SAC"}
 
 
 @pytest.mark.parametrize("name", tiny.among(DRAWING, DAILY))
@@ -138,8 +138,15 @@ LEARNING = {
 }
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("name", LEARNING)
+@pytest.mark.parametrize(
+    ("name", "jit_compile"),
+    [
+        *((name, False) for name in LEARNING),
+        ("TD3", True),
+        pytest.param("SAC", True, marks=pytest.mark.slow),
+        pytest.param("Rainbow", True, marks=pytest.mark.slow),
+    ],
+)
 def test_the_same_batch_has_other_errors_in_every_step(name, jit_compile):
     """Nothing is learnt and no target follows: the draws alone make the difference."""
     agent = LEARNING[name]()

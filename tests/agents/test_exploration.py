@@ -15,6 +15,11 @@ from kerasrl.agents.exploration import epsilon_greedy, epsilon_ladder
 SMALL = {"hidden_units": (8,)}
 
 
+def slow(agent_class):
+    """A parameter that is not for every day, because another does it by its code."""
+    return pytest.param(agent_class, marks=pytest.mark.slow)
+
+
 def chi_square(counts, probabilities):
     expected = np.sum(counts) * np.asarray(probabilities)
     return np.sum((counts - expected) ** 2 / expected)
@@ -99,7 +104,7 @@ def greedy_agent(agent_class, **arguments):
     return agent
 
 
-@pytest.mark.parametrize("agent_class", [kerasrl.DQN, kerasrl.SimpleQ])
+@pytest.mark.parametrize("agent_class", [kerasrl.DQN, slow(kerasrl.SimpleQ)])
 def test_each_environment_has_its_epsilon(agent_class):
     epsilons = [0.0, 0.3, 0.9]
     agent = greedy_agent(agent_class, exploration=epsilons, train_every=60, seed=0)
@@ -221,7 +226,7 @@ def normalized(actions):
     return (actions - center) / radius
 
 
-@pytest.mark.parametrize("agent_class", [kerasrl.DDPG, kerasrl.TD3])
+@pytest.mark.parametrize("agent_class", [kerasrl.TD3, slow(kerasrl.DDPG)])
 def test_gaussian_noise(agent_class):
     agent = still_agent(agent_class, noise_scale=[0.0, 0.1, 0.3])
     noise = normalized(actions_of(record(agent, Still, steps=6_000, num_envs=3)))
@@ -266,7 +271,7 @@ def test_one_step_of_ornstein_uhlenbeck():
     np.testing.assert_allclose(result, [[0.85, 1.35]])
 
 
-@pytest.mark.parametrize("agent_class", [kerasrl.DDPG, kerasrl.TD3, kerasrl.SAC])
+@pytest.mark.parametrize("agent_class", [kerasrl.DDPG, slow(kerasrl.TD3), kerasrl.SAC])
 def test_uniform_actions_cover_the_box_until_learning_starts(agent_class):
     agent = still_agent(agent_class, learning_starts=10_000)
     actions = actions_of(record(agent, Still, steps=4_000, num_envs=4))
@@ -277,7 +282,7 @@ def test_uniform_actions_cover_the_box_until_learning_starts(agent_class):
         assert chi_square(counts, np.full(10, 0.1)) < 27.9  # 9 degrees, 99.9 %.
 
 
-@pytest.mark.parametrize("name", tiny.CONTINUOUS)
+@pytest.mark.parametrize("name", tiny.among(tiny.CONTINUOUS, ["TD3", "SAC"]))
 def test_actions_stay_within_asymmetric_bounds(name):
     """`Still` refuses others. With noise wide enough to reach every bound."""
     arguments = {} if name.startswith("SAC") else {"noise_scale": 2.0}

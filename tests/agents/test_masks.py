@@ -56,8 +56,8 @@ def in_vector():
 def test_no_illegal_action_ever(name):
     """Before learning starts and after, in evaluation, with fillers, on a resume."""
     make = lambda: illegal_actions(terminates=True)  # noqa: E731
+    agent = make_agent(name)
     for env, num_envs in ((make, 2), (in_vector(), None)):
-        agent = make_agent(name)
         agent.fit(env, steps=200, num_envs=num_envs, verbose=0)
         assert agent.actor().backend == "numpy"
         assert all(np.isfinite(array).all() for array in agent.get_weights())

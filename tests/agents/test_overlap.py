@@ -29,7 +29,9 @@ def same(first, second):
     return all(np.array_equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize("prioritized", [False, True])
+@pytest.mark.parametrize(
+    "prioritized", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_the_outcome_does_not_depend_on_timing(prioritized):
     agents = [make(True, prioritized=prioritized) for _ in range(2)]
     for agent in agents:

@@ -17,6 +17,8 @@ AGENTS = {
     "APPO": lambda **kw: kerasrl.APPO(rollout_length=16, lag=1, **kw),
 }
 DAILY = ["PG", "A2C", "PPO"]
+#: What all do with one code.
+ONE = ["PPO"]
 
 
 def train(agent, env, steps, learning_rate=3e-3, **arguments):
@@ -26,7 +28,7 @@ def train(agent, env, steps, learning_rate=3e-3, **arguments):
     return agent.evaluate(env, episodes=16, seed=0)["return_mean"]
 
 
-@pytest.mark.parametrize("name", among(AGENTS, DAILY))
+@pytest.mark.parametrize("name", among(AGENTS, ONE))
 def test_discrete_identity(name):
     agent = AGENTS[name](gamma=0.5, seed=0)
     assert train(agent, testing.IdentityEnv, 12_000) >= 0.9 * best_identity_return()
@@ -93,7 +95,7 @@ def test_recurrent_policy_remembers():
     assert returns["gru"] > 0.9 > 0.7 > returns[None]
 
 
-@pytest.mark.parametrize("name", among(AGENTS, DAILY))
+@pytest.mark.parametrize("name", among(AGENTS, ONE))
 def test_continuous_actions(name):
     agent = AGENTS[name](gamma=0.5, seed=0)
     env = testing.ContinuousIdentityEnv
@@ -102,7 +104,14 @@ def test_continuous_actions(name):
     assert np.isfinite(before) and after > before
 
 
-@pytest.mark.parametrize("name, cell", [("PG", None), ("A2C", "lstm"), ("PPO", "lstm")])
+@pytest.mark.parametrize(
+    "name, cell",
+    [
+        ("PG", None),
+        ("A2C", "lstm"),
+        pytest.param("PPO", "lstm", marks=pytest.mark.slow),
+    ],
+)
 def test_nested_observations_and_hostile_ends(name, cell):
     policy = {"cell": cell, "cell_units": 8} if cell else None
     agent = AGENTS[name](policy=policy, seed=0)
@@ -156,14 +165,15 @@ OFF_POLICY = {
 }
 
 
-@pytest.mark.parametrize("name", OFF_POLICY)
+# Every day each learns in one of two environments.
+@pytest.mark.parametrize("name", among(OFF_POLICY, {*OFF_POLICY} - {"DQN", "R2D2"}))
 def test_two_rounds_by_values(name):
     """The tempting first choice is wrong, and values say by how much."""
     agent = OFF_POLICY[name](gamma=0.9)
     assert train(agent, testing.TwoRoundEnv, 3_000, 1e-2, num_envs=4) == 3.0
 
 
-@pytest.mark.parametrize("name", OFF_POLICY)
+@pytest.mark.parametrize("name", among(OFF_POLICY, {"DQN", "R2D2"}))
 def test_time_limits_bootstrap_from_replay(name):
     """Reward 1 for ever is worth 1 / (1 - gamma), however short the time limit."""
     gamma = 0.8

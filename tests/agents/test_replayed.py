@@ -145,8 +145,20 @@ FAMILIES = {
 }
 
 
+#: One for each buffer, and one with critics.
+DAILY = [("DQN", 0), ("DQN", 1), ("R2D2", 0), ("SAC", 0)]
+
+
 @pytest.mark.parametrize(
-    ("name", "num_workers"), [*((name, 0) for name in FAMILIES), ("DQN", 1)]
+    ("name", "num_workers"),
+    [
+        *DAILY,
+        *(
+            pytest.param(name, 0, marks=pytest.mark.slow)
+            for name in FAMILIES
+            if (name, 0) not in DAILY
+        ),
+    ],
 )
 def test_losses_see_what_was_there_in_that_very_step(name, num_workers):
     agent_class, policy, env, settings = FAMILIES[name]
@@ -189,7 +201,10 @@ class Table(models.QFunction):
         return {"q_values": self.table(previous)}
 
 
-@pytest.mark.parametrize("agent_class", [kerasrl.SimpleQ, kerasrl.DQN])
+@pytest.mark.parametrize(
+    "agent_class",
+    [pytest.param(kerasrl.SimpleQ, marks=pytest.mark.slow), kerasrl.DQN],
+)
 def test_values_that_only_the_previous_action_tells(agent_class):
     """By value iteration; most steps are followed by a cut, whose value must count."""
     values, gamma = np.zeros((2, 2)), 0.5

@@ -2,7 +2,8 @@
 
 With worker processes and without, with rollouts and with parts of a replay buffer.
 
-`python whole_runs.py MODE FOLDER` writes `FOLDER/<rank>.json`.
+`python whole_runs.py MODE FOLDER NAME...` writes `FOLDER/<rank>.json`, with trainings
+of the names in `OTHERS` too.
 """
 
 import hashlib
@@ -78,13 +79,16 @@ def digest(agent, everything=False):
     return hashlib.sha256(data).hexdigest()
 
 
-def run(folder):
+#: Trainings that are not repeated.
+OTHERS = {"sac": lambda: once(sac), "other": lambda: once(ppo, seed=8)}
+
+
+def run(folder, others):
     results = {
         make.__name__: repeat_and_resume(make, folder)
         for make in (ppo, overlapping_sac)
     }
-    results["sac"] = once(sac)
-    results["other"] = once(ppo, seed=8)
+    results |= {name: OTHERS[name]() for name in others}
     results["callbacks"] = with_callbacks(folder)
     results["weights"] = importance_weights()
     results["apex"] = apex()
@@ -256,9 +260,10 @@ def apex():
 
 
 if __name__ == "__main__":
-    mode, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+    mode, folder, *others = sys.argv[1:]
+    folder = pathlib.Path(folder)
     with distribute.open_scope(mode):
-        results = run(folder)
+        results = run(folder, others)
         rank = distribute.current().rank
         (folder / f"{rank}.json").write_text(json.dumps(results))
         distribute.current().barrier()

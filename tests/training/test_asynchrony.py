@@ -70,7 +70,7 @@ def test_acts_by_the_weights_of_exactly_so_many_iterations_ago():
         assert outputs["values"].shape == (8,)
 
 
-@pytest.mark.parametrize("lag", [0, 3])
+@pytest.mark.parametrize("lag", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_a_fixed_lag_goes_on_exactly_from_a_checkpoint(lag, tmp_path):
     agent = make(synchronous=True, lag=lag)
     settings = {"steps": 200, "num_envs": 4, "num_workers": 2, "verbose": 0}

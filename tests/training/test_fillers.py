@@ -7,7 +7,7 @@ import pytest
 import references
 import tensorflow as tf
 from by_definition import DISCRETE, OBSERVATIONS
-from tiny import OFF_POLICY, ON_POLICY
+from tiny import OFF_POLICY, ON_POLICY, among
 
 import kerasrl
 from kerasrl.agents import on_policy
@@ -146,7 +146,9 @@ def state_of(agent):
     return [np.array(variable) for variable in variables]
 
 
-@pytest.mark.parametrize("name", ["PPO", "A2C", "PPO_recurrent"])
+@pytest.mark.parametrize(
+    "name", among(["PPO", "A2C", "PPO_recurrent"], ["A2C", "PPO_recurrent"])
+)
 def test_a_rollout_without_a_step_teaches_nothing(name):
     agent, seen = ON_POLICY[name](seed=1), []
 
@@ -178,7 +180,7 @@ def test_a_rollout_without_a_step_teaches_nothing(name):
     np.testing.assert_array_equal(np.isnan(history["loss"]), [1, 0, 1, 0])
 
 
-@pytest.mark.parametrize("name", ["DQN", "R2D2", "SAC"])
+@pytest.mark.parametrize("name", among(["DQN", "R2D2", "SAC"], ["DQN", "R2D2"]))
 def test_replay_learns_nothing_new_where_there_was_no_step(name, monkeypatch):
     # One update or more in each iteration.
     due = {"train_every": 8} if name == "R2D2" else {}

@@ -1,5 +1,6 @@
 """Every callback that comes with Keras works in `fit`, unchanged."""
 
+import itertools
 import json
 
 import keras
@@ -93,8 +94,21 @@ def dqn():
     )
 
 
-@pytest.mark.parametrize("make", [ppo, dqn])
-@pytest.mark.parametrize("name", CALLBACKS)
+#: Those that change what a compiled update reads; the others only see the loop.
+OF_UPDATES = {"EarlyStopping", "BackupAndRestore", "SwapEMAWeights"}
+OF_UPDATES |= {"LearningRateScheduler"}
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        pytest.param(
+            *each,
+            marks=() if each[1] is ppo or each[0] in OF_UPDATES else pytest.mark.slow,
+        )
+        for each in itertools.product(CALLBACKS, (ppo, dqn))
+    ],
+)
 def test_stock_callback(name, make, tmp_path, capsys):
     agent = make()
     agent.compile(
@@ -115,6 +129,7 @@ def test_stock_callback(name, make, tmp_path, capsys):
 def test_backup_and_restore_goes_on_after_the_last_finished_epoch(tmp_path):
     def run(callbacks):
         agent = kerasrl.A2C(seed=1)
+        agent.compile(run_eagerly=True)
         return agent, agent.fit(
             "CartPole-v1",
             epochs=4,
@@ -137,8 +152,8 @@ def test_backup_and_restore_goes_on_after_the_last_finished_epoch(tmp_path):
 
 
 def test_terminate_on_nan_stops_quietly():
-    agent = kerasrl.PPO(rollout_length=16, seed=1)
-    agent.compile(keras.optimizers.SGD(float("inf")))
+    agent = kerasrl.PPO(rollout_length=16, num_epochs=1, seed=1)
+    agent.compile(keras.optimizers.SGD(float("inf")), run_eagerly=True)
     history = agent.fit(
         "CartPole-v1",
         epochs=10,
@@ -155,7 +170,7 @@ class TestMonitorsOfWhatHasNoValueYet:
     @staticmethod
     def fit(*callbacks, epochs=6):
         agent = kerasrl.A2C({"hidden_units": (4,)}, rollout_length=25, seed=0)
-        agent.compile(jit_compile=False)
+        agent.compile(run_eagerly=True)
         return agent.fit(
             "Pendulum-v1",
             epochs=epochs,

@@ -193,20 +193,23 @@ def test_a_checkpoint_has_a_target_of_its_own(tmp_path):
 
 SCHEDULES = [
     # train_every, gradient_steps, updates_per_call, num_envs, interval
+    (4, 1, 3, 8, 10),
+    (1, 2, 1, 3, 5),
+    (6, 4, 5, 4, 9),
+    (10, 1, 1, 3, 1),
+]
+MORE_SCHEDULES = [
     (1, 1, 1, 1, 1),
     (4, 1, 1, 1, 4),
     (4, 1, 8, 2, 12),
-    (4, 1, 3, 8, 10),
-    (1, 2, 1, 3, 5),
     (1, 1, 16, 4, 7),
-    (6, 4, 5, 4, 9),
     (3, 2, 1, 5, 50),
-    (10, 1, 1, 3, 1),
 ]
 
 
 @pytest.mark.parametrize(
-    "train_every, gradient_steps, updates_per_call, num_envs, interval", SCHEDULES
+    "train_every, gradient_steps, updates_per_call, num_envs, interval",
+    [*SCHEDULES, *(pytest.param(*x, marks=pytest.mark.slow) for x in MORE_SCHEDULES)],
 )
 def test_steps_and_target_updates_of_a_run(
     train_every, gradient_steps, updates_per_call, num_envs, interval
@@ -244,7 +247,8 @@ def test_steps_and_target_updates_of_a_run(
 
 
 @pytest.mark.parametrize(
-    "train_every, gradient_steps, updates_per_call, num_envs, _", SCHEDULES
+    "train_every, gradient_steps, updates_per_call, num_envs, _",
+    [*SCHEDULES, *MORE_SCHEDULES],
 )
 def test_as_many_steps_in_a_call_as_wanted(
     train_every, gradient_steps, updates_per_call, num_envs, _
@@ -292,10 +296,11 @@ def test_several_steps_in_a_call_are_those_of_several_calls():
 @pytest.mark.parametrize(
     "num_envs, train_every, gradient_steps, updates_per_call",
     [
-        (1, 20, 1, 1),  # Half a step in an iteration.
+        # Half a step in an iteration.
+        pytest.param(1, 20, 1, 1, marks=pytest.mark.slow),
         (3, 20, 1, 1),  # One and a half.
-        (2, 4, 1, 1),  # Two whole ones.
-        (1, 7, 3, 1),
+        pytest.param(2, 4, 1, 1, marks=pytest.mark.slow),  # Two whole ones.
+        pytest.param(1, 7, 3, 1, marks=pytest.mark.slow),
         (2, 4, 1, 5),  # More in a call than an iteration brings.
     ],
 )
@@ -354,7 +359,9 @@ def test_an_empty_buffer_is_filled_before_it_is_learnt_from(tmp_path):
     assert empty.updates > before
 
 
-@pytest.mark.parametrize("name", ["DQN", "R2D2", "SAC", "DDPG"])
+@pytest.mark.parametrize(
+    "name", tiny.among(["DQN", "R2D2", "SAC", "DDPG"], ["R2D2", "SAC"])
+)
 def test_nothing_is_learnt_before_learning_starts(name):
     agent = tiny.make(name, learning_starts=100)
     env = gymnasium.make(tiny.env_of(name))
