@@ -386,6 +386,21 @@ def leaves(space: spaces.Space) -> list[spaces.Space]:
     return optree.tree_leaves(_space_tree(space))
 
 
+def has_floats(space: spaces.Space) -> bool:
+    """Whether a space has a floating-point part, which may be normalized.
+
+    Example:
+
+    ```python
+    has_floats(gymnasium.spaces.Discrete(3))  # False
+    ```
+    """
+    return any(
+        isinstance(leaf, spaces.Box) and leaf.dtype.kind == "f"
+        for leaf in leaves(space)
+    )
+
+
 def num_choices(space: spaces.Space) -> Any:
     """Returns how many choices there are in each entry of a leaf space.
 

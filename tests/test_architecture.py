@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "distribute": set(),
     "distributions": {"losses"},
     "envs": set(),
+    "estimates": {"agents", "callbacks", "envs", "losses", "models", "training"},
     "execution": {"agents", "training", "workers"},
     "experiment": {"callbacks", "distribute"},
     "losses": {"distribute"},

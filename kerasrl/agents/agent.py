@@ -9,7 +9,14 @@ from kerasrl.models.making import make_policy
 from kerasrl.optimizers import Adam
 from kerasrl.rollouts import RewardScaler
 from kerasrl.spellings import explained
-from kerasrl.training import acting, asynchrony, hyperparameters, saving, statistics
+from kerasrl.training import (
+    acting,
+    asynchrony,
+    datasets,
+    hyperparameters,
+    saving,
+    statistics,
+)
 from kerasrl.training.hyperparameters import Configurable, Hyperparameter
 from kerasrl.training.parts import Replaceable
 from kerasrl.training.trainer import Trainer
@@ -122,6 +129,8 @@ class Agent(Trainer, Replaceable, Configurable):
         self.source = None
         self.envs = None
         self.fitted_env = None
+        #: How far a dataset was read, see `training.datasets`; `None` if none was.
+        self.reading = None
         self.jit_compile = "auto"
         self._compile_arguments = {}
         self._compiled_update = None
@@ -448,6 +457,7 @@ class Agent(Trainer, Replaceable, Configurable):
             "env_steps": self.env_steps,
             "iterations": self.iterations,
             "statistics": self.statistics.get_state(),
+            "reading": datasets.state_of(self.reading),
         }
         if self.reward_scaler is not None:
             state["reward_scaler"] = self.reward_scaler.get_state()
@@ -466,6 +476,7 @@ class Agent(Trainer, Replaceable, Configurable):
         self.env_name = state["env_name"]
         # Files that were written before do not say.
         self.frames = state.get("frames")
+        self.reading = state.get("reading")
         self.env_steps = state["env_steps"]
         self.iterations = state["iterations"]
         self.statistics.set_state(state["statistics"])

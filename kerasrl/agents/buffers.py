@@ -189,6 +189,16 @@ def draw(agent, count):
     return indices, batches
 
 
+def checked_errors(agent, errors):
+    """Returns the errors of samples; raises if there are none to make priorities of."""
+    if agent.prioritized and errors is None:
+        raise ValueError(
+            f"Received prioritized=True, but {type(agent).__name__}.loss returns no "
+            '"td_errors" to make priorities of. Return them, or leave out prioritized.'
+        )
+    return errors
+
+
 def stacking(agent):
     """Returns arguments of a buffer by which frames are stored once, if they can be.
 

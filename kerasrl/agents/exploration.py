@@ -80,6 +80,38 @@ def act_epsilon_greedy(agent, inputs, deterministic, with_values=False):
     return acted
 
 
+def act_stochastically(agent, inputs, deterministic):
+    """Acts by the distribution of a policy with critics, at first at random.
+
+    Args:
+        agent: An agent with a `kerasrl.models.ActionValuePolicy` that has one.
+        inputs: Dict as for the policy's `call`, and for stochastic acting `"random"`,
+            float32 `[N]`, 1 where actions are drawn uniformly.
+        deterministic: Whether to take the mode.
+
+    Returns:
+        Dict of `"actions"` in the units of the action space, and `"state"`.
+    """
+    policy = agent.policy
+    outputs = acting.call_policy(policy, inputs)
+    distribution = policy.distribution(outputs)
+    state = outputs.get("state", ())
+    if policy.is_discrete:
+        if deterministic:
+            numbers = distribution.mode()
+            return {"actions": policy.combinations.actions(numbers), "state": state}
+        # Equal logits where actions are to be random.
+        logits = distribution.parameters * (1.0 - inputs["random"][:, None])
+        outputs = policy.masked({"distribution": logits}, inputs)
+        numbers = policy.distribution(outputs).sample()
+        return {"actions": policy.combinations.actions(numbers), "state": state}
+    acted = acting.choose(policy, inputs, outputs, distribution, deterministic)
+    actions = acted["actions"]
+    if not deterministic:
+        actions = uniform_where(inputs["random"], actions)
+    return {**acted, "actions": policy.scale_actions(actions)}
+
+
 def epsilon_inputs(agent, num_envs):
     """Returns the present inputs of `act_epsilon_greedy`.
 
@@ -91,7 +123,7 @@ def epsilon_inputs(agent, num_envs):
         Dict of `"epsilon"`, float32 `[B]`; 1 until learning starts.
     """
     epsilon = environment_rates(agent, "exploration", num_envs)
-    if agent.env_steps < agent.learning_starts:
+    if _acts_at_random(agent):
         epsilon = np.ones_like(epsilon)
     return {"epsilon": epsilon}
 
@@ -260,7 +292,12 @@ def random_until_learning(agent, num_envs):
     Returns:
         float32 `[B]`.
     """
-    return np.full(num_envs, agent.env_steps < agent.learning_starts, np.float32)
+    return np.full(num_envs, _acts_at_random(agent), np.float32)
+
+
+def _acts_at_random(agent):
+    # Not who has learnt, from a dataset.
+    return agent.updates == 0 and agent.env_steps < agent.learning_starts
 
 
 def _expand(values, like):

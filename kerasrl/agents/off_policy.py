@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrl import checks
-from kerasrl.agents import buffers, hindsight
+from kerasrl.agents import buffers, hindsight, offline
 from kerasrl.agents.agent import Agent
 from kerasrl.replay import GOAL_STRATEGIES
 from kerasrl.training import hyperparameters, minibatches, passes, reading, schedules
@@ -103,6 +103,9 @@ class OffPolicyAgent(Agent):
 
     needs_all_finals = True
     off_policy = True
+
+    reader_arguments = offline.transition_arguments
+    learn_batches = offline.learn_transitions
 
     #: Whether the algorithm learns from sequences, and so can have recurrent policies.
     learns_sequences = False
@@ -224,22 +227,23 @@ class OffPolicyAgent(Agent):
     def own_variables(self):
         return [] if self.target is None else self.target.variables
 
-    def make_buffer(self, num_envs):
-        """Returns an empty replay buffer, to be filled from `num_envs` environments."""
-        return buffers.make(self, num_envs)
+    make_buffer = buffers.make
 
     def start_learning(self, num_envs):
         made = buffers.make_if_needed(self, num_envs)
         if made is not None:
             self.buffer, self._buffer_began = made, self.env_steps
         hindsight.ask_environments(self)
-        if self.updates == 0 and self._first_weights != self.target.fingerprint():
-            # Whatever set them, such as the layers of a network trained elsewhere.
-            self.target.copy()
+        self.start_offline()
         # Episodes that ran before do not go on.
         self.buffer.cut()
         self._learns = False
         super().start_learning(num_envs)
+
+    def start_offline(self):
+        if self.updates == 0 and self._first_weights != self.target.fingerprint():
+            # Whatever set them, such as the layers of a network trained elsewhere.
+            self.target.copy()
 
     def stop_learning(self):
         super().stop_learning()
@@ -438,13 +442,7 @@ class OffPolicyAgent(Agent):
             # By nothing rather than not at all: a branch copies what it may change.
             self.target.follow(tf.where(now["update_target"], self.tau, 0.0))
             errors = metrics.pop("td_errors", None)
-            if self.prioritized and errors is None:
-                raise ValueError(
-                    f"Received prioritized=True, but {type(self).__name__}.loss "
-                    'returns no "td_errors" to make priorities of. Return them, or '
-                    "leave out prioritized."
-                )
-            return metrics, errors
+            return metrics, buffers.checked_errors(self, errors)
 
         count, *shape = batches["weights"].shape
         keep_shape = tuple(shape) if self.prioritized else None

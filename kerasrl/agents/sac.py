@@ -12,7 +12,7 @@ from kerasrl.agents import exploration, sequences
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.models import ActionValuePolicy, SoftActorCritic
 from kerasrl.optimizers import Adam
-from kerasrl.training import acting, critics
+from kerasrl.training import critics
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
@@ -171,25 +171,7 @@ class SAC(OffPolicyAgent):
     def exploration_inputs(self, num_envs):
         return {"random": exploration.random_until_learning(self, num_envs)}
 
-    def act(self, inputs, deterministic):
-        policy = self.policy
-        outputs = acting.call_policy(policy, inputs)
-        distribution = policy.distribution(outputs)
-        state = outputs.get("state", ())
-        if self.policy.is_discrete:
-            if deterministic:
-                numbers = distribution.mode()
-                return {"actions": policy.combinations.actions(numbers), "state": state}
-            # Equal logits where actions are to be random.
-            logits = distribution.parameters * (1.0 - inputs["random"][:, None])
-            outputs = policy.masked({"distribution": logits}, inputs)
-            numbers = policy.distribution(outputs).sample()
-            return {"actions": policy.combinations.actions(numbers), "state": state}
-        acted = acting.choose(policy, inputs, outputs, distribution, deterministic)
-        actions = acted["actions"]
-        if not deterministic:
-            actions = exploration.uniform_where(inputs["random"], actions)
-        return {**acted, "actions": policy.scale_actions(actions)}
+    act = exploration.act_stochastically
 
     def loss(self, batch, outputs, settings):
         policy = self.policy

@@ -98,6 +98,7 @@ def check_state(path, state, arrays):
         refuse(path, "env_name", name, "a text or null")
     _check_generator(path, state["rng"])
     _check_statistics(path, state["statistics"])
+    _check_reading(path, state.get("reading"))
     if "reward_scaler" in state:
         _check_scaler(path, state["reward_scaler"])
     _check_replay(path, state, arrays)
@@ -183,6 +184,18 @@ def _check_statistics(path, state):
         _check_number(path, "statistics.returns", value)
     for value in lengths:
         check_count(path, "statistics.lengths", value)
+
+
+def _check_reading(path, reading):
+    if reading is None:
+        return
+    if not isinstance(reading, dict) or set(reading) != {"of", "state"}:
+        refuse(path, "reading", reading, "the keys ['of', 'state'], or null")
+    for name, entries in reading.items():
+        if not isinstance(entries, dict):
+            refuse(path, f"reading.{name}", entries, "an object")
+        for key, value in entries.items():
+            _check_number(path, f"reading.{name}.{key}", value)
 
 
 def _check_scaler(path, state):

@@ -12,6 +12,7 @@ from kerasrl.models.by_name import register_model
 from kerasrl.models.deterministic_actor_critic import DeterministicActorCritic
 from kerasrl.models.encoder import Encoder
 from kerasrl.models.impala import ImpalaCNN
+from kerasrl.models.implicit_actor_critic import ImplicitActorCritic
 from kerasrl.models.initializers import Normc
 from kerasrl.models.made import MADE
 from kerasrl.models.noisy_dense import NoiseScope, NoisyDense
@@ -33,6 +34,7 @@ __all__ = [
     "DeterministicActorCritic",
     "Encoder",
     "ImpalaCNN",
+    "ImplicitActorCritic",
     "NoiseScope",
     "NoisyDense",
     "Normc",

@@ -5,6 +5,9 @@ other libraries' files. No TensorFlow is imported until it is asked for, and not
 ever unpickled.
 """
 
+import importlib
+from typing import Any
+
 from kerasrl.offline.dataset import Dataset
 from kerasrl.offline.episodes import Episode
 from kerasrl.offline.loading import from_arrays, from_episodes, load
@@ -18,7 +21,15 @@ __all__ = [
     "Episode",
     "Reader",
     "Writer",
+    "estimate",
     "from_arrays",
     "from_episodes",
     "load",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "estimate":
+        # It stands on agents, and imports TensorFlow.
+        return importlib.import_module("kerasrl.estimates").estimate
+    raise AttributeError(f"module 'kerasrl.offline' has no attribute {name!r}")

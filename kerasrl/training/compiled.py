@@ -20,6 +20,11 @@ def gains_from_xla(agent):
     return agent.replicas.compiles and not slow
 
 
+def _unbound(function):
+    """The function itself, of a method or of a `functools.partial`."""
+    return getattr(function, "__func__", getattr(function, "func", function))
+
+
 class CompiledUpdate:
     """One whole update phase of an agent as one compiled call.
 
@@ -81,6 +86,10 @@ class CompiledUpdate:
         # By identity: Keras compares the values of variables.
         pairs = zip(self._made_for, self._compilation(), strict=True)
         return any(before is not now for before, now in pairs)
+
+    def runs(self, function):
+        """Whether it is of this function: agents may learn in several ways."""
+        return _unbound(self.function) is _unbound(function)
 
     def trains(self, variables):
         """Whether these are the variables that were trainable when this was made."""

@@ -159,6 +159,17 @@ class Samples:
         return ops.reshape(ops.repeat(weights[:, None], length, axis=1), (-1,))
 
 
+def trained_q_values(policy, observations, actions=None):
+    """What the critics of a policy without memory say, to be trained.
+
+    Args:
+        policy, observations, actions: As for
+            `kerasrl.models.ActionValuePolicy.q_values`.
+    """
+    with terms.training_pass():
+        return policy.q_values(observations, actions, training=True)
+
+
 def critic_loss(agent, batch, outputs, change_actions=None):
     """Computes the loss of critics whose targets follow a deterministic policy.
 

@@ -131,6 +131,10 @@ def _iterate(agent, source, on_rollout_end, updating):
         Dict of floats, what was logged, or `None` if there are no more rollouts.
     """
     source.refresh()
+    if source.is_dataset:
+        logs = agent.learn_batches(source.collect())
+        agent.iterations += 1
+        return logs
     if not (agent.overlap and source.collects):
         rollout = source.collect()
         if rollout is None:

@@ -72,6 +72,25 @@ def _inputs(policy, batch, prefix=""):
     return inputs
 
 
+def zeros_like_inputs(policy, observations, size):
+    """Returns inputs of a policy for observations alone, all else of them zero.
+
+    Args:
+        policy: A `Policy` without recurrent state.
+        observations: Tree of tensors `[N, ...]`.
+        size: Integer or scalar tensor `N`.
+    """
+    examples = policy.example_inputs(1)
+    zeros = {
+        name: keras.tree.map_structure(
+            lambda x: tf.zeros((size, *x.shape[1:]), x.dtype), examples[name]
+        )
+        for name in POLICY_INPUTS
+        if name != "observations"
+    }
+    return {**zeros, "observations": observations}
+
+
 def rollout_outputs(policy, rollout):
     """Runs a policy over a rollout and one step beyond.
 

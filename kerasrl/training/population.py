@@ -69,6 +69,7 @@ class PopulationSource:
     """
 
     collects = False
+    is_dataset = False
 
     def __init__(self, agent, envs, info_keys=(), listener=None):
         if info_keys:

@@ -64,6 +64,21 @@ def kept(agent):
     return arguments
 
 
+def refuse_previous_inputs(agent):
+    """Raises a ValueError if a policy reads what single steps of a dataset have not.
+
+    Args:
+        agent: An `Agent` with weights.
+    """
+    read = previous_inputs_read(agent.policy)
+    if read:
+        raise ValueError(
+            f"{type(agent.policy).__name__} reads {read}, which single steps of a "
+            "dataset do not have. Give it memory (get_initial_state), to learn from "
+            "sequences, or leave them out."
+        )
+
+
 def extras_example(agent):
     """Returns what else `act` returns, a dict of trees of arrays of one environment.
 

@@ -4,7 +4,8 @@ A source has `num_envs`, `start()`, `refresh()`, which settles by what its next 
 is acted, `collect()`, which returns that rollout or `None` when there are no more, and
 `drain_episodes()`, the records of the episodes that ended in it. `drain_logs()` returns
 what it has to say itself since the last call. `collects` says whether `collect` takes
-time that an update could use.
+time that an update could use, and `is_dataset` whether it is batches of a dataset that
+`collect` returns.
 """
 
 import collections.abc
@@ -20,7 +21,8 @@ from kerasrl import workers
 from kerasrl.rollouts import Rollout
 from kerasrl.rollouts.checking import RecordedCheck
 from kerasrl.rollouts.episodes import RunningEpisodes
-from kerasrl.training import asynchrony, origins
+from kerasrl.training import asynchrony, datasets, origins
+from kerasrl.training.epochs import plan_epochs
 
 #: Arguments of `fit` that are about environments.
 _OF_ENVIRONMENTS = (
@@ -40,6 +42,7 @@ class ActingSource:
     """
 
     collects = True
+    is_dataset = False
 
     def __init__(self, agent, envs, info_keys=(), listener=None):
         self.agent = agent
@@ -110,6 +113,7 @@ class RecordedSource:
     """
 
     collects = False
+    is_dataset = False
 
     def __init__(self, agent, rollouts):
         policy = agent.policy
@@ -229,9 +233,50 @@ def are_rollouts(env):
     return isinstance(env, collections.abc.Iterable) and not is_env
 
 
+def are_recorded(env):
+    """Whether what `fit` received is there already, and no environment."""
+    return datasets.is_dataset(env) or are_rollouts(env)
+
+
+def of_recorded(agent, recorded, lengths):
+    """Makes the source of what `fit` received instead of an environment.
+
+    Args:
+        agent: The `Agent`.
+        recorded: A dataset, or an iterable of rollouts.
+        lengths: Tuple of the steps, epochs and steps per epoch of `fit`.
+
+    Returns:
+        A `RecordedSource` or a `kerasrl.training.datasets.DatasetSource`.
+
+    Raises:
+        TypeError: The agent does not learn from such.
+        ValueError: It has no weights yet, and rollouts do not say of what spaces.
+    """
+    if datasets.is_dataset(recorded):
+        datasets.check_learns(agent)
+        agent.build(recorded.observation_space, recorded.action_space)
+        return datasets.DatasetSource(agent, recorded)
+    check_learns(agent)
+    if agent.policy.observation_space is None:
+        raise ValueError(
+            "Received rollouts to learn from, but the agent has no weights yet, "
+            "and rollouts do not tell the spaces they are of. Call "
+            "build(observation_space, action_space) first."
+        )
+    if not hasattr(recorded, "__len__"):
+        plan_epochs(1, *lengths)  # Refuses before one is taken.
+    return RecordedSource(agent, recorded)
+
+
 def check_learns(agent):
     """Raises a TypeError if an agent cannot learn from rollouts of others."""
     if not agent.learns_from_rollouts:
+        if hasattr(agent, "learn_batches"):
+            raise TypeError(
+                f"{type(agent).__name__} learns from a kerasrl.offline.Dataset, and "
+                "not from rollouts. Received rollouts: give fit a dataset."
+            )
         raise TypeError(
             f"{type(agent).__name__} learns from the returns of weights that it chose "
             "itself, and not from rollouts. Received rollouts: give fit an environment."
@@ -243,8 +288,8 @@ def refuse_arguments(**received):
     given = [name for name in _OF_ENVIRONMENTS if received[name]]
     if given:
         raise ValueError(
-            f"Received {', '.join(given)} with rollouts to learn from. They are about "
-            "environments, and nothing acts here: leave them out."
+            f"Received {', '.join(given)} with rollouts or a dataset to learn from. "
+            "They are about environments, and nothing acts here: leave them out."
         )
 
 

@@ -78,11 +78,13 @@ class Trainer:
         Args:
             env: Id or registered name, `gymnasium.Env`, function that makes one, or
                 gymnasium `VectorEnv`, in which the agent acts; or an iterable of
-                `kerasrl.rollouts.Rollout` that were made otherwise, each an iteration.
+                `kerasrl.rollouts.Rollout` that were made otherwise, each an iteration;
+                or a `kerasrl.offline.Dataset`, see `docs/offline.md`.
             steps: Integer, environment steps in total over all environments, rounded
                 up to whole iterations; rollouts are taken to be as long as the first.
-                Give this or `epochs`. Calls on which a `NEXT_STEP` vector environment
-                only resets count here, but not in `env_steps`.
+                On a dataset, gradient steps. Give this or `epochs`. Calls on which a
+                `NEXT_STEP` vector environment only resets count here, but not in
+                `env_steps`.
             epochs: Integer, index of the last epoch, as in Keras. With `steps`, as many
                 epochs share the iterations out evenly.
             steps_per_epoch: Integer, environment steps per epoch, rounded up to whole
@@ -204,13 +206,9 @@ class Trainer:
         initial_epoch = checks.natural("initial_epoch", initial_epoch)
         info_keys = checks.names("info_keys", info_keys)
         envs, source = None, None
-        if sources.are_rollouts(env):
-            sources.check_learns(self)
+        if sources.are_recorded(env):
             sources.refuse_arguments(**making, info_keys=info_keys)
-            self._check_built()
-            if not hasattr(env, "__len__"):
-                plan_epochs(1, *lengths)  # Refuses before one is taken.
-            source = sources.RecordedSource(self, env)
+            source = sources.of_recorded(self, env, lengths)
         else:
             mode = asynchrony.choose_mode(
                 self, making["num_workers"], making["worker_mode"]
@@ -227,14 +225,17 @@ class Trainer:
                 iteration = source.iteration_length * num_envs
                 if lengths[:2] == (None, None):
                     lengths = (source.steps, None, lengths[2])
-            iteration = iteration and iteration * self.replicas.num_ranks
+            offline = source is not None and source.is_dataset
+            if not offline:
+                iteration = iteration and iteration * self.replicas.num_ranks
             plan = plan_epochs(iteration, *lengths)
             shown = callbacks = hooks.CallbackHooks(self, callbacks, plan, verbose)
-            self.expect_steps(plan.expected_steps, num_envs)
+            if not offline:
+                self.expect_steps(plan.expected_steps, num_envs)
             with self.replicas.scope(), self.replicas.errors():
                 ranks.check_plan(self, plan)
                 ranks.separate(self)
-                self.start_learning(num_envs)
+                self.start_offline() if offline else self.start_learning(num_envs)
                 if envs is not None:
                     source = self.source_class(
                         self, envs, info_keys, callbacks.episode_listener
@@ -352,14 +353,6 @@ class Trainer:
         finally:
             envs.close()
 
-    def _check_built(self):
-        if self.policy.observation_space is None:
-            raise ValueError(
-                "Received rollouts to learn from, but the agent has no weights yet, "
-                "and rollouts do not tell the spaces they are of. Call "
-                "build(observation_space, action_space) first."
-            )
-
     def expect_steps(self, steps, num_envs):
         """Told by `fit` how many environment steps are to come, before the first."""
         _logger.info(
@@ -403,6 +396,9 @@ class Trainer:
         if self.reward_scaler is not None:
             self.reward_scaler.start(num_envs)
 
+    def start_offline(self):
+        """Makes ready to learn from a dataset, as `start_learning` from rollouts."""
+
     def stop_learning(self):
         """Lets go of the environments, when `fit` ends however. Extend it likewise."""
         # What was published for an iteration that did not end is acted by no one.
@@ -431,7 +427,7 @@ class Trainer:
             function: What to compile, as for `CompiledUpdate`.
         """
         update = self._compiled_update
-        if update is None or update.is_outdated():
+        if update is None or update.is_outdated() or not update.runs(function):
             self.prepare_optimizer()
             update = self._compiled_update = CompiledUpdate(self, function)
         return update

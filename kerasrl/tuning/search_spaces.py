@@ -182,6 +182,48 @@ def _sac() -> Space:
     return {**_continuous(), "adjust_temperature": choice([True, False])}
 
 
+def _of_data() -> Space:
+    return {
+        **_common(),
+        "batch_size": choice([64, 128, 256, 512]),
+        "policy": _policy(),
+    }
+
+
+def _bc() -> Space:
+    space = _of_data()
+    del space["gamma"]
+    return space
+
+
+def _marwil() -> Space:
+    return {
+        **_of_data(),
+        "beta": choice([0.25, 0.5, 1.0, 2.0, 4.0]),
+        "value_coef": loguniform(0.1, 10.0),
+    }
+
+
+def _cql() -> Space:
+    return {**_of_data(), "alpha": loguniform(0.1, 10.0)}
+
+
+def _iql() -> Space:
+    return {
+        **_of_data(),
+        "expectile": choice([0.5, 0.7, 0.8, 0.9]),
+        "beta": loguniform(0.5, 10.0),
+    }
+
+
+def _td3bc() -> Space:
+    return {
+        **_of_data(),
+        "alpha": loguniform(0.5, 10.0),
+        "target_noise": uniform(0.1, 0.4),
+    }
+
+
 def _evolution() -> Space:
     return {
         "learning_rate": loguniform(1e-3, 0.1),
@@ -201,14 +243,19 @@ SPACES: dict[str, Callable[[], Space]] = {
     "ARS": _evolution,
     "ApexDDPG": _apex_ddpg,
     "ApexDQN": _apex_dqn,
+    "BC": _bc,
+    "CQL": _cql,
     "DDPG": _with_noise,
     "DQN": _dqn,
     "ES": _es,
     "IMPALA": _impala,
+    "IQL": _iql,
+    "MARWIL": _marwil,
     "PG": _pg,
     "PPO": _ppo,
     "R2D2": _r2d2,
     "SAC": _sac,
     "SimpleQ": _simple_q,
     "TD3": _td3,
+    "TD3BC": _td3bc,
 }
