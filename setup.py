@@ -20,6 +20,8 @@ HOROVOD = ["cloudpickle", "psutil", "pyyaml", "packaging"]
 # Journals, and samplers with defaults that need no argument any more.
 OPTUNA = ["optuna>=5"]
 PLOT = ["matplotlib"]
+# Workers on other machines, and Ray's own sweeps.
+RAY = ["ray[tune]>=2.40"]
 NOTEBOOKS = ["jupyter", "nbclient", "ipykernel"] + PLOT + VIDEO
 TEST = [
     "pytest>=8",
@@ -36,6 +38,7 @@ TEST = [
     *ATARI,
     *OPTUNA,
     *VIDEO,
+    *RAY,
 ]
 
 setup(
@@ -84,6 +87,7 @@ setup(
         "horovod": HOROVOD,
         "notebooks": NOTEBOOKS,
         "optuna": OPTUNA,
+        "ray": RAY,
         "test": TEST,
         "dev": TEST + NOTEBOOKS + ["pre-commit"],
     },

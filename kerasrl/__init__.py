@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from kerasrl.envs import check_env, make_envs, register_env, register_preprocessor
     from kerasrl.models import register_model
     from kerasrl.rollouts import ScriptedPolicy, evaluate
-    from kerasrl.workers import SharedValue
+    from kerasrl.workers import RayCluster, SharedValue
 
 _PUBLIC = {
     "Agent": "kerasrl.agents",
@@ -84,6 +84,7 @@ _PUBLIC = {
     "check_env": "kerasrl.envs",
     "make_envs": "kerasrl.envs",
     "ScriptedPolicy": "kerasrl.rollouts",
+    "RayCluster": "kerasrl.workers",
     "SharedValue": "kerasrl.workers",
     "evaluate": "kerasrl.rollouts",
     "register_distribution": "kerasrl.distributions",
@@ -139,6 +140,7 @@ __all__ = [
     "OffPolicyAgent",
     "OnPolicyAgent",
     "ScriptedPolicy",
+    "RayCluster",
     "SharedValue",
     "SimpleQ",
     "build_agent_class",

@@ -197,6 +197,7 @@ ELSEWHERE = {
             "num_envs",
             "env_config",
             "num_workers",
+            "cluster",
             "verbose",
             "callbacks",
         ),

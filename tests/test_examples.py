@@ -13,7 +13,10 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 #: Those whose workers import what the script defines.
-IN_A_PROCESS_OF_ITS_OWN = ("asynchronous", "custom_trainable", "parallel_rollouts")
+IN_A_PROCESS_OF_ITS_OWN = (
+    *("asynchronous", "cluster", "custom_trainable"),
+    "parallel_rollouts",
+)
 WITHOUT_XLA = """
 from kerasrl.training import compiled
 compiled.gains_from_xla = lambda agent: False

@@ -328,7 +328,7 @@ def check_env_name(env: Any, fit: dict[str, Any]) -> str:
     from kerasrl.envs import make_envs
     from kerasrl.workers import check_settings
 
-    names = ("num_envs", "num_workers", "worker_mode", "env_timeout")
+    names = ("num_envs", "num_workers", "worker_mode", "env_timeout", "cluster")
     check_settings(**{name: fit[name] for name in names if name in fit})
     make_envs(env, num_envs=1, env_config=fit.get("env_config")).close()
     return str(env)

@@ -31,6 +31,7 @@ def parallel_rollouts(
     num_workers=0,
     mode="bulk_sync",
     env_timeout=None,
+    cluster=None,
     info_keys=(),
 ):
     """Yields rollouts of an agent in environments, which end with the generator.
@@ -54,7 +55,8 @@ def parallel_rollouts(
         steps: Integer, environment steps after which it ends, rounded up to whole
             rollouts; `None` for never. Hyperparameters that are functions of progress
             need it.
-        num_envs, env_config, num_workers, env_timeout, info_keys: As for `fit`.
+        num_envs, env_config, num_workers, env_timeout, cluster, info_keys: As for
+            `fit`.
         mode: `"bulk_sync"`, rollouts `[T, B, ...]` of all environments; or `"async"`,
             `[T, b, ...]` of one worker, the oldest first. The same without workers.
 
@@ -79,7 +81,7 @@ def parallel_rollouts(
     if steps is not None:
         steps = checks.positive_integer("steps", steps)
     info_keys = checks.names("info_keys", info_keys)
-    check_settings(num_envs, num_workers, None, env_timeout)
+    check_settings(num_envs, num_workers, None, env_timeout, cluster)
     sources.check_learns(agent)
     _check_fits(agent, steps)
     worker_mode = None
@@ -97,6 +99,7 @@ def parallel_rollouts(
         "num_workers": num_workers,
         "worker_mode": worker_mode,
         "env_timeout": env_timeout,
+        "cluster": cluster,
     }
     return _rollouts(agent, env, steps, making, info_keys)
 

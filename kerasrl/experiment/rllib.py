@@ -9,6 +9,7 @@ from kerasrl.experiment.refusals import (
     MAPPING,
     POSITIVE,
     TEXT,
+    Kind,
     check,
     check_all,
     number,
@@ -27,6 +28,10 @@ RLLIB_STOP = {
     "episodes_total": "episodes",
     "training_iteration": "epochs",
 }
+CLUSTER = Kind(
+    '"ray", or a mapping of the arguments of kerasrl.RayCluster',
+    lambda value: value if value == "ray" or isinstance(value, dict) else None,
+)
 #: The settings that are read here. Agents and policies check their own.
 KINDS = {
     "num_envs": optional(whole(1)),
@@ -36,6 +41,7 @@ KINDS = {
     "num_workers": optional(whole(0)),
     "worker_mode": optional(TEXT),
     "env_timeout": optional(POSITIVE),
+    "cluster": optional(CLUSTER),
     "train_batch_size": whole(1),
     "rollout_fragment_length": whole(1),
     "model": optional(MAPPING),

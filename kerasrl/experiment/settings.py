@@ -24,6 +24,7 @@ FIT = (
     "num_workers",
     "worker_mode",
     "env_timeout",
+    "cluster",
 )
 #: Settings with arguments of their own, `<name>.<argument>`.
 PARTS = ("policy", "optimizer", "env_config")

@@ -188,7 +188,7 @@ def make_environments(agent, env, making):
     if form is None:
         return workers.make_environments(env, **making)
     num_envs, num_workers = making["num_envs"], making["num_workers"]
-    others = making["worker_mode"], making["env_timeout"]
+    others = (making[name] for name in ("worker_mode", "env_timeout", "cluster"))
     workers.check_settings(num_envs, num_workers, *others)
     if num_envs is None:
         population = agent.make_population(0, np.zeros(0, np.float32))

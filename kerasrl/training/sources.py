@@ -27,7 +27,7 @@ from kerasrl.training.epochs import plan_epochs
 #: Arguments of `fit` that are about environments.
 _OF_ENVIRONMENTS = (
     *("num_envs", "env_config", "num_workers", "worker_mode", "env_timeout"),
-    "info_keys",
+    *("cluster", "info_keys"),
 )
 
 

@@ -30,6 +30,7 @@ _logger = logging.getLogger(__name__)
 
 #: Arguments of `fit` that say how environments are made.
 _MAKING = ("num_envs", "env_config", "num_workers", "worker_mode", "env_timeout")
+_MAKING += ("cluster",)
 
 
 class Trainer:
@@ -64,6 +65,7 @@ class Trainer:
         num_workers=0,
         worker_mode=None,
         env_timeout=None,
+        cluster=None,
         info_keys=(),
         callbacks=None,
         verbose="auto",
@@ -102,6 +104,8 @@ class Trainer:
                 NumPy, else `"step"`.
             env_timeout: Float, seconds after which an environment of a worker that
                 does not answer is replaced; `None` waits for ever.
+            cluster: `None` has workers in processes of this machine; `"ray"`, or a
+                `kerasrl.RayCluster`, on nodes of a Ray cluster. See `docs/cluster.md`.
             info_keys: Names of entries of the environments' infos to record. They are
                 in `rollout.infos`, and for losses the numbers among them in
                 `batch["infos"]`, float32, NaN where one is missing. Replay buffers
@@ -129,7 +133,7 @@ class Trainer:
         ```
         """
         lengths = (steps, epochs, steps_per_epoch)
-        making = num_envs, env_config, num_workers, worker_mode, env_timeout
+        making = (num_envs, env_config, num_workers, worker_mode, env_timeout, cluster)
         others = info_keys, callbacks, verbose, initial_epoch
         run = self._run(env, lengths, making, *others)
         for _ in run:
@@ -149,6 +153,7 @@ class Trainer:
         num_workers=0,
         worker_mode=None,
         env_timeout=None,
+        cluster=None,
         info_keys=(),
         callbacks=None,
         verbose="auto",
@@ -163,7 +168,7 @@ class Trainer:
 
         Args:
             env, steps, epochs, steps_per_epoch, num_envs, env_config, num_workers,
-                worker_mode, env_timeout, info_keys, callbacks, verbose,
+                worker_mode, env_timeout, cluster, info_keys, callbacks, verbose,
                 initial_epoch: As for `fit`.
 
         Yields:
@@ -183,7 +188,7 @@ class Trainer:
         ```
         """
         lengths = (steps, epochs, steps_per_epoch)
-        making = num_envs, env_config, num_workers, worker_mode, env_timeout
+        making = (num_envs, env_config, num_workers, worker_mode, env_timeout, cluster)
         others = info_keys, callbacks, verbose, initial_epoch
         run = self._run(env, lengths, making, *others)
         return self._results(run)
@@ -368,8 +373,8 @@ class Trainer:
 
         Args:
             env: What `fit` was given.
-            making: Dict of `num_envs`, `env_config`, `num_workers`, `worker_mode` and
-                `env_timeout`, as for `fit`.
+            making: Dict of `num_envs`, `env_config`, `num_workers`, `worker_mode`,
+                `env_timeout` and `cluster`, as for `fit`.
 
         Returns:
             A `kerasrl.envs.Environments`.

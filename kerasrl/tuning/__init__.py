@@ -24,6 +24,7 @@ _PUBLIC = {
     "Searcher": "searchers",
     "Stop": "decisions",
     "SuccessiveHalving": "schedulers",
+    "Trainable": "ray_trainable",
     "Trial": "trial",
     "choice": "spaces",
     "grid_search": "spaces",

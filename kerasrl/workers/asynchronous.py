@@ -94,7 +94,7 @@ class AsynchronousCollector(RecordedCollector):
         """
         weights = self.actor.program.weights
         if self._published is None:
-            self._published = Published.like(weights, self.exploration)
+            self._published = Published.like(weights, self.exploration, self.pool.share)
         self._published.write(weights, self.exploration, version)
         self.version = version
 

@@ -3,7 +3,7 @@
 Most of it is single bytes. Messages, for everything that happens rarely, are pickled:
 they are read by the process that started the writer, or that the writer started,
 through a socket that has no name and that nobody else holds. Nothing is ever unpickled
-from a file or from the network.
+from a file or, unless workers are actors of a Ray cluster, from the network.
 """
 
 import contextlib
@@ -13,6 +13,8 @@ import socket
 import struct
 
 import cloudpickle
+
+from kerasrl.workers.shared_arrays import SharedArrays
 
 STEP = b"s"
 COLLECT = b"c"
@@ -49,16 +51,22 @@ class Channel:
         #: Sends a single byte.
         self.signal = self._writing.write
 
-    def send(self, value, kind=MESSAGE, descriptor=None):
-        """Sends a message, and after it a file descriptor if there is one."""
-        self.send_pickled(dumps(value), kind, descriptor)
+    def send(self, value, kind=MESSAGE):
+        """Sends a message."""
+        self.send_pickled(dumps(value), kind)
 
-    def send_pickled(self, payload, kind=MESSAGE, descriptor=None):
-        """Sends a message that `dumps` made."""
+    def send_pickled(self, payload, kind=MESSAGE, shared=None):
+        """Sends a message that `dumps` made.
+
+        Args:
+            payload: Bytes.
+            kind: One byte.
+            shared: `SharedArrays` for `receive_arrays` of the other side, or `None`.
+        """
         self.signal(kind)
         self._socket.sendall(_LENGTH.pack(len(payload)) + payload)
-        if descriptor is not None:
-            socket.send_fds(self._socket, [b"F"], [descriptor])
+        if shared is not None:
+            socket.send_fds(self._socket, [b"F"], [shared.descriptor])
 
     def fileno(self):
         """The file descriptor that can be read when the other side said something."""
@@ -90,12 +98,16 @@ class Channel:
         (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
         return loads(self._read(length))
 
-    def receive_descriptor(self):
-        """Takes the file descriptor that follows a message."""
+    def receive_arrays(self, layout):
+        """Takes over the arrays that follow a message.
+
+        Args:
+            layout: Their `SharedArrays.layout`.
+        """
         _, descriptors, _, _ = socket.recv_fds(self._socket, 1, 1)
         if not descriptors:
             raise Disconnected
-        return descriptors[0]
+        return SharedArrays(descriptors[0], layout)
 
     def interrupt(self):
         """Has whoever waits for a message see that none will come."""

@@ -17,7 +17,7 @@ from kerasrl.workers.fragments import (
 )
 from kerasrl.workers.pool import WorkerLost
 from kerasrl.workers.recording import RecordedCollector
-from kerasrl.workers.shared_arrays import SharedArrays, copy_into
+from kerasrl.workers.shared_arrays import copy_into
 
 
 class WorkerCollector(RecordedCollector):
@@ -70,7 +70,7 @@ class WorkerCollector(RecordedCollector):
                 f"{actor.report['reason']}. Use worker_mode='step' or 'alternate'."
             )
         self.pool = envs.pool
-        self._weights = SharedArrays.like(list(actor.program.weights))
+        self._weights = self.pool.share(list(actor.program.weights))
         self._fragments = None
         self._signature = None
         self._generations = [None] * self.pool.num_workers
@@ -99,10 +99,12 @@ class WorkerCollector(RecordedCollector):
         self._check_order(starts=True)
         self._make_fragments()
         copy_into(self._weights.tree, self.actor.program.weights)
+        self._weights.wrote()
         pool, lost = self.pool, {}
         for worker, own in enumerate(pool.slices):
-            fragment = self._fragments[worker].tree
-            copy_into(fragment["exploration"], take(self.exploration, own))
+            fragment = self._fragments[worker]
+            copy_into(fragment.tree["exploration"], take(self.exploration, own))
+            fragment.wrote(("exploration",))
             if self._generations[worker] != pool.generations[worker]:
                 lost[worker] = None  # It was replaced since the last rollout.
                 continue
@@ -194,8 +196,8 @@ class WorkerCollector(RecordedCollector):
             "generators": self.generators,
             "leader": self.generators[0] if shared_noise else None,
         }
-        layout, descriptor = self._weights.layout, self._weights.descriptor
-        ask(worker, "prepare_collecting", fields, layout, descriptor=descriptor)
+        weights = self._weights
+        ask(worker, "prepare_collecting", fields, weights.layout, shared=weights)
         self._knowing.discard(worker)
 
     def _make_fragments(self):
@@ -207,7 +209,7 @@ class WorkerCollector(RecordedCollector):
         if signature == self._signature:
             return
         self._fragments = [
-            SharedArrays.like(
+            self.pool.share(
                 fragment_example(
                     self.envs,
                     own.stop - own.start,
@@ -228,7 +230,7 @@ class WorkerCollector(RecordedCollector):
             "share_fragment",
             shared.layout,
             self._wanted_infos(),
-            descriptor=shared.descriptor,
+            shared=shared,
         )
         self._knowing.add(worker)
 

@@ -10,7 +10,7 @@ from kerasrl.envs.environments import Environments, EnvStep
 from kerasrl.rollouts.rollout import take
 from kerasrl.workers import channel
 from kerasrl.workers.pool import WorkerLost, WorkerPool
-from kerasrl.workers.shared_arrays import SharedArrays, copy_into
+from kerasrl.workers.shared_arrays import copy_into
 
 
 class WorkerEnvironments(Environments):
@@ -27,6 +27,7 @@ class WorkerEnvironments(Environments):
         env_timeout: As for `WorkerPool`.
         worker_mode: One of `kerasrl.workers.MODES`, or `None`. Only
             `make_collector` looks at it.
+        cluster: As for `WorkerPool`.
         pool: `None`, or a `WorkerPool` that is there already; then this object is for
             `workers` only, and does not close it.
         workers: List of indices of workers next to each other, `None` for all.
@@ -51,12 +52,15 @@ class WorkerEnvironments(Environments):
         num_workers=1,
         env_timeout=None,
         worker_mode=None,
+        cluster=None,
         pool=None,
         workers=None,
     ):
         self._owned = pool is None
         if pool is None:
-            pool = WorkerPool(env, num_workers, num_envs, env_config, env_timeout)
+            pool = WorkerPool(
+                env, num_workers, num_envs, env_config, env_timeout, cluster
+            )
         self.pool = pool
         self.worker_mode = worker_mode
         self.workers = list(range(pool.num_workers) if workers is None else workers)
@@ -116,6 +120,7 @@ class WorkerEnvironments(Environments):
             lost = self._make_ready()
         exchange, pool = self._exchange, self.pool
         copy_into(exchange["actions"], actions)
+        self._shared.wrote(("actions",))
         self._num_steps += 1
         for worker in self.workers:
             if worker not in lost:
@@ -202,7 +207,7 @@ class WorkerEnvironments(Environments):
             count = pool.num_envs
             observations = spaces.zeros(self.observation_space, count)
             flags = np.zeros(count, bool)
-            self._shared = SharedArrays.like(
+            self._shared = pool.share(
                 {
                     "actions": spaces.zeros(spaces.emitted(self.action_space), count),
                     "observations": observations,
@@ -232,9 +237,7 @@ class WorkerEnvironments(Environments):
 
     def _share_with(self, worker):
         shared = self._shared
-        self.pool.attempt(
-            worker, "share_steps", shared.layout, descriptor=shared.descriptor
-        )
+        self.pool.attempt(worker, "share_steps", shared.layout, shared=shared)
 
     def _replace(self, worker, reason):
         """Starts new episodes in a new worker; the step becomes a filler."""

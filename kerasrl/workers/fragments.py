@@ -162,6 +162,9 @@ def write_fragment(fragment, rollout):
     Args:
         fragment: Tree of arrays as from `fragment_example`.
         rollout: `Rollout`.
+
+    Returns:
+        List of the paths of what was written; see `MirroredArrays.wrote`.
     """
     for name, target in fragment["steps"].items():
         _write(target, getattr(rollout, name))
@@ -171,6 +174,8 @@ def write_fragment(fragment, rollout):
     fragment["num_final"][0] = count
     if count:
         _write(take(fragment["final"], slice(count)), rollout.final)
+    written = [(name,) for name in ("steps", "state", "next_inputs", "num_final")]
+    return [*written, ("final", range(count))]
 
 
 def read_fragment(fragment):

@@ -15,9 +15,10 @@ import gymnasium
 
 from kerasrl.envs import preprocessors
 from kerasrl.envs.registration import find_creator
-from kerasrl.workers import channel, shared_value
+from kerasrl.workers import channel, shared_value, stacks
 from kerasrl.workers.channel import Channel, Disconnected
-from kerasrl.workers.shared_arrays import unnamed_memory
+from kerasrl.workers.settings import read_cluster
+from kerasrl.workers.shared_arrays import SharedArrays, unnamed_memory
 
 _MODULE = "kerasrl.workers.process"
 _CLOSING_SECONDS = 2.0
@@ -34,6 +35,27 @@ class RemoteTraceback(Exception):
 
     def __str__(self):
         return f'\n"""\n{self.text}"""'
+
+
+class Processes:
+    """Workers that are processes of this machine; `ray_cluster.RayActors` is another.
+
+    It starts workers, makes the arrays that they share with the learner, and packs what
+    they are sent.
+    """
+
+    share = staticmethod(SharedArrays.like)
+    pack = staticmethod(channel.dumps)
+
+    def start(self, index, generation, losses):
+        """Starts a worker.
+
+        Args:
+            index: Integer, which of them.
+            generation: Integer, how often it has been replaced.
+            losses: Integer, how often in a row it was lost.
+        """
+        return WorkerProcess(generation, losses)
 
 
 class WorkerProcess:
@@ -78,6 +100,34 @@ class WorkerProcess:
         finally:
             theirs.close()
             os.close(pipes[0][0])
+
+    @property
+    def pid(self):
+        """The id of the process."""
+        return self.process.pid
+
+    def describe(self):
+        """Returns what to call it in messages."""
+        return f"process {self.pid}"
+
+    def fate(self):
+        """Returns how it ended, for messages."""
+        code = self.process.returncode
+        name = f" ({signal.Signals(-code).name})" if code < 0 else ""
+        words = self.last_words
+        return f"ended with exit code {code}{name}." + (
+            f" It was here:\n{words}\n" if words else ""
+        )
+
+    def stack(self):
+        """Returns its stacks, a string, or `None`."""
+        return stacks.read(self.pid)
+
+    def refresh(self, heartbeats):
+        """Has arrays that it writes to at any time be up to date, as they are."""
+
+    def wait_started(self):
+        """Waits until it runs, which it does."""
 
     def end(self, grace=0.0):
         """Makes sure that the process, and all that it started, has ended.
@@ -145,28 +195,33 @@ class WorkerProcess:
         os.close(self._announcing)
         os.close(self._crash)
 
-    def farewell(self, deadline):
-        """Waits until the process has closed its environments.
 
-        Returns:
-            List of strings, what it complains of.
-        """
-        complaints = []
-        with contextlib.suppress(
-            TimeoutError, Disconnected, OSError, TypeError, ValueError
-        ):
-            while True:
-                remaining = max(0.0, deadline - time.monotonic())
-                kind = self.channel.receive_kind(remaining)
-                if kind in (b"", channel.GONE):
-                    break
-                if kind == channel.DONE:
-                    continue
-                value = self.channel.receive_message()
-                # Anything else answers an earlier request, which nobody waits for now.
-                if isinstance(value, dict) and value.get("request") == "close":
-                    complaints += value["complaints"]
-        return complaints
+def farewell(connection, deadline):
+    """Waits until a worker has closed its environments.
+
+    Args:
+        connection: `Channel` to it.
+        deadline: Float, the time of `time.monotonic` until which to wait.
+
+    Returns:
+        List of strings, what it complains of.
+    """
+    complaints = []
+    with contextlib.suppress(
+        TimeoutError, Disconnected, OSError, TypeError, ValueError
+    ):
+        while True:
+            remaining = max(0.0, deadline - time.monotonic())
+            kind = connection.receive_kind(remaining)
+            if kind in (b"", channel.GONE):
+                break
+            if kind == channel.DONE:
+                continue
+            value = connection.receive_message()
+            # Anything else answers an earlier request, which nobody waits for now.
+            if isinstance(value, dict) and value.get("request") == "close":
+                complaints += value["complaints"]
+    return complaints
 
 
 def close_all(workers):
@@ -179,10 +234,28 @@ def close_all(workers):
         with contextlib.suppress(OSError, ValueError):
             worker.channel.send(("close",))
     deadline = time.monotonic() + _CLOSING_SECONDS
-    complaints = [worker.farewell(deadline) for worker in workers]
+    complaints = [farewell(worker.channel, deadline) for worker in workers]
     for worker in workers:
         worker.end(max(0.0, deadline - time.monotonic()))
     return sum(complaints, [])
+
+
+def make_launcher(cluster):
+    """Returns what starts workers, here or in a cluster.
+
+    Args:
+        cluster: As for `fit`.
+
+    Raises:
+        ImportError: Ray is asked for and not installed.
+    """
+    cluster = read_cluster(cluster)
+    if cluster is None:
+        return Processes()
+    # Ray takes half a second, and is not always there.
+    from kerasrl.workers.ray_cluster import RayActors
+
+    return RayActors(cluster)
 
 
 def check_env(env):
@@ -220,12 +293,17 @@ def setup_message(env, env_config):
     }
 
 
-def raise_remote(index, pid, failure):
+def raise_remote(index, worker, failure):
     """Raises in this process what was raised in a worker.
 
     What would end a program without a word, such as `SystemExit`, becomes an error.
+
+    Args:
+        index: Integer, which worker.
+        worker: String, what else to call it.
+        failure: Dict, what it sent.
     """
-    place = f"In worker {index + 1} (process {pid})."
+    place = f"In worker {index + 1} ({worker})."
     try:
         error = pickle.loads(failure["error"])
     except Exception:

@@ -17,6 +17,7 @@ def make_environments(
     num_workers=0,
     worker_mode=None,
     env_timeout=None,
+    cluster=None,
 ):
     """Makes environments here or in worker processes.
 
@@ -24,7 +25,7 @@ def make_environments(
         env, num_envs, env_config: As for `kerasrl.envs.make_envs`.
         num_workers: Integer, 0 for environments in this process.
         worker_mode: One of `MODES`, or `None` for what suits the actor.
-        env_timeout: As for `WorkerPool`.
+        env_timeout, cluster: As for `WorkerPool`.
 
     Returns:
         A `kerasrl.envs.Environments`.
@@ -38,11 +39,11 @@ def make_environments(
     envs = make_environments("CartPole-v1", num_envs=8, num_workers=2)
     ```
     """
-    check_settings(num_envs, num_workers, worker_mode, env_timeout)
+    check_settings(num_envs, num_workers, worker_mode, env_timeout, cluster)
     if num_workers == 0:
         return make_envs(env, num_envs, env_config)
     return WorkerEnvironments(
-        env, num_envs, env_config, num_workers, env_timeout, worker_mode
+        env, num_envs, env_config, num_workers, env_timeout, worker_mode, cluster
     )
 
 

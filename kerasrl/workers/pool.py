@@ -3,10 +3,10 @@
 import itertools
 import logging
 import select
-import signal
 import threading
 import warnings
 import weakref
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,14 +14,13 @@ from kerasrl.envs.registration import WorkerShare
 from kerasrl.workers import channel, stacks
 from kerasrl.workers.channel import Disconnected
 from kerasrl.workers.launching import (
-    WorkerProcess,
     check_env,
     close_all,
+    make_launcher,
     raise_remote,
     setup_message,
 )
 from kerasrl.workers.settings import check_settings
-from kerasrl.workers.shared_arrays import SharedArrays
 from kerasrl.workers.watching import Watch
 
 #: A worker that is lost more often in a row stays lost.
@@ -55,6 +54,11 @@ class WorkerLost(RuntimeError):
         self.index = index
 
 
+class _Request(NamedTuple):
+    name: str
+    payload: Any
+
+
 class WorkerPool:
     """N processes, each with some of B environments.
 
@@ -69,6 +73,8 @@ class WorkerPool:
         env_timeout: Float, seconds after which an environment that does not answer (a
             `step`, a `reset`, a method called by its name, or while it is made) counts
             as hanging, or `None` to wait for ever.
+        cluster: `None` for processes of this machine; `"ray"`, a `RayCluster` or a dict
+            of its arguments for actors of a Ray cluster.
 
     Attributes:
         num_workers: N.
@@ -94,13 +100,24 @@ class WorkerPool:
     """
 
     def __init__(
-        self, env, num_workers, num_envs=None, env_config=None, env_timeout=None
+        self,
+        env,
+        num_workers,
+        num_envs=None,
+        env_config=None,
+        env_timeout=None,
+        cluster=None,
     ):
         check_env(env)
-        self.num_envs = check_settings(num_envs, num_workers, None, env_timeout)
+        self.num_envs = check_settings(
+            num_envs, num_workers, None, env_timeout, cluster
+        )
         if num_workers < 1:
             raise ValueError("A pool has one worker or more. Received: num_workers=0.")
         stacks.register()
+        self._launcher = make_launcher(cluster)
+        #: Makes arrays like those of a tree, which workers can be given.
+        self.share = self._launcher.share
         self.num_workers = num_workers
         self.env_timeout = env_timeout
         bounds = np.linspace(0, self.num_envs, num_workers + 1).round().astype(int)
@@ -121,7 +138,7 @@ class WorkerPool:
         self._setup = setup_message(env, env_config)
         self._remembered = {}
         # Rows of a cache line: one worker's writing does not slow the others down.
-        self._heartbeats = SharedArrays.like(np.zeros((num_workers, 8), np.int64))
+        self._heartbeats = self.share(np.zeros((num_workers, 8), np.int64))
         self._workers = []
         self._finalizer = weakref.finalize(self, close_all, self._workers)
         try:
@@ -133,14 +150,23 @@ class WorkerPool:
             raise
         _logger.info("Started workers: processes %s.", self.pids)
 
+    def describe(self, index):
+        """Returns what to call a worker in messages, besides its number."""
+        return self._workers[index].describe()
+
+    def stack(self, index):
+        """Returns the stacks of a worker, a string, or `None`."""
+        return self._workers[index].stack()
+
     def heartbeat(self, index):
         """How often a worker was heard of, and the environment it went to last."""
+        self._workers[index].refresh(self._heartbeats)
         return tuple(self._heartbeats.tree[index][:2].tolist())
 
     @property
     def pids(self):
         """The ids of the processes."""
-        return [worker.process.pid for worker in self._workers]
+        return [worker.pid for worker in self._workers]
 
     @property
     def generations(self):
@@ -190,7 +216,7 @@ class WorkerPool:
             List of what they answered.
         """
         workers = range(self.num_workers) if workers is None else workers
-        message = (name, *arguments)
+        message = self._pack(name, arguments)
         sent = [self._try(self.send, index, message) for index in workers]
         answers, errors = [], []
         # All are waited for, also if one fails: later answers must not be taken for
@@ -204,26 +230,35 @@ class WorkerPool:
             raise errors[0]
         return answers
 
-    def request(self, index, name, *arguments, descriptor=None):
-        """Has one worker do something; see `request_all`."""
-        message = (name, *arguments)
-        sent = self._try(self.send, index, message, descriptor)
-        return self._answer(index, message, sent, descriptor)
+    def request(self, index, name, *arguments, shared=None):
+        """Has one worker do something; see `request_all`.
 
-    def attempt(self, index, name, *arguments, descriptor=None):
+        Args:
+            shared: What `share` returned, if the request is to take that over; its
+                `layout` is among the arguments.
+        """
+        message = self._pack(name, arguments)
+        sent = self._try(self.send, index, message, shared)
+        return self._answer(index, message, sent, shared)
+
+    def attempt(self, index, name, *arguments, shared=None):
         """Like `request`, but raises `WorkerLost` rather than ask a replacement.
 
         For what makes sense only after other requests, of which that knows nothing.
         """
-        self.send(index, (name, *arguments), descriptor)
+        self.send(index, self._pack(name, arguments), shared)
         return self.receive(index, watched=name in _WATCHED)
 
     def remember(self, key, name, *arguments):
         """Notes a request to be repeated in workers that replace others."""
         self._remembered[key] = (name, *arguments)
 
-    def send(self, index, message, descriptor=None):
-        """Sends a request; raises `WorkerLost`, as do `signal` and `receive`."""
+    def _pack(self, name, arguments):
+        """Returns a request as it can be sent to any number of workers."""
+        return _Request(name, self._launcher.pack((name, *arguments)))
+
+    def send(self, index, request, shared=None):
+        """Sends what `_pack` made; raises `WorkerLost`, as do `signal`, `receive`."""
         if self.settle is not None:
             self.settle()
         if self.busy:
@@ -232,7 +267,8 @@ class WorkerPool:
                 "after `finish`."
             )
         try:
-            self._workers[index].channel.send(message, descriptor=descriptor)
+            connection = self._workers[index].channel
+            connection.send_pickled(request.payload, shared=shared)
         except (ConnectionError, ValueError):  # Closed by them, or by us.
             raise self._lost(index) from None
 
@@ -274,7 +310,7 @@ class WorkerPool:
             error.add_note(f"Sent by worker {index + 1}.")
             raise
         if kind == channel.FAILURE:
-            raise_remote(index, worker.process.pid, value)
+            raise_remote(index, worker.describe(), value)
         return value
 
     def watch(self, index):
@@ -383,12 +419,12 @@ class WorkerPool:
             return False
         return True
 
-    def _answer(self, index, message, sent, descriptor=None):
+    def _answer(self, index, request, sent, shared=None):
         while True:
             try:
                 if not sent:
-                    self.send(index, message, descriptor)
-                return self.receive(index, watched=message[0] in _WATCHED)
+                    self.send(index, request, shared)
+                return self.receive(index, watched=request.name in _WATCHED)
             except WorkerLost as lost:
                 self.replace(index, lost)
                 sent = False
@@ -399,7 +435,7 @@ class WorkerPool:
         with self._starting:
             if self._is_closed:
                 raise RuntimeError("The worker processes have been closed.")
-            worker = WorkerProcess(generation, losses)
+            worker = self._launcher.start(index, generation, losses)
             self._workers[index : index + 1] = [worker]
         own = self.slices[index]
         share = WorkerShare(index + 1, self.num_workers, own.start, self.num_envs)
@@ -410,11 +446,13 @@ class WorkerPool:
             "heartbeats": self._heartbeats.layout,
             "watched": self.env_timeout is not None,
         }
-        self.send(index, ("set_up", fields), self._heartbeats.descriptor)
+        request = self._pack("set_up", (fields,))
+        self.send(index, request, self._heartbeats)
 
     def _set_up(self, index):
         """Waits until a process has made its environments."""
         try:
+            self._workers[index].wait_started()
             return self.receive(index)
         except WorkerLost as lost:
             raise WorkerLost(f"{lost} It was making its environments.") from None
@@ -437,11 +475,6 @@ class WorkerPool:
         """The `WorkerLost` that says how a process ended."""
         worker = self._workers[index]
         worker.end(grace=1.0)
-        code = worker.process.returncode
-        name = f" ({signal.Signals(-code).name})" if code < 0 else ""
-        words = worker.last_words
         return WorkerLost(
-            f"Worker {index + 1} (process {worker.process.pid}) ended with exit code "
-            f"{code}{name}." + (f" It was here:\n{words}\n" if words else ""),
-            index,
+            f"Worker {index + 1} ({worker.describe()}) {worker.fate()}", index
         )

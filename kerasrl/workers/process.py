@@ -41,7 +41,6 @@ from kerasrl.workers.fragments import (
 )
 from kerasrl.workers.local import Worker
 from kerasrl.workers.publishing import Published
-from kerasrl.workers.shared_arrays import SharedArrays
 
 _PR_SET_PDEATHSIG = 1
 _NONE = -1
@@ -102,25 +101,38 @@ class WorkerServer:
             if kind == b"":
                 self.close()
                 break
-            try:
-                message = None
-                if kind == channel.MESSAGE:
-                    message = self._channel.receive_message()
-                value = self._do(kind, message)
-                if value is not None:
-                    value = channel.dumps(value)
-            except Disconnected:
-                raise
-            # Whatever an environment raises, SystemExit too, is the learner's to see.
-            except BaseException as error:
-                self._check_place()
-                self._channel.send(_describe(error), channel.FAILURE)
-                continue
-            self._check_place()
-            if value is None:
-                self._channel.signal(channel.DONE)
+            kind, payload = self.answer(kind)
+            if payload is None:
+                self._channel.signal(kind)
             else:
-                self._channel.send_pickled(value)
+                self._channel.send_pickled(payload, kind)
+
+    def answer(self, kind):
+        """Does what the learner asked for.
+
+        Args:
+            kind: One byte, what it said; of a message, the rest is received here.
+
+        Returns:
+            Tuple of the kind of the answer, a byte, and what it is, pickled, or `None`.
+
+        Raises:
+            Disconnected: The learner went away in the middle of a message.
+        """
+        try:
+            message = None
+            if kind == channel.MESSAGE:
+                message = self._channel.receive_message()
+            value = self._do(kind, message)
+            payload = None if value is None else channel.dumps(value)
+        except Disconnected:
+            raise
+        # Whatever an environment raises, SystemExit too, is the learner's to see.
+        except BaseException as error:
+            self._check_place()
+            return channel.FAILURE, channel.dumps(_describe(error))
+        self._check_place()
+        return (channel.DONE if payload is None else channel.MESSAGE), payload
 
     def leave(self):
         """Leaves the learner to the process that this one was forked from."""
@@ -141,18 +153,20 @@ class WorkerServer:
         return getattr(self, name)(*arguments)
 
     def _attach(self, layout):
-        shared = SharedArrays(self._channel.receive_descriptor(), layout)
+        """Takes over arrays, of which only writing is to be told."""
+        shared = self._channel.receive_arrays(layout)
         shared.close()
-        return shared.tree
+        return shared
 
     # Requests -----------------------------------------------------------------
 
     def set_up(self, fields):
         """Makes the environments. Returns a dict that describes them."""
-        heartbeats = self._attach(fields["heartbeats"])
+        heartbeats = self._attach(fields["heartbeats"]).tree
         self._share = share = fields["share"]
         heartbeat = heartbeats[share.worker_index - 1]
-        sys.path[:] = fields["path"]
+        own = [path for path in sys.path if path not in fields["path"]]
+        sys.path[:] = fields["path"] + own
         for name, spec in fields["specs"].items():
             if name not in gymnasium.registry:
                 gymnasium.registry[name] = pickle.loads(spec)
@@ -200,13 +214,20 @@ class WorkerServer:
         """Takes over the arrays through which single steps are exchanged."""
         start = self._share.first_index
         own = slice(start, start + self._envs.num_envs)
-        self._exchange = take(self._attach(layout), own)
+        shared = self._attach(layout)
+        self._exchange = take(shared.tree, own)
+        rows = range(own.start, own.stop)
+        always = [(name, rows) for name in ("observations", "rewards", "ended")]
+        ends = [(name, rows) for name in ("terminated", "truncated", "valid")]
+        ends.append(("final_observations", rows))
+        self._note_step = partial(shared.wrote, *always)
+        self._note_ends = partial(shared.wrote, *ends)
 
     def prepare_collecting(self, fields, layout):
         """Takes over the acting program, and the memory in which its weights are."""
         share = self._share
         program = fields["program"]
-        program.weights = self._attach(layout)
+        program.weights = self._attach(layout).tree
         actor = PartialActor(
             program,
             fields["initial_state"],
@@ -227,7 +248,7 @@ class WorkerServer:
 
     def prepare_streaming(self, fields, layout):
         """Takes over the acting program, and where its weights are published."""
-        shared = SharedArrays(self._channel.receive_descriptor(), layout)
+        shared = self._channel.receive_arrays(layout)
         share, num_envs = self._share, self._envs.num_envs
         own = slice(share.first_index, share.first_index + num_envs)
         published, program = Published(shared), fields["program"]
@@ -248,9 +269,11 @@ class WorkerServer:
 
     def share_fragments(self, layout, info_keys):
         """Takes over the places that fragments are written to in turn."""
-        shared = self._attach(layout)
-        self._places, self._count = itertools.cycle(shared["places"]), shared["count"]
-        self._keeper.stop = memoryview(shared["stop"])
+        self._shared = self._attach(layout)
+        tree = self._shared.tree
+        self._places = itertools.cycle(enumerate(tree["places"]))
+        self._count = tree["count"]
+        self._keeper.stop = memoryview(tree["stop"])
         self._keeper.keys = info_keys
         self._idle_since = time.monotonic()
         gc.freeze()
@@ -271,7 +294,7 @@ class WorkerServer:
 
     def share_fragment(self, layout, info_keys):
         """Takes over the arrays that rollouts are written into."""
-        self._fragment = self._attach(layout)
+        self._shared = self._attach(layout)
         self._keeper.keys = info_keys
         # What exists now stays: the garbage collector need not go through it.
         gc.freeze()
@@ -341,30 +364,38 @@ class WorkerServer:
             finals = exchange["final_observations"]
             for index, final in step.final_observations.items():
                 write_row(finals, index, final)
+            self._note_ends()
+        self._note_step()
         self._infos = lambda: step.infos
 
     def _collect(self):
         if self._places is not None:
             return self._stream()
-        self._collector.exploration = self._fragment["exploration"]
-        write_fragment(self._fragment, self._collector.collect())
+        fragment = self._shared.tree
+        self._collector.exploration = fragment["exploration"]
+        self._shared.wrote(*write_fragment(fragment, self._collector.collect()))
         self._collector.drain_episodes()
         return self._keeper.drain()
 
     def _stream(self):
         began = time.monotonic()
         version = self._refresh()
-        place = next(self._places)
+        index, place = next(self._places)
         try:
             rollout = self._collector.collect()
         except BrokenOff:
             return None
-        write_fragment(place["fragment"], rollout)
+        written = write_fragment(place["fragment"], rollout)
         self._collector.drain_episodes()
-        finished = time.monotonic()
+        place["finished"][0] = finished = time.monotonic()
         waited, worked = began - self._idle_since, finished - began
-        place["report"][:] = version, waited, worked, finished
+        place["report"][:] = version, waited, worked
         self._count += 1
+        self._shared.wrote(
+            *(("places", index, "fragment", *path) for path in written),
+            *(("places", index, name) for name in ("report", "finished")),
+            ("count",),
+        )
         self._idle_since = finished
         return self._keeper.drain()
 

@@ -1,6 +1,8 @@
 """Arrays in memory that several processes map."""
 
+import contextlib
 import dataclasses
+import fcntl
 import mmap
 import os
 import tempfile
@@ -57,24 +59,34 @@ class SharedArrays:
     @classmethod
     def like(cls, tree):
         """Makes zeros with the shapes and dtypes of a tree of arrays."""
-        end = 0
-
-        def place(array):
-            nonlocal end
-            array = np.asarray(array)
-            if array.dtype.hasobject:
-                raise TypeError(
-                    "Only numbers can be shared between processes. Received an array "
-                    f"of dtype {array.dtype}, shape {array.shape}."
-                )
-            found = _Place(end, array.shape, array.dtype.str)
-            end = -(-_end(found) // _ALIGNMENT) * _ALIGNMENT
-            return found
-
-        layout = optree.tree_map(place, tree)
+        layout, size = lay_out(tree)
         descriptor = unnamed_memory()
-        os.ftruncate(descriptor, max(end, 1))
+        os.ftruncate(descriptor, max(size, 1))
         return cls(descriptor, layout)
+
+    def wrote(self, *paths, within=None):
+        """Says what this side has written. The other one maps it, and sees it already.
+
+        Args:
+            *paths: As for `kerasrl.workers.mirrored_arrays.MirroredArrays.wrote`.
+            within: As there.
+        """
+
+    @contextlib.contextmanager
+    def locked(self, exclusive):
+        """A context that other processes do not enter meanwhile.
+
+        Nobody spins, and the lock of a process that is killed is gone with it.
+
+        Args:
+            exclusive: Whether none may; else those that read may.
+        """
+        # Of the process, not of the descriptor: two that share it exclude each other.
+        fcntl.lockf(self.descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
 
     def close(self):
         """Gives the descriptor back. The arrays remain usable while referred to."""
@@ -84,6 +96,29 @@ class SharedArrays:
 
     def __del__(self):
         self.close()
+
+
+def lay_out(tree):
+    """Says where arrays like those of a tree lie in memory.
+
+    Returns:
+        Tuple of the layout, a tree of places, and the number of bytes.
+    """
+    end = 0
+
+    def place(array):
+        nonlocal end
+        array = np.asarray(array)
+        if array.dtype.hasobject:
+            raise TypeError(
+                "Only numbers can be shared between processes. Received an array "
+                f"of dtype {array.dtype}, shape {array.shape}."
+            )
+        found = _Place(end, array.shape, array.dtype.str)
+        end = -(-_end(found) // _ALIGNMENT) * _ALIGNMENT
+        return found
+
+    return optree.tree_map(place, tree), end
 
 
 def copy_into(target, source):

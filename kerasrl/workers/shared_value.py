@@ -190,6 +190,26 @@ def join(descriptor):
     _shared = _Memory(descriptor)
 
 
+def refuse(reason):
+    """Has every use of a `SharedValue` in this process raise an error.
+
+    Args:
+        reason: String, what the error says.
+    """
+    global _shared
+    _shared = _Nowhere(reason)
+
+
+class _Nowhere:
+    """What stands for a memory that cannot be reached."""
+
+    def __init__(self, reason):
+        self._reason = reason
+
+    def find(self, name):
+        raise RuntimeError(self._reason)
+
+
 def _memory():
     global _shared
     with _making:

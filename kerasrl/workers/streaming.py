@@ -19,12 +19,10 @@ from kerasrl.workers.fragments import (
 )
 from kerasrl.workers.pool import WorkerLost
 from kerasrl.workers.recording import RecordedCollector
-from kerasrl.workers.shared_arrays import SharedArrays
 
 #: Numbers that a worker writes beside each fragment: the version of the weights that it
-#: acted by; seconds that it waited for a place to write to, and that it acted; and when
-#: it was done, by the clock that all processes share.
-REPORT = ("version", "waited", "worked", "finished")
+#: acted by; seconds that it waited for a place to write to, and that it acted.
+REPORT = ("version", "waited", "worked")
 
 
 @dataclasses.dataclass
@@ -34,7 +32,7 @@ class Fragment:
     Args:
         rollout: `Rollout` `[T, b, ...]`.
         infos: List of T lists of b dicts, or `None`.
-        report: Dict with the entries of `REPORT`.
+        report: Dict with the entries of `REPORT`, and `"finished"`, when it was done.
         reset_infos: `None`; or, if a new process began it with new episodes, the list
             of what their resets said.
     """
@@ -123,7 +121,7 @@ class FragmentStream(RecordedCollector):
         """When the oldest fragment that can be taken now was done."""
         if self._received:
             return self._received[0].report["finished"]
-        return float(self._place()["report"][REPORT.index("finished")])
+        return float(self._place()["finished"][0])
 
     def versions(self):
         """Returns the versions by which it may be acting, or has and was not taken."""
@@ -179,7 +177,7 @@ class FragmentStream(RecordedCollector):
             "prepare_streaming",
             fields,
             shared.layout,
-            descriptor=shared.descriptor,
+            shared=shared,
         )
         self._shared = None
 
@@ -224,7 +222,10 @@ class FragmentStream(RecordedCollector):
             Fragment(
                 optree.tree_map(np.array, read_fragment(place["fragment"])),
                 None if infos is None else [channel.loads(row) for row in infos],
-                dict(zip(REPORT, place["report"].tolist(), strict=True)),
+                {
+                    **dict(zip(REPORT, place["report"].tolist(), strict=True)),
+                    "finished": float(place["finished"][0]),
+                },
                 self._reset_infos,
             )
         )
@@ -235,6 +236,7 @@ class FragmentStream(RecordedCollector):
         """Has the worker break off what it is collecting, for good."""
         if self._shared is not None:
             self._shared.tree["stop"][0] = 1
+            self._shared.wrote(("stop",), within=0.0)
 
     def take(self):
         """Hands out the oldest `Fragment` received."""
@@ -285,8 +287,13 @@ class FragmentStream(RecordedCollector):
             self.actor,
             self._exploration,
         )
-        place = {"fragment": fragment, "report": np.zeros(len(REPORT))}
-        self._shared = SharedArrays.like(
+        place = {
+            "fragment": fragment,
+            "report": np.zeros(len(REPORT)),
+            # By the clock that all processes of a machine share.
+            "finished": np.zeros(1),
+        }
+        self._shared = self.pool.share(
             {
                 "places": [place] * self._num_places,
                 "count": np.zeros(1, np.int64),
@@ -300,5 +307,5 @@ class FragmentStream(RecordedCollector):
             "share_fragments",
             self._shared.layout,
             keys,
-            descriptor=self._shared.descriptor,
+            shared=self._shared,
         )

@@ -2,8 +2,6 @@
 
 import time
 
-from kerasrl.workers import stacks
-
 #: Seconds for a process to start and to import what environments need.
 _START_SECONDS = 60.0
 
@@ -49,12 +47,12 @@ class Watch:
 
     def _describe(self, number, seconds):
         pool, index = self._pool, self._index
-        pid = pool.pids[index]
+        worker = pool.describe(index)
         who = f"Worker {index + 1}"
         if self._seen > 1 and number >= 0:
             who = f"Environment {pool.slices[index].start + number} in w{who[1:]}"
-        where = stacks.read(pid)
+        where = pool.stack(index)
         return (
-            f"{who} (process {pid}) hangs: nothing happened for {seconds:g} seconds "
+            f"{who} ({worker}) hangs: nothing happened for {seconds:g} seconds "
             f"(env_timeout={pool.env_timeout}). Its stack: {where or 'not available'}\n"
         )

@@ -166,9 +166,16 @@ def wait_for_end(pid, seconds=5.0):
 
 
 def begun(
-    mode, num_envs=5, length=4, env=Walk, config=None, timeout=None, listener=None
+    mode,
+    num_envs=5,
+    length=4,
+    env=Walk,
+    config=None,
+    timeout=None,
+    listener=None,
+    cluster=None,
 ):
-    envs = make_environments(env, num_envs, config, 2, mode, timeout)
+    envs = make_environments(env, num_envs, config, 2, mode, timeout, cluster)
     collector = make_collector(
         envs, Actor(), length, generators(num_envs), listener=listener, all_finals=True
     )
