@@ -42,6 +42,9 @@ RLLIB_CONFIG = {
     "vtrace_clip_rho_threshold": "clip_rho",
     "vtrace_clip_pg_rho_threshold": "clip_pg",
     "replay_buffer_num_slots": "replay_slots",
+    "min_q_weight": "alpha",
+    "moving_average_sqd_adv_norm_start": "advantage_norm_start",
+    "moving_average_sqd_adv_norm_update_rate": "advantage_norm_rate",
 }
 RLLIB_MODEL = {
     "fcnet_hiddens": "hidden_units",
@@ -68,6 +71,9 @@ OTHER_NAMES = {
     "minibatch_size": ("batch_size",),
     "batch_size": ("minibatch_size",),
     "clip_range": ("clip_ratio",),
+    "conservative_weight": ("alpha",),
+    "n_action_samples": ("num_actions",),
+    "weight_temp": ("beta",),
     "clip_range_vf": ("value_clip",),
     "vf_clip_param": ("value_clip",),
     "vf_coef": ("value_coef",),

@@ -36,7 +36,10 @@ MAY_IMPORT = {
     "agents": {"distribute", "losses", "models", "replay", "rollouts", "training"},
     "callbacks": {"envs"},
     "checkpoint": set(),
-    "cli": {"callbacks", "distribute", "envs", "experiment", "tuning", "workers"},
+    "cli": {
+        *("callbacks", "distribute", "envs", "experiment", "offline", "tuning"),
+        "workers",
+    },
     "distribute": set(),
     "distributions": {"losses"},
     "envs": set(),

@@ -23,6 +23,7 @@ AGENTS = [
     ),
     *("ES", "ARS"),
     *("A3C", "IMPALA", "APPO"),
+    *("BC", "MARWIL", "TD3BC", "IQL", "CQL"),
 ]
 
 
@@ -48,6 +49,8 @@ AGENTS = [
         ("IMPALA", "broadcast_interval", "begin a fragment"),
         ("APPO", "learner_queue_size", "two fragments ahead"),
         ("A3C", "sample_async", "worker_mode='asynchronous'"),
+        ("CQL", "min_q_weight", "called 'alpha'"),
+        ("IQL", "weight_temp", "called 'beta'"),
         ("PG", "rollout_fragment_length", "called 'rollout_length'"),
         ("PPO", "verbose", "fit(env, verbose="),
         ("PPO", "env", "fit(env, env="),

@@ -79,6 +79,12 @@ VERBOSE = {"bar": 1, "lines": 2, "none": 0}
 @click.option(
     "-f", "--file", metavar="FILE.yaml", help="An experiment in RLlib's YAML layout."
 )
+@click.option(
+    "--data",
+    metavar="DIR",
+    help="Learn from a data set, --steps gradient steps. ENV is what the agent is "
+    "evaluated in.",
+)
 @click.option("--seed", type=SEED, help="Seed of weights, environments, exploration.")
 @click.option("--num-envs", type=WholeNumber(1), help="Environments at once.")
 @click.option(
@@ -149,6 +155,7 @@ def train(**options: Any) -> None:
     kerasrl train PPO CartPole-v1 --steps 100000 --set gamma=0.98
     kerasrl train --run PPO --env CartPole-v1 --config '{"lr": 0.001}'
     kerasrl train -f experiment.yaml
+    kerasrl train MARWIL CartPole-v1 --data runs/cartpole --steps 5000
     """
     start(options["verbosity"])
     run(lambda: train_command(**options), options["verbosity"])
@@ -244,6 +251,7 @@ def train_once(**options: Any) -> None:
             "Which environment? `kerasrl train ALGO ENV`; `kerasrl list` names some."
         )
     env = check_env_name(env, settings.fit)
+    data = None if options["data"] is None else load_data(options["data"])
     if agent is None:
         # What is misspelt has been refused by now: this takes seconds.
         agent = make_agent(algorithm, settings)
@@ -259,12 +267,14 @@ def train_once(**options: Any) -> None:
             if agent.replicas.is_chief:
                 click.echo(f"All steps are done. Checkpoint: {options['resume']}")
             return
-    train_agent(agent, env, steps, stop, settings, options, experiment)
+    learns_from = env if data is None else data
+    train_agent(agent, env, learns_from, steps, stop, settings, options, experiment)
 
 
 def train_agent(
     agent: Any,
     env: str,
+    learns_from: Any,
     steps: int,
     stop: dict[str, Any],
     settings: Settings,
@@ -290,7 +300,7 @@ def train_agent(
         checkpoint = make_checkpoints(directory, every, evaluation)
         try:
             agent.fit(
-                env,
+                learns_from,
                 steps=steps,
                 callbacks=listeners(
                     agent, directory, settings, evaluation, stop_on, checkpoint
@@ -321,6 +331,16 @@ def train_agent(
     click.echo(f"Checkpoint: {checkpoint.last_path}")
     click.echo(f"Run directory: {directory}")
     agent.replicas.barrier()
+
+
+def load_data(path: str) -> Any:
+    """The data set of `--data`."""
+    from kerasrl.offline import load
+
+    try:
+        return load(path)
+    except (OSError, ValueError) as error:
+        refuse(f"--data: {error}")
 
 
 def check_env_name(env: Any, fit: dict[str, Any]) -> str:
