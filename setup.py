@@ -20,6 +20,8 @@ HOROVOD = ["cloudpickle", "psutil", "pyyaml", "packaging"]
 # Journals, and samplers with defaults that need no argument any more.
 OPTUNA = ["optuna>=5"]
 PLOT = ["matplotlib"]
+# Only h5py is needed to read and write Minari's files.
+MINARI = ["h5py>=3.9", "minari>=0.5.3", "pillow"]
 # Workers on other machines, and Ray's own sweeps.
 RAY = ["ray[tune]>=2.40"]
 NOTEBOOKS = ["jupyter", "nbclient", "ipykernel"] + PLOT + VIDEO
@@ -74,6 +76,7 @@ setup(
         "atari": ATARI,
         "box2d": BOX2D,
         "mujoco": MUJOCO,
+        "minari": MINARI,
         "video": VIDEO,
         # Stable-Baselines3 takes the frames of games from OpenCV.
         "bench": [

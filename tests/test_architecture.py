@@ -55,7 +55,7 @@ MAY_IMPORT = {
     "testing": set(),
     "training": {
         *("actors", "callbacks", "checkpoint", "distribute", "envs", "losses"),
-        *("models", "rollouts", "workers"),
+        *("models", "offline", "rollouts", "workers"),
     },
     "tuning": {"agents", "callbacks", "experiment", "plotting", "workers"},
     "workers": {"actors", "envs", "rollouts"},

@@ -83,6 +83,9 @@ class Agent(Trainer, Replaceable, Configurable):
     #: variables by which somebody still acts, or acted what is not learnt yet.
     keeps_published = False
 
+    #: Whether acting says how probable actions were, for those who write that down.
+    records_log_probs = False
+
     #: Whether it is rollouts that `learn_from` takes, which callbacks see before.
     learns_from_rollouts = True
 

@@ -75,6 +75,7 @@ def open_checkpoint(
 
 @click.command(cls=Command)
 @checkpoint_options
+@click.option("--output", metavar="DIR", help="Write the episodes into a data set.")
 def evaluate(verbosity: int, **options: Any) -> None:
     """Evaluate the agent of CHECKPOINT over whole episodes."""
     start(verbosity)
@@ -82,7 +83,11 @@ def evaluate(verbosity: int, **options: Any) -> None:
 
 
 def evaluate_command(
-    episodes: int, stochastic: bool, seed: int | None, **options: Any
+    episodes: int,
+    stochastic: bool,
+    seed: int | None,
+    output: str | None,
+    **options: Any,
 ) -> None:
     """Load the agent of a checkpoint, evaluate it, print the outcome."""
     agent, env, env_config = open_checkpoint(**options)
@@ -93,6 +98,7 @@ def evaluate_command(
             deterministic=not stochastic,
             seed=seed,
             env_config=env_config,
+            output=output,
         )
     )
 

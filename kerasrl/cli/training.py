@@ -100,6 +100,11 @@ VERBOSE = {"bar": 1, "lines": 2, "none": 0}
 )
 @click.option("--logdir", metavar="DIR", help="Directory of the run.")
 @click.option(
+    "--output",
+    metavar="DIR",
+    help="Write whole episodes into a data set as they happen.",
+)
+@click.option(
     "--resume", metavar="CHECKPOINT", help="Go on from a checkpoint, in its directory."
 )
 @click.option(
@@ -306,6 +311,7 @@ def train_agent(
                     agent, directory, settings, evaluation, stop_on, checkpoint
                 ),
                 verbose=VERBOSE[options["progress"]],
+                output=options["output"],
                 **settings.fit,
             )
         except KeyboardInterrupt:

@@ -8,6 +8,8 @@ ever unpickled.
 import importlib
 from typing import Any
 
+from kerasrl.offline.collecting import RecordEpisodes, collect
+from kerasrl.offline.converting import convert, merge
 from kerasrl.offline.dataset import Dataset
 from kerasrl.offline.episodes import Episode
 from kerasrl.offline.loading import from_arrays, from_episodes, load
@@ -20,11 +22,15 @@ __all__ = [
     "Dataset",
     "Episode",
     "Reader",
+    "RecordEpisodes",
     "Writer",
+    "collect",
+    "convert",
     "estimate",
     "from_arrays",
     "from_episodes",
     "load",
+    "merge",
 ]
 
 

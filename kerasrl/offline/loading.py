@@ -7,20 +7,27 @@ import numpy as np
 from gymnasium import spaces as gym_spaces
 
 from kerasrl import checks, spaces
-from kerasrl.offline import shards, writer
+from kerasrl.offline import json_lines, minari_files, shards, writer
 from kerasrl.offline.dataset import Dataset
 from kerasrl.offline.episodes import Episode, EpisodeCheck, tree_of
-from kerasrl.offline.table import Table
+from kerasrl.offline.table import Table, concatenate
 
 
-def load(path, damaged="refuse", verify=True):
+def load(
+    path, damaged="refuse", verify=True, observation_space=None, action_space=None
+):
     """Opens a data set.
 
     Args:
-        path: Path of a directory that `Writer`, `fit(output=...)` or `evaluate` wrote.
-        damaged: `"refuse"` to raise on a file that is damaged, `"skip"` to leave it out
-            and warn, with the number of them in `dataset.num_damaged`.
+        path: Path of a directory that `Writer`, `fit(output=...)` or `evaluate` wrote;
+            of a data set of Minari in HDF5, or its id; or of RLlib's lines of JSON, one
+            file or a directory of them, zipped or not.
+        damaged: `"refuse"` to raise on a file, episode or line that is damaged,
+            `"skip"` to leave it out and warn, with the number of them in
+            `dataset.num_damaged`.
         verify: Whether checksums are compared, which reads every file once.
+        observation_space, action_space: `gymnasium.spaces.Space` of one environment,
+            for lines of JSON, which do not say them. `None` for all others.
 
     Returns:
         A `kerasrl.offline.Dataset`. It has what is there now: load it again to see what
@@ -37,15 +44,52 @@ def load(path, damaged="refuse", verify=True):
     ```
     """
     checks.choice("damaged", damaged, ("refuse", "skip"))
-    path = Path(path).expanduser()
+    verify = checks.flag("verify", verify)
+    own_spaces = observation_space, action_space
+    folder, path = minari_files.find(path), Path(path).expanduser()
+    index, lines = path / shards.INDEX, json_lines.find(path)
+    knows_spaces = index.exists() or folder is not None
+    if knows_spaces and own_spaces != (None, None):
+        raise ValueError(
+            f"Received spaces for {path}, which says its own. Leave them out."
+        )
+    if index.exists():
+        return _load_shards(path, index, damaged, verify)
+    if folder is not None:
+        *own_spaces, parts, metadata, errors = minari_files.read(folder)
+        report_damaged(errors, damaged)
+        return Dataset(*own_spaces, parts, metadata, len(errors))
     if not path.exists():
         raise FileNotFoundError(f"There is no data set at {path}.")
-    index = path / shards.INDEX
-    if not index.exists():
+    if not lines:
         raise ValueError(
-            f"{path} is no data set. Expected a directory with {shards.INDEX}."
+            f"{path} is no data set. Expected a directory with {shards.INDEX}, "
+            "main_data.hdf5 of Minari, or RLlib's lines in *.json or *.zip."
         )
-    return _load_shards(path, index, damaged, checks.flag("verify", verify))
+    if None in own_spaces:
+        raise ValueError(
+            f"Received {path}, lines of JSON, which do not say their spaces. Pass "
+            "observation_space and action_space, as an environment has them."
+        )
+    return _load_lines(lines, own_spaces, damaged)
+
+
+def _load_lines(paths, own_spaces, damaged):
+    episodes, errors = json_lines.read(paths, *own_spaces)
+    check = EpisodeCheck(*own_spaces)
+    parts: list = []
+    for episode in episodes:
+        try:
+            table = Table.of([check(episode)], *own_spaces)
+        except ValueError as error:
+            errors.append(shards.DamagedFile(f"An episode does not fit: {error}"))
+            continue
+        parts.append(table)
+    report_damaged(errors, damaged)
+    same = [part.structures == parts[0].structures for part in parts]
+    if parts and all(same):
+        parts = [concatenate(parts, sorted(parts[0].structures))]
+    return Dataset(*own_spaces, parts, None, len(errors))
 
 
 def _load_shards(path, index, damaged, verify):

@@ -83,8 +83,8 @@ class _Moments:
         self._mean = self._mean + distance * count / total
         self._squares += squares + distance**2 * self._count * count / total
         self._count = total
-        self.least = min(self.least, np.min(array, initial=np.inf))
-        self.most = max(self.most, np.max(array, initial=-np.inf))
+        self.least = min(self.least, float(np.min(array)))
+        self.most = max(self.most, float(np.max(array)))
 
     def mean(self):
         return self._mean if self._count else np.full(np.shape(self._mean), np.nan)

@@ -6,13 +6,14 @@ import itertools
 import numpy as np
 
 
-def play(collector, episodes, update=lambda records: None):
+def play(collector, episodes, update=lambda records: None, record=None):
     """Plays whole episodes, shared out evenly over the environments.
 
     Args:
         collector: A `Collector` that was reset.
         episodes: Integer, how many.
         update: Called from time to time with the records of all episodes so far.
+        record: Called with each rollout, or `None`.
 
     Returns:
         Dict of `return_mean`, `return_std`, `length_mean` and `episodes`.
@@ -20,11 +21,13 @@ def play(collector, episodes, update=lambda records: None):
     wanted = spread(episodes, collector.envs.num_envs)
     records = []
     while any(wanted):
-        collector.collect()
-        for record in collector.drain_episodes():
-            if wanted[record.env_index]:
-                wanted[record.env_index] -= 1
-                records.append(record)
+        rollout = collector.collect()
+        if record is not None:
+            record(rollout)
+        for ended in collector.drain_episodes():
+            if wanted[ended.env_index]:
+                wanted[ended.env_index] -= 1
+                records.append(ended)
         update(records)
     returns = [record.episode_return for record in records]
     return {

@@ -8,6 +8,8 @@ import optree
 
 #: What a policy is given in every step, besides its state.
 POLICY_INPUTS = ("observations", "previous_actions", "previous_rewards")
+#: The extra of acting that says how probable actions were, to be written to files.
+BEHAVIOR_LOG_PROBS = "behavior_log_probs"
 
 
 @dataclasses.dataclass

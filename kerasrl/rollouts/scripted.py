@@ -140,7 +140,7 @@ class ScriptedPolicy:
             num_envs = min(episodes, 8)
         envs = make_envs(env, num_envs, env_config)
         try:
-            return play(self._collector(envs, _EVALUATED_STEPS, seed), episodes)
+            return play(self.make_collector(envs, _EVALUATED_STEPS, seed), episodes)
         finally:
             envs.close()
 
@@ -198,15 +198,24 @@ class ScriptedPolicy:
     def _rollouts(self, made_of, steps, length, seed, info_keys):
         envs = make_envs(*made_of)
         try:
-            collector = self._collector(envs, length, seed, info_keys, all_finals=True)
+            collector = self.make_collector(
+                envs, length, seed, info_keys, all_finals=True
+            )
             for _ in range(-(-steps // (length * envs.num_envs))):
                 yield _without_state(collector.collect())
                 collector.drain_episodes()
         finally:
             envs.close()
 
-    def _collector(self, envs, length, seed, info_keys=(), all_finals=False):
-        """A collector of what this policy does, at the start of episodes."""
+    def make_collector(self, envs, length, seed, info_keys=(), all_finals=False):
+        """Returns a collector of what this policy does, at the start of episodes.
+
+        Args:
+            envs: `kerasrl.envs.Environments`.
+            length: Integer, steps of a rollout in each environment.
+            seed, info_keys: As for `rollouts`.
+            all_finals: As for `kerasrl.rollouts.Collector`.
+        """
         spaces = envs.observation_space, envs.action_space
         if self.observation_space is None:
             self.setup(*spaces)

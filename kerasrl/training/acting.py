@@ -11,6 +11,7 @@ from keras import ops
 from kerasrl.actors import build_actor, verification
 from kerasrl.models import Policy
 from kerasrl.rollouts.rollout import POLICY_INPUTS
+from kerasrl.training import behavior
 
 #: What policies returned in the acting function that is being traced.
 _CALLED = contextvars.ContextVar("called", default=None)
@@ -37,14 +38,17 @@ def records(policy):
 def _act(agent, inputs):
     """Acts with exploration, and adds what the policy has to record."""
     policy = agent.policy
-    if not records(policy):
+    if not (records(policy) or agent.records_log_probs):
         return agent.act(inputs, deterministic=False)
     token = _CALLED.set([])
     try:
         acted = agent.act(inputs, deterministic=False)
         if not _CALLED.get():  # By an `act` that calls it in another way.
             call_policy(policy, inputs)
-        extras = policy.step_extras(_CALLED.get()[0])
+        outputs = _CALLED.get()[0]
+        extras = dict(policy.step_extras(outputs))
+        if agent.records_log_probs:
+            extras |= behavior.log_probs(agent, inputs, outputs, acted["actions"])
     finally:
         _CALLED.reset(token)
     taken = sorted(acted.keys() & extras.keys())

@@ -1,6 +1,6 @@
 """How an agent comes into environments to learn in, and how it leaves them."""
 
-from kerasrl.training import hyperparameters
+from kerasrl.training import behavior, hyperparameters
 
 
 def check_free(agent):
@@ -17,16 +17,24 @@ def check_free(agent):
     hyperparameters.check_kept(agent)
 
 
-def enter(agent, envs, env):
+def enter(agent, envs, env, output=None):
     """Builds an agent for environments, and lets callbacks and others reach them.
 
     Args:
         agent: The `Agent`.
         envs: `kerasrl.envs.Environments`.
         env: What the user gave to make them of.
+        output: Path of a directory that episodes are to be written into, or `None`.
     """
+    if output is not None and not agent.learns_from_rollouts:
+        raise TypeError(
+            f"Received output={str(output)!r}. {type(agent).__name__} makes no "
+            "rollouts that could be written. Write those of the trained agent: "
+            "evaluate(env, output=...)."
+        )
     agent.build(envs.observation_space, envs.action_space)
     agent.envs, agent.env_name, agent.fitted_env = envs, envs.name, env
+    behavior.ask(agent, output is not None)
     agent.frames = None if envs.frames is None else list(envs.frames)
 
 
@@ -37,8 +45,12 @@ def leave(agent, envs):
         agent: The `Agent`.
         envs: `kerasrl.envs.Environments`, or `None` if there were none.
     """
+    recorder = getattr(agent.source, "recorder", None)
     agent.envs = agent.source = agent.fitted_env = None
+    behavior.ask(agent, False)
     try:
+        if recorder is not None:
+            recorder.close()
         agent.stop_learning()
     finally:
         if envs is not None:

@@ -8,6 +8,7 @@ import optree
 import tensorflow as tf
 
 from kerasrl.losses import IMPOSSIBLE
+from kerasrl.rollouts.rollout import BEHAVIOR_LOG_PROBS
 from kerasrl.training import acting
 
 _logger = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ def extras_example(agent):
     extras = {
         name: value
         for name, value in outputs.items()
-        if name not in ("actions", "state")
+        if name not in ("actions", "state", BEHAVIOR_LOG_PROBS)
     }
     return optree.tree_map(lambda leaf: np.array(leaf[0]), extras)
 

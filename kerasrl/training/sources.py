@@ -27,7 +27,7 @@ from kerasrl.training.epochs import plan_epochs
 #: Arguments of `fit` that are about environments.
 _OF_ENVIRONMENTS = (
     *("num_envs", "env_config", "num_workers", "worker_mode", "env_timeout"),
-    *("cluster", "info_keys"),
+    *("cluster", "info_keys", "output"),
 )
 
 
@@ -66,6 +66,12 @@ class ActingSource:
             # A worker goes on when its gradient has been applied.
             self.collector.in_flight = 1
         self._version = None
+        self.recorder = None
+
+    def record(self, recorder):
+        """Has what is collected from here on written, by what takes a rollout."""
+        self.recorder = recorder
+        self.collector.all_finals = True
 
     def start(self):
         """Resets the environments."""
@@ -88,6 +94,8 @@ class ActingSource:
             `"policy_version"` if it may be acted by older weights than the present.
         """
         rollout = self.collector.collect()
+        if self.recorder is not None:
+            rollout = self.recorder(rollout)
         if self.agent.lag and not self._is_asynchronous:
             versions = np.full(rollout.rewards.shape, self._version)
             rollout.extras["policy_version"] = versions

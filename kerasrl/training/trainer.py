@@ -12,6 +12,7 @@ from kerasrl.envs import make_envs
 from kerasrl.spellings import explained
 from kerasrl.training import (
     asynchrony,
+    behavior,
     environments,
     hooks,
     loop,
@@ -27,7 +28,6 @@ from kerasrl.training.evaluation import evaluate
 from kerasrl.training.predicting import predict
 
 _logger = logging.getLogger(__name__)
-
 #: Arguments of `fit` that say how environments are made.
 _MAKING = ("num_envs", "env_config", "num_workers", "worker_mode", "env_timeout")
 _MAKING += ("cluster",)
@@ -67,6 +67,7 @@ class Trainer:
         env_timeout=None,
         cluster=None,
         info_keys=(),
+        output=None,
         callbacks=None,
         verbose="auto",
         initial_epoch=0,
@@ -110,6 +111,8 @@ class Trainer:
                 in `rollout.infos`, and for losses the numbers among them in
                 `batch["infos"]`, float32, NaN where one is missing. Replay buffers
                 keep them, 4 bytes for each number of each step.
+            output: Path of a directory that whole episodes are written into as they
+                happen, or `None`; see `docs/offline.md`.
             callbacks: List of Keras callbacks; those of `kerasrl.callbacks` have more
                 hooks.
             verbose: 0 (silent), 1 (one line with a bar over all steps; where output is
@@ -134,7 +137,7 @@ class Trainer:
         """
         lengths = (steps, epochs, steps_per_epoch)
         making = (num_envs, env_config, num_workers, worker_mode, env_timeout, cluster)
-        others = info_keys, callbacks, verbose, initial_epoch
+        others = (info_keys, output), callbacks, verbose, initial_epoch
         run = self._run(env, lengths, making, *others)
         for _ in run:
             pass
@@ -155,6 +158,7 @@ class Trainer:
         env_timeout=None,
         cluster=None,
         info_keys=(),
+        output=None,
         callbacks=None,
         verbose="auto",
         initial_epoch=0,
@@ -168,8 +172,8 @@ class Trainer:
 
         Args:
             env, steps, epochs, steps_per_epoch, num_envs, env_config, num_workers,
-                worker_mode, env_timeout, cluster, info_keys, callbacks, verbose,
-                initial_epoch: As for `fit`.
+                worker_mode, env_timeout, cluster, info_keys, output, callbacks,
+                verbose, initial_epoch: As for `fit`.
 
         Yields:
             After each iteration, a dict of what it logged, `env_steps`, `iterations`,
@@ -189,30 +193,26 @@ class Trainer:
         """
         lengths = (steps, epochs, steps_per_epoch)
         making = (num_envs, env_config, num_workers, worker_mode, env_timeout, cluster)
-        others = info_keys, callbacks, verbose, initial_epoch
-        run = self._run(env, lengths, making, *others)
-        return self._results(run)
+        others = (info_keys, output), callbacks, verbose, initial_epoch
+        return self._results(self._run(env, lengths, making, *others))
 
     def _results(self, run):
         with contextlib.closing(run):
             for logs in run:
-                yield {
-                    **logs,
-                    **self.statistics.logs(),
-                    "env_steps": self.env_steps,
-                    "iterations": self.iterations,
-                }
+                counts = {"env_steps": self.env_steps, "iterations": self.iterations}
+                yield {**logs, **self.statistics.logs(), **counts}
 
-    def _run(self, env, lengths, making, info_keys, callbacks, verbose, initial_epoch):
+    def _run(self, env, lengths, making, recording, callbacks, verbose, initial_epoch):
         """Yields what each iteration logged; see `fit` and `iterate`."""
         environments.check_free(self)
         making = dict(zip(_MAKING, making, strict=True))
+        info_keys, output = recording
         checks.choice("verbose", verbose, ("auto", 0, 1, 2))
         initial_epoch = checks.natural("initial_epoch", initial_epoch)
         info_keys = checks.names("info_keys", info_keys)
         envs, source = None, None
         if sources.are_recorded(env):
-            sources.refuse_arguments(**making, info_keys=info_keys)
+            sources.refuse_arguments(**making, info_keys=info_keys, output=output)
             source = sources.of_recorded(self, env, lengths)
         else:
             mode = asynchrony.choose_mode(
@@ -222,7 +222,7 @@ class Trainer:
         run, shown = None, contextlib.nullcontext()
         try:
             if envs is not None:
-                environments.enter(self, envs, env)
+                environments.enter(self, envs, env, output)
                 num_envs = envs.num_envs
                 iteration = asynchrony.steps_per_iteration(self, envs)
             else:
@@ -245,6 +245,8 @@ class Trainer:
                     source = self.source_class(
                         self, envs, info_keys, callbacks.episode_listener
                     )
+                if output is not None:
+                    source.record(behavior.recorder(self, envs, output))
             self.source = source
             run = loop.run(self, source, plan, callbacks, initial_epoch)
             while True:
@@ -313,6 +315,7 @@ class Trainer:
         num_envs=None,
         env_config=None,
         verbose="auto",
+        output=None,
     ):
         """Runs whole episodes without learning.
 
@@ -328,6 +331,7 @@ class Trainer:
             seed: Integer or `None`, seed of environments and samples.
             verbose: 0 (silent), 1 (a bar while it runs), 2 (a line when it is done) or
                 `"auto"`, which is 1 unless it runs inside `fit`.
+            output: Path of a directory for these episodes, as for `fit`.
 
         Returns:
             Dict with `return_mean`, `return_std`, `length_mean` (environment steps)
@@ -354,7 +358,7 @@ class Trainer:
         envs = make_envs(env, num_envs, env_config)
         try:
             self.build(envs.observation_space, envs.action_space)
-            return evaluate(self, envs, episodes, deterministic, seed, verbose)
+            return evaluate(self, envs, episodes, deterministic, seed, verbose, output)
         finally:
             envs.close()
 

@@ -4,6 +4,7 @@ import numpy as np
 from gymnasium import spaces as gs
 
 from kerasrl import offline, spaces
+from kerasrl.offline.episodes import tree_of
 from kerasrl.offline.table import leaves_of
 
 SPACES = {
@@ -31,8 +32,6 @@ def sampled(space, count, seed):
     space.seed(seed)
     rows = [spaces.leaf_lister(space)(space.sample()) for _ in range(count)]
     leaves = [np.stack(leaf) for leaf in zip(*rows, strict=True)]
-    from kerasrl.offline.episodes import tree_of
-
     return tree_of(space, leaves)
 
 
