@@ -20,6 +20,9 @@ def main():
     """Trains the population and prints who learnt from whom."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=150_000)
+    parser.add_argument(
+        "--learning-rates", type=float, nargs="+", default=[1e-6, 1e-5, 0.1, 0.3]
+    )
     parser.add_argument("--slots", type=int, default=4)
     parser.add_argument("--directory", default="pbt")
     arguments = parser.parse_args()
@@ -32,7 +35,7 @@ def main():
             "stop": {"env_steps": arguments.steps, "episode_return_mean": 475},
             "steps": arguments.steps,
             "config": {
-                "learning_rate": grid_search([1e-6, 1e-5, 0.1, 0.3]),
+                "learning_rate": grid_search(arguments.learning_rates),
                 "steps_per_epoch": steps_per_epoch,
             },
         },

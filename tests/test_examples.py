@@ -17,6 +17,8 @@ IN_A_PROCESS_OF_ITS_OWN = (
     *("asynchronous", "cluster", "custom_trainable"),
     "parallel_rollouts",
 )
+#: Each of a population is a process that imports TensorFlow.
+FEWER = {"pbt_ppo": ("--learning-rates", "1e-5", "1e-3")}
 WITHOUT_XLA = """
 from kerasrl.training import compiled
 compiled.gains_from_xla = lambda agent: False
@@ -30,7 +32,7 @@ def test_there_are_examples_and_notebooks():
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example(path, tmp_path, monkeypatch, capsys):
-    arguments = [str(path), "--steps", "1100"]
+    arguments = [str(path), "--steps", "1100", *FEWER.get(path.stem, ())]
     if path.stem in IN_A_PROCESS_OF_ITS_OWN:
         result = subprocess.run(
             [sys.executable, *arguments],
