@@ -5,8 +5,9 @@
 Three tables, on two cores, with 2 worker processes and 8 environments in each:
 
 1. IMPALA in an environment that sleeps for 1 millisecond and an exponential time of as
-   much on average, asynchronous and in step (`synchronous=True`), with the default
-   network and with a larger one, whose updates take longer.
+   much on average, asynchronous and in step (`synchronous=True`): with 8 environments
+   in each worker and with one, where a single slow step is not averaged out; with the
+   default network and with a larger one, whose updates take longer.
 2. Sampling of CartPole-v1 by workers that act by themselves, with a learner that does
    nothing, against two processes that act alone and hand over nothing.
 3. IMPALA and APPO with their default arguments on CartPole-v1, against RLlib's (new
@@ -104,10 +105,10 @@ def measure(name, arguments):
     return json.loads(output.stdout.splitlines()[-1])
 
 
-def trained(agent, env, seconds):
+def trained(agent, env, seconds, num_envs=NUM_ENVS):
     """Steps per second of a training, after its first half second of iterations."""
     start = None
-    settings = {"num_envs": NUM_ENVS, "num_workers": NUM_WORKERS, "verbose": 0}
+    settings = {"num_envs": num_envs, "num_workers": NUM_WORKERS, "verbose": 0}
     began = None
     for _ in agent.iterate(env, steps=10**9, **settings):
         now = time.perf_counter()
@@ -145,8 +146,9 @@ def alone(seconds):
         return {"steps_per_second": sum(envs.pool.foreach_worker(act))}
 
 
-#: Steps of a fragment where sampling is measured.
-ROLLOUT = 32
+#: Steps of a fragment where sampling is measured. The learner's work for each is the
+#: same, however long it is.
+ROLLOUT = 128
 MEASURES = {
     "asynchronous": lambda s: trained(kerasrl.IMPALA(), Sleeping, s),
     "in step": lambda s: trained(kerasrl.IMPALA(synchronous=True), Sleeping, s),
@@ -154,7 +156,12 @@ MEASURES = {
     "in step, large": lambda s: trained(
         kerasrl.IMPALA(LARGE, synchronous=True), Sleeping, s
     ),
+    "asynchronous, one each": lambda s: trained(kerasrl.IMPALA(), Sleeping, s, 2),
+    "in step, one each": lambda s: trained(
+        kerasrl.IMPALA(synchronous=True), Sleeping, s, 2
+    ),
     "sampling": lambda s: trained(Idle(rollout_length=ROLLOUT), "CartPole-v1", s),
+    "sampling, 32 steps": lambda s: trained(Idle(rollout_length=32), "CartPole-v1", s),
     "acting alone": alone,
     "IMPALA": lambda s: trained(kerasrl.IMPALA(), "CartPole-v1", s),
     "APPO": lambda s: trained(kerasrl.APPO(), "CartPole-v1", s),
@@ -170,7 +177,9 @@ def markdown(found):
     pairs = [
         ("asynchronous", "in step"),
         ("asynchronous, large", "in step, large"),
+        ("asynchronous, one each", "in step, one each"),
         ("sampling", "acting alone"),
+        ("sampling, 32 steps", "acting alone"),
         ("IMPALA", "RLlib IMPALA"),
         ("APPO", "RLlib APPO"),
     ]

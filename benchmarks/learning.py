@@ -295,7 +295,11 @@ EXPERIMENTS |= {
     "impala-stateless": Experiment(
         algorithm="IMPALA",
         learning_rate=2e-3,
-        policy={"cell": "lstm", "normalize_observations": True},
+        policy={
+            "cell": "lstm",
+            "normalize_observations": True,
+            "shared_trunk": False,
+        },
         settings={
             "rollout_length": 32,
             "trace_lambda": 0.95,

@@ -122,6 +122,8 @@ def settle(agent, collector):
 
 def _forget_misfits(agent):
     """Forgets older weights of other variables than are trained by now."""
+    if not (agent.published or agent.past_weights):
+        return  # Keras walks through all layers to list variables.
     shapes = [tuple(v.shape) for v in agent.policy.trainable_variables]
     for arrays in agent.published.values():
         if [array.shape for array in arrays] != shapes:

@@ -5,7 +5,6 @@ import time
 import warnings
 from concurrent import futures
 
-import keras
 import numpy as np
 
 from kerasrl.training import optimizing, ranks, statistics
@@ -59,8 +58,10 @@ def _epochs(agent, source, plan, callbacks, initial_epoch, updating):
     Where an epoch ends for want of rollouts, there is no iteration: `None`.
     """
     logs, has_more, epoch = {}, True, initial_epoch
+    has_metrics = statistics.has_metrics(agent.policy)
     while epoch < plan.epochs:
-        agent.policy.reset_metrics()
+        if has_metrics:
+            agent.policy.reset_metrics()
         agent.statistics.start_epoch()
         callbacks.on_epoch_begin(epoch)
         start_time, start_steps = time.perf_counter(), agent.env_steps
@@ -94,7 +95,7 @@ def _epochs(agent, source, plan, callbacks, initial_epoch, updating):
             {
                 # What is known by name but was not learnt in this epoch.
                 **dict.fromkeys(("loss", *agent.metric_names()), math.nan),
-                **statistics.policy_metrics(agent.policy),
+                **(statistics.policy_metrics(agent.policy) if has_metrics else {}),
                 **source.drain_logs(),
                 **agent.drain_logs(),
                 **mean.result(),
@@ -106,9 +107,7 @@ def _epochs(agent, source, plan, callbacks, initial_epoch, updating):
             **agent.statistics.logs(),
             "env_steps": agent.env_steps,
             "steps_per_second": (agent.env_steps - start_steps) / seconds,
-            "learning_rate": float(
-                keras.ops.convert_to_numpy(agent.policy.optimizer.learning_rate)
-            ),
+            "learning_rate": float(agent.policy.optimizer.learning_rate),
         }
         epoch = plan.ended(epoch)
         callbacks.on_epoch_end(epoch, logs)

@@ -237,9 +237,14 @@ def build_metrics(policy):
         policy.reset_metrics()
 
 
+def has_metrics(policy):
+    """Whether a policy has other Keras metrics than Keras's own tracker of the loss."""
+    return len(policy.metrics) > 1
+
+
 def policy_metrics(policy):
     """Returns the results of the Keras metrics of a policy, as floats."""
-    if len(policy.metrics) <= 1:  # Only Keras's own tracker of the loss.
+    if not has_metrics(policy):
         return {}
     results = policy.get_metrics_result()
     results.pop("loss", None)
