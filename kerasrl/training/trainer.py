@@ -29,8 +29,10 @@ from kerasrl.training.predicting import predict
 
 _logger = logging.getLogger(__name__)
 #: Arguments of `fit` that say how environments are made.
-_MAKING = ("num_envs", "env_config", "num_workers", "worker_mode", "env_timeout")
-_MAKING += ("cluster",)
+_MAKING = (
+    *("num_envs", "env_config", "num_workers", "worker_mode", "env_timeout"),
+    "cluster",
+)
 
 
 class Trainer:
