@@ -99,7 +99,6 @@ def start(part, arguments, *others):
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         # As local workers: Ray would have its own give way to all other programs.
         "RAY_worker_niceness": "0",
-        "RAY_raylet_start_wait_time_s": "120",
         **os.environ,
     }
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -108,6 +107,21 @@ def start(part, arguments, *others):
     result = json.loads(done.stdout.splitlines()[-1])
     print(part, *others, result, file=sys.stderr)
     return result
+
+
+def persistently(start):
+    """Starts a node, for which Ray waits 30 seconds, as often as a busy machine needs.
+
+    Args:
+        start: Function.
+
+    Returns:
+        What it returned.
+    """
+    for _ in range(4):
+        with contextlib.suppress(Exception):
+            return start()
+    return start()
 
 
 @contextlib.contextmanager
@@ -121,11 +135,13 @@ def two_nodes():
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 2, "object_store_memory": 200 * 2**20}
-    cluster = Cluster(
-        initialize_head=True, head_node_args={**node, "include_dashboard": False}
+    cluster = persistently(
+        lambda: Cluster(
+            initialize_head=True, head_node_args={**node, "include_dashboard": False}
+        )
     )
     try:
-        cluster.add_node(**node)
+        persistently(lambda: cluster.add_node(**node))
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         yield cluster
     finally:

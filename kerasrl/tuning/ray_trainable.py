@@ -128,10 +128,9 @@ class Trainable(tune.Trainable):
         return {**shown, "env_steps": steps, "timesteps_total": steps, "done": is_done}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Save the whole agent."""
-        if self._agent is None:
-            self._agent = self._make()
-        self._agent.save(Path(checkpoint_dir) / _AGENT)
+        """Save the whole agent, if it has begun to train."""
+        if self._agent is not None:
+            self._agent.save(Path(checkpoint_dir) / _AGENT)
         path = Path(checkpoint_dir) / _SETTLED
         path.write_text(json.dumps(self._settled, default=repr), encoding="utf-8")
 
@@ -148,8 +147,11 @@ class Trainable(tune.Trainable):
                     f"for a trial with {name}={value!r}. It cannot change in a trained "
                     "agent: leave it out of what a population explores."
                 )
-        self._end_run()
-        self._agent = agent = kerasrl.load(str(Path(checkpoint) / _AGENT))
+        self.cleanup()
+        saved = Path(checkpoint) / _AGENT
+        if not saved.exists():
+            return  # Of a trial that had not begun.
+        self._agent = agent = kerasrl.load(str(saved))
         for name, value in self._settings.agent.items():
             if name not in ("policy", "seed"):
                 setattr(agent, name, value)
