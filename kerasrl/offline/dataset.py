@@ -241,7 +241,7 @@ class Dataset:
         ```python
         batches = dataset.as_tf_dataset(64, seed=0)
         pairs = batches.map(lambda x: (x["observations"], x["actions"]))
-        model.fit(pairs, steps_per_epoch=100)
+        model.fit(pairs, steps_per_epoch=100, shuffle=False)
         ```
         """
         import tensorflow as tf

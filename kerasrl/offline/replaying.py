@@ -76,7 +76,8 @@ class _Maker:
         self._emitted = spaces.emitted(dataset.action_space)
         self._converter = ActionConverter(dataset.action_space)
         self._episodes = iter(dataset.episodes)
-        self._envs = [_Env() for _ in range(num_envs)]
+        first = dataset.episodes[0].observations if len(dataset) else None
+        self._envs = [_Env(first) for _ in range(num_envs)]
         for env in self._envs:
             env.begin(self._next())
 
@@ -127,9 +128,12 @@ class _Maker:
                     truncated[time - 1, number] = (
                         episode.truncated or not episode.terminated
                     )
-                    final.append((time - 1, number, env.last()))
+                    env.seen = env.last()
+                    final.append((time - 1, number, env.seen))
                     env.begin(self._next())
             if time < num_steps:
+                # Fillers see something of the space, and nothing is learnt from them.
+                _write(observations, (slice(time, None), number), env.seen)
                 truncated[time:, number] = True
                 starts[time, number] = True
                 starts[time + 1 :, number] = True
@@ -138,6 +142,7 @@ class _Maker:
                 _write(observations, (num_steps, number), row)
                 next_starts[number] = env.age == 0
             else:
+                _write(observations, (num_steps, number), env.seen)
                 next_starts[number] = True
         return self._rollout(
             observations,
@@ -185,9 +190,11 @@ class _Maker:
 class _Env:
     """One of the environments that episodes are played in."""
 
-    def __init__(self):
+    def __init__(self, observations):
         self.episode = self.actions = None
         self.age = 0
+        #: What it is in where it has nothing to play: where the last episode ended.
+        self.seen = optree.tree_map(lambda x: x[0], observations)
 
     def begin(self, found):
         """Begins the next episode, a pair of it and of its actions."""
