@@ -381,7 +381,7 @@ def test_rows_of_numpy_play_what_single_environments_play(num_workers):
 def test_there_are_as_many_rows_as_episodes_unless_one_says():
     def rows(num_workers=0, num_envs=None, **arguments):
         agent = make("ES", max_episode_steps=1, **arguments)
-        making = {"env_config": None, "worker_mode": None, "env_timeout": None}
+        making = dict.fromkeys(("env_config", "worker_mode", "env_timeout", "cluster"))
         making.update(num_envs=num_envs, num_workers=num_workers)
         with agent.make_environments("CartPole-v1", making) as envs:
             return envs.num_envs
