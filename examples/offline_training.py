@@ -1,7 +1,7 @@
 """Learn to balance a pole from what others did, without an environment.
 
-Half of the data are of a policy that balances, half are random. Behaviour cloning
-imitates both; MARWIL imitates what turned out well.
+Some of the data are of somebody who balances, most of somebody who topples it.
+Behaviour cloning imitates the majority; MARWIL imitates what turned out well.
 
 Run: python examples/offline_training.py --steps 3000
 """
@@ -21,9 +21,9 @@ def balance(observation, generator):
     return int(push) if generator.random() < 0.9 else int(generator.integers(2))
 
 
-def guess(observation, generator):
-    """Pushes anywhere."""
-    return int(generator.integers(2))
+def topple(observation, generator):
+    """Pushes away from there."""
+    return 1 - balance(observation, generator)
 
 
 def play(policy, episodes, generator):
@@ -53,7 +53,7 @@ def main():
     generator = np.random.default_rng(0)
     env = gymnasium.make("CartPole-v1")
     dataset = kerasrl.offline.from_episodes(
-        [*play(balance, 10, generator), *play(guess, 100, generator)],
+        [*play(balance, 5, generator), *play(topple, 400, generator)],
         env.observation_space,
         env.action_space,
     )

@@ -9,10 +9,9 @@ from keras import ops
 from kerasrl import checks, losses
 from kerasrl.agents import offline
 from kerasrl.agents.on_policy import OnPolicyAgent
+from kerasrl.optimizers import Adam
 from kerasrl.training import gradients, passes, reading
 from kerasrl.training.hyperparameters import Hyperparameter
-
-_RATE = Hyperparameter(partial(checks.positive, optional=False), "never")
 
 
 @keras.saving.register_keras_serializable("kerasrl")
@@ -38,7 +37,9 @@ class MARWIL(OnPolicyAgent):
             call, which is an iteration of `fit`.
         gamma: Float, discount factor.
         value_coef: Float, weight of the loss of values, half the mean of `A^2`.
-        advantage_norm_start: Float, what c begins with.
+        advantage_norm_start: Float, what c begins with; `None` for the mean square of
+            the first batch. Far too small a number makes weights so large that Adam
+            takes thousands of steps to forget them.
         advantage_norm_rate: Float in [0, 1], by which share c moves in a gradient step.
         rollout_length: Integer, steps collected in each environment per iteration, of
             `fit` on one.
@@ -60,7 +61,7 @@ class MARWIL(OnPolicyAgent):
         **offline.KINDS,
         "beta": Hyperparameter(partial(checks.positive, zero=True)),
         "value_coef": Hyperparameter(partial(checks.positive, zero=True)),
-        "advantage_norm_start": _RATE,
+        "advantage_norm_start": Hyperparameter(checks.positive, "never"),
         "advantage_norm_rate": Hyperparameter(checks.fraction),
     }
 
@@ -72,7 +73,7 @@ class MARWIL(OnPolicyAgent):
         updates_per_call=8,
         gamma=0.99,
         value_coef=1.0,
-        advantage_norm_start=100.0,
+        advantage_norm_start=None,
         advantage_norm_rate=1e-2,
         rollout_length=128,
         max_grad_norm=None,
@@ -88,11 +89,15 @@ class MARWIL(OnPolicyAgent):
         self.value_coef = value_coef
         self.advantage_norm_start = advantage_norm_start
         self.advantage_norm_rate = advantage_norm_rate
+        # 0 stands for none yet.
         self.advantage_square = keras.Variable(
-            self.advantage_norm_start, trainable=False, name="advantage_square"
+            self.advantage_norm_start or 0.0, trainable=False, name="advantage_square"
         )
 
     learn_batches = offline.learn_imitation
+
+    def default_optimizer(self):
+        return Adam(1e-3, epsilon=1e-8)
 
     def build(self, observation_space, action_space):
         super().build(observation_space, action_space)
@@ -143,9 +148,9 @@ class MARWIL(OnPolicyAgent):
         square = tf.identity(self.advantage_square.value)
         settings = {**settings, "advantage_square": square}
         metrics = gradients.gradient_step(self, batch, settings)
-        moved = square + self.advantage_norm_rate * (
-            2.0 * metrics["value_loss"] - square
-        )
+        found = 2.0 * metrics["value_loss"]
+        square = tf.where(square > 0.0, square, found)
+        moved = square + self.advantage_norm_rate * (found - square)
         with tf.control_dependencies([tf.convert_to_tensor(metrics["loss"])]):
             self.advantage_square.assign(moved)
         return {**metrics, "advantage_norm": tf.sqrt(moved)}
@@ -153,9 +158,11 @@ class MARWIL(OnPolicyAgent):
     def loss(self, batch, outputs, settings):
         values, returns, mask = outputs["values"], batch["returns"], batch["mask"]
         log_probs = self.policy.distribution(outputs).log_prob(batch["actions"])
+        square, advantages = settings["advantage_square"], returns - values
+        first = losses.moving_square(0.0, advantages, 1.0, mask)
         square = losses.moving_square(
-            settings["advantage_square"],
-            returns - values,
+            ops.where(square > 0.0, square, first),
+            advantages,
             self.advantage_norm_rate,
             mask,
         )

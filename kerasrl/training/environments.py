@@ -1,6 +1,6 @@
 """How an agent comes into environments to learn in, and how it leaves them."""
 
-from kerasrl.training import behavior, hyperparameters
+from kerasrl.training import behavior, datasets, hyperparameters
 
 
 def check_free(agent):
@@ -47,6 +47,8 @@ def leave(agent, envs):
     """
     recorder = getattr(agent.source, "recorder", None)
     agent.envs = agent.source = agent.fitted_env = None
+    # Not the data that were read.
+    agent.reading = datasets.state_of(agent.reading)
     behavior.ask(agent, False)
     try:
         if recorder is not None:

@@ -8,6 +8,7 @@ from gymnasium import spaces
 
 import kerasrl
 from kerasrl import offline
+from kerasrl.callbacks import PeriodicEvaluation
 
 SMALL = {"hidden_units": (8,)}
 BOX = spaces.Box(np.float32([-2.0, 0.0]), np.float32([1.0, 5.0]))
@@ -215,6 +216,36 @@ def test_custom_losses_join():
     agent.fit(data_for("BC"), steps=4, verbose=0)
     for variable in agent.policy.trainable_variables:
         np.testing.assert_array_equal(variable, 0.0)
+
+
+def test_callbacks_evaluate_and_end_training():
+    env = gymnasium.make("CartPole-v1")
+    episode = offline.Episode(
+        np.zeros((5, 4), np.float32), np.zeros(4, np.int64), np.ones(4), True
+    )
+    dataset = offline.from_episodes([episode], env.observation_space, env.action_space)
+    evaluation = PeriodicEvaluation("CartPole-v1", every_epochs=1, episodes=2)
+    stop = keras.callbacks.EarlyStopping(
+        "evaluation_return_mean", patience=1, mode="max"
+    )
+    agent = make("BC")
+    agent.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    history = agent.fit(
+        dataset, steps=40, steps_per_epoch=4, callbacks=[evaluation, stop], verbose=0
+    ).history
+    # The second is no better than the first.
+    assert len(history["evaluation_return_mean"]) == 2
+    assert history["dataset_epochs"] == [16.0, 32.0]
+    assert not hasattr(agent.reading, "get_state")
+
+
+def test_the_norm_of_advantages_begins_with_those_of_the_first_batch():
+    agent = make("MARWIL", updates_per_call=1, batch_size=72)
+    logs = agent.fit(data_for("MARWIL"), steps=1, verbose=0).history
+    expected = (2 * logs["value_loss"][0]) ** 0.5
+    np.testing.assert_allclose(logs["advantage_norm"][0], expected, rtol=1e-5)
+    # Weights are of advantages in units of that: none is extreme.
+    assert 0.5 < logs["imitation_weight"][0] < 3.0
 
 
 def test_the_norm_of_advantages_moves_as_its_loss_says():

@@ -132,3 +132,24 @@ def test_what_cannot_be_estimated_is_refused(agent):
     with pytest.raises(ValueError, match="memory"):
         estimates.estimate(memory, silent, methods=["fqe"])
     assert estimators.effective_sample_size(np.zeros((2, 1))) == 0.0
+
+
+def test_estimates_while_training_are_logged_where_they_are_due():
+    train, test = play(20), play(10)
+    agent = kerasrl.BC(policy={"hidden_units": (4,)}, updates_per_call=2, seed=0)
+    agent.compile(jit_compile=False)
+    estimation = estimates.OffPolicyEstimation(
+        test, methods=["wis"], every_epochs=2, num_samples=10
+    )
+    history = agent.fit(
+        train, steps=8, steps_per_epoch=2, callbacks=[estimation], verbose=0
+    ).history
+    assert agent.env_steps == 0
+    for name in (
+        "estimated_return_wis",
+        "estimated_return_wis_low",
+        "effective_sample_size",
+    ):
+        assert np.isfinite(history[name]).tolist() == [False, True, False, True]
+    with pytest.raises(ValueError, match="every_epochs"):
+        estimates.OffPolicyEstimation(test, every_epochs=0)
