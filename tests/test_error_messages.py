@@ -19,6 +19,12 @@ ELSEWHERE = {
     # Entries of `env_config`.
     "padding",
     "preset",
+    # Arguments of Keras, Minari and Ray.
+    "jpeg_encoding",
+    "param_space",
+    "run_config",
+    "shuffle",
+    "tune_config",
     "all",
     "allow_pickle",
     "keepdims",
