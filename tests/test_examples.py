@@ -17,7 +17,9 @@ IN_A_PROCESS_OF_ITS_OWN = (
     *("asynchronous", "cluster", "custom_trainable"),
     "parallel_rollouts",
 )
-#: Each of a population is a process that imports TensorFlow.
+#: Their trials are processes that import TensorFlow, some 10 seconds each. Tests of
+#: `kerasrl.tuning` train such trials every day.
+SLOW = {"pbt_ppo", "sweep"}
 FEWER = {"pbt_ppo": ("--learning-rates", "1e-5", "1e-3")}
 WITHOUT_XLA = """
 from kerasrl.training import compiled
@@ -30,7 +32,14 @@ def test_there_are_examples_and_notebooks():
     assert len(EXAMPLES) >= 5 and NOTEBOOKS
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=pytest.mark.slow if path.stem in SLOW else ())
+        for path in EXAMPLES
+    ],
+    ids=lambda path: path.stem,
+)
 def test_example(path, tmp_path, monkeypatch, capsys):
     arguments = [str(path), "--steps", "1100", *FEWER.get(path.stem, ())]
     if path.stem in IN_A_PROCESS_OF_ITS_OWN:
