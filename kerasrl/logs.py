@@ -44,4 +44,11 @@ LOGGED = (
     "top_return_std",
     "update_ratio",
     "weight_norm",
+    "dataset_epochs",
+    "log_likelihood",
+    "imitation_weight",
+    "imitation_error",
+    "advantage_norm",
+    "conservative_gap",
+    "q_scale",
 )

@@ -7,13 +7,13 @@ import numpy as np
 from keras.optimizers import SGD
 
 from kerasrl import checks
-from kerasrl.agents import evolution
+from kerasrl.agents.evolution import PopulationAgent, move, with_defaults
 from kerasrl.losses import random_search_weights
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
 @keras.saving.register_keras_serializable("kerasrl")
-class ARS(evolution.PopulationAgent):
+class ARS(PopulationAgent):
     """Augmented random search: few directions, linear policies, plain steps.
 
     In an iteration, each of `num_pairs` random directions is added to the weights and
@@ -89,7 +89,7 @@ class ARS(evolution.PopulationAgent):
     def make_policy(self, policy):
         zeros = keras.initializers.Zeros()
         return super().make_policy(
-            evolution.with_defaults(policy, hidden_units=(), kernel_initializer=zeros)
+            with_defaults(policy, hidden_units=(), kernel_initializer=zeros)
         )
 
     def default_optimizer(self):
@@ -115,5 +115,5 @@ class ARS(evolution.PopulationAgent):
         returns = played.returns - self.alive_bonus * played.lengths
         num_top = self.num_pairs if self.num_top is None else self.num_top
         weights, deviation = random_search_weights(returns.mean(axis=-1), num_top)
-        logs = evolution.move(self, played, np.asarray(weights))
+        logs = move(self, played, np.asarray(weights))
         return {**logs, "top_return_std": float(deviation)}

@@ -6,14 +6,14 @@ import keras
 import numpy as np
 
 from kerasrl import checks
-from kerasrl.agents import evolution
+from kerasrl.agents.evolution import PopulationAgent, move, with_defaults
 from kerasrl.losses import evolution_weights
 from kerasrl.optimizers import Adam
 from kerasrl.training.hyperparameters import Hyperparameter
 
 
 @keras.saving.register_keras_serializable("kerasrl")
-class ES(evolution.PopulationAgent):
+class ES(PopulationAgent):
     """Evolution strategies: weights are moved at random, and towards what did better.
 
     In an iteration, each of `num_pairs` random directions is added to the weights and
@@ -86,9 +86,7 @@ class ES(evolution.PopulationAgent):
 
     def make_policy(self, policy):
         # The more weights, the more of each direction is chance.
-        return super().make_policy(
-            evolution.with_defaults(policy, hidden_units=(32, 32))
-        )
+        return super().make_policy(with_defaults(policy, hidden_units=(32, 32)))
 
     def default_optimizer(self):
         return Adam(0.03, epsilon=1e-8)
@@ -103,4 +101,4 @@ class ES(evolution.PopulationAgent):
             Dict of floats.
         """
         weights = np.asarray(evolution_weights(played.returns.mean(axis=-1)))
-        return evolution.move(self, played, weights, self.weight_decay)
+        return move(self, played, weights, self.weight_decay)
