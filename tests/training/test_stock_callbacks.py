@@ -152,8 +152,8 @@ def test_backup_and_restore_goes_on_after_the_last_finished_epoch(tmp_path):
 
 
 def test_terminate_on_nan_stops_quietly():
-    agent = kerasrl.PPO(rollout_length=16, num_epochs=1, seed=1)
-    agent.compile(keras.optimizers.SGD(float("inf")), run_eagerly=True)
+    agent = kerasrl.PPO(rollout_length=16, seed=1)
+    agent.compile(keras.optimizers.SGD(float("inf")))
     history = agent.fit(
         "CartPole-v1",
         epochs=10,
