@@ -108,11 +108,12 @@ def test_asynchronous_workers_follow_the_published_weights(cluster):
     with envs:
         versions = []
         for version in range(1, 13):
+            oldest = min(collector.versions_in_use())
             rollout = collector.collect()
             assert rollout.rewards.shape == (4, 2) and rollout.valid.all()
             versions.append(int(rollout.extras["policy_version"][0, 0]))
+            assert versions[-1] >= oldest
             collector.publish(version)
-            assert min(collector.versions_in_use()) <= versions[-1] + 1
         # Workers are brought to rest before they are asked for something else.
         assert envs.foreach(lambda env: env.phase) == [0] * 4
         counts = collector.drain_counts()
@@ -171,6 +172,9 @@ def test_an_actor_that_is_lost_is_replaced(cluster, mode, tmp_path):
     with envs:
         with pytest.warns(RuntimeWarning, match="Worker 2 .* was lost.*takes its"):
             found = [collector.collect() for _ in range(6)]
+            # The other worker may have been ahead.
+            while envs.pool.generations == [0, 0] and len(found) < 200:
+                found.append(collector.collect())
         assert envs.pool.generations == [0, 1]
     if mode == "asynchronous":
         # Fragments that it had not finished are dropped whole.
@@ -199,6 +203,8 @@ def test_a_hanging_environment_is_replaced(cluster, tmp_path):
         assert not collector.collect().valid[:, :2].any()
 
 
+# Ray takes half a minute to notice. On a busy machine it says other things, or nothing.
+@pytest.mark.slow
 def test_a_node_that_is_lost_is_made_up_for(cluster):
     class Busy:
         pass
