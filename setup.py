@@ -41,6 +41,7 @@ TEST = [
     *OPTUNA,
     *VIDEO,
     *RAY,
+    *MINARI,
 ]
 
 setup(
