@@ -5,6 +5,7 @@ import time
 import warnings
 from concurrent import futures
 
+import keras
 import numpy as np
 
 from kerasrl.training import optimizing, ranks, statistics
@@ -58,8 +59,9 @@ def _epochs(agent, source, plan, callbacks, initial_epoch, updating):
     Where an epoch ends for want of rollouts, there is no iteration: `None`.
     """
     logs, has_more, epoch = {}, True, initial_epoch
-    has_metrics = statistics.has_metrics(agent.policy)
     while epoch < plan.epochs:
+        # Asked anew in every epoch: a callback may compile metrics.
+        has_metrics = statistics.has_metrics(agent.policy)
         if has_metrics:
             agent.policy.reset_metrics()
         agent.statistics.start_epoch()
@@ -107,7 +109,7 @@ def _epochs(agent, source, plan, callbacks, initial_epoch, updating):
             **agent.statistics.logs(),
             "env_steps": agent.env_steps,
             "steps_per_second": (agent.env_steps - start_steps) / seconds,
-            "learning_rate": float(agent.policy.optimizer.learning_rate),
+            "learning_rate": _learning_rate(agent.policy.optimizer),
         }
         epoch = plan.ended(epoch)
         callbacks.on_epoch_end(epoch, logs)
@@ -155,6 +157,11 @@ def _iterate(agent, source, on_rollout_end, updating):
     agent.remember(on_rollout_end(rollout))
     agent.iterations += 1
     return logs
+
+
+def _learning_rate(optimizer):
+    # Not `float`, which the variables of a strategy refuse.
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 
 def _warn_of_the_end(iteration, epoch, plan):

@@ -8,6 +8,7 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from envs.for_workers import Long
 from tiny import make
 
@@ -180,6 +181,30 @@ def test_speed_is_that_of_training(monkeypatch):
         away += 1e6
     speeds = agent.policy.history.history["steps_per_second"]
     assert len(speeds) == 3 and min(speeds) > 0.01
+
+
+def test_epochs_end_under_a_strategy():
+    """Whose variables, the learning rate among them, are no numbers of Python's."""
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        agent = make("A2C")
+        agent.compile(keras.optimizers.RMSprop(0.25), run_eagerly=False)
+    history = agent.fit("CartPole-v1", steps=20, num_envs=2, verbose=0).history
+    assert history["learning_rate"] == [0.25]
+
+
+def test_metrics_that_a_callback_compiles_are_logged():
+    class Compile(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                agent.compile(metrics=[keras.metrics.Mean(name="m")], run_eagerly=True)
+
+    agent, seen = make("A2C"), []
+    agent.compile(run_eagerly=True)
+    after = keras.callbacks.LambdaCallback(on_epoch_end=lambda e, x: seen.append(dict(x)))
+    callbacks = [Compile(), after]
+    sizes = {"steps": 60, "steps_per_epoch": 20, "num_envs": 2}
+    agent.fit("CartPole-v1", callbacks=callbacks, verbose=0, **sizes)
+    assert ["m" in logs for logs in seen] == [False, True, True]
 
 
 def test_scaling_rewards_leaves_the_rollout_of_callbacks_alone():
