@@ -7,7 +7,8 @@ Three tables, on two cores, with 2 worker processes and 8 environments in each:
 1. IMPALA in an environment that sleeps for 1 millisecond and an exponential time of as
    much on average, asynchronous and in step (`synchronous=True`): with 8 environments
    in each worker and with one, where a single slow step is not averaged out; with the
-   default network and with a larger one, whose updates take longer.
+   default network and with a larger one, whose updates take longer; and with 16 workers
+   of one environment each, as one has where environments wait and do not compute.
 2. Sampling of CartPole-v1 by workers that act by themselves, with a learner that does
    nothing, against two processes that act alone and hand over nothing.
 3. IMPALA and APPO with their default arguments on CartPole-v1, against RLlib's (new
@@ -105,10 +106,10 @@ def measure(name, arguments):
     return json.loads(output.stdout.splitlines()[-1])
 
 
-def trained(agent, env, seconds, num_envs=NUM_ENVS):
+def trained(agent, env, seconds, num_envs=NUM_ENVS, num_workers=NUM_WORKERS):
     """Steps per second of a training, after its first half second of iterations."""
     start = None
-    settings = {"num_envs": num_envs, "num_workers": NUM_WORKERS, "verbose": 0}
+    settings = {"num_envs": num_envs, "num_workers": num_workers, "verbose": 0}
     began = None
     for _ in agent.iterate(env, steps=10**9, **settings):
         now = time.perf_counter()
@@ -160,6 +161,12 @@ MEASURES = {
     "in step, one each": lambda s: trained(
         kerasrl.IMPALA(synchronous=True), Sleeping, s, 2
     ),
+    "asynchronous, 16 workers": lambda s: trained(
+        kerasrl.IMPALA(), Sleeping, s, num_workers=16
+    ),
+    "in step, 16 workers": lambda s: trained(
+        kerasrl.IMPALA(synchronous=True), Sleeping, s, num_workers=16
+    ),
     "sampling": lambda s: trained(Idle(rollout_length=ROLLOUT), "CartPole-v1", s),
     "sampling, 32 steps": lambda s: trained(Idle(rollout_length=32), "CartPole-v1", s),
     "acting alone": alone,
@@ -178,6 +185,7 @@ def markdown(found):
         ("asynchronous", "in step"),
         ("asynchronous, large", "in step, large"),
         ("asynchronous, one each", "in step, one each"),
+        ("asynchronous, 16 workers", "in step, 16 workers"),
         ("sampling", "acting alone"),
         ("sampling, 32 steps", "acting alone"),
         ("IMPALA", "RLlib IMPALA"),

@@ -160,8 +160,11 @@ def _iterate(agent, source, on_rollout_end, updating):
 
 
 def _learning_rate(optimizer):
-    # Not `float`, which the variables of a strategy refuse.
-    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+    rate = optimizer.learning_rate
+    try:
+        return float(rate)
+    except TypeError:  # A variable of a strategy, which takes longer to read.
+        return float(keras.ops.convert_to_numpy(rate))
 
 
 def _warn_of_the_end(iteration, epoch, plan):
