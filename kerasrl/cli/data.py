@@ -26,6 +26,11 @@ def reading_options(function: Any) -> Any:
             help="Leave damaged files, episodes and lines out, and say how many.",
         ),
         click.option(
+            "--actions-normalized",
+            is_flag=True,
+            help="Box actions of other libraries are kept as numbers from -1 to 1.",
+        ),
+        click.option(
             "--env",
             "env",
             metavar="ENV",
@@ -71,13 +76,19 @@ def merge(
     run(lambda: write(sources, target, kind, options), verbosity)
 
 
-def read(path: str, skip_damaged: bool, env: str | None, modules: Iterable[str]) -> Any:
+def read(
+    path: str,
+    skip_damaged: bool,
+    actions_normalized: bool,
+    env: str | None,
+    modules: Iterable[str],
+) -> Any:
     """Open a data set as the options say."""
     from kerasrl import offline
 
     for module in modules:
         import_module(module)
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"actions_normalized": actions_normalized}
     if env is not None:
         from kerasrl.envs import make_envs
 

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from kerasrl.callbacks import Callback
-from kerasrl.estimates.estimation import estimate
+from kerasrl.estimates.estimation import checked_methods, estimate
 
 
 class OffPolicyEstimation(Callback):
@@ -20,12 +20,12 @@ class OffPolicyEstimation(Callback):
 
     Args:
         dataset: `kerasrl.offline.Dataset`.
-        methods: names of estimates, as for `kerasrl.offline.estimate`.
+        methods: name or names of estimates, as for `kerasrl.offline.estimate`.
         every_epochs: int, estimate at the end of every so many epochs.
         **arguments: as for `kerasrl.offline.estimate`.
 
     Raises:
-        ValueError: if `every_epochs` is not positive.
+        ValueError: if `every_epochs` is not positive, or a method is not known.
 
     Example:
 
@@ -49,7 +49,7 @@ class OffPolicyEstimation(Callback):
                 f"every_epochs must be at least 1. Received: {every_epochs}"
             )
         self.dataset = dataset
-        self.methods = tuple(methods)
+        self.methods = checked_methods(methods)
         self.every_epochs = every_epochs
         self.arguments = arguments
         self._epochs = 0

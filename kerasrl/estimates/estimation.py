@@ -40,7 +40,7 @@ def estimate(
     Args:
         agent: A `kerasrl.Agent` that was built, with a policy without memory.
         dataset: `kerasrl.offline.Dataset`.
-        methods: Names as above.
+        methods: Name or names as above.
         gamma: Float, discount factor.
         fqe_steps: Integer, gradient steps of fitted Q evaluation.
         hidden_units: Widths of the dense layers of its network.
@@ -64,10 +64,13 @@ def estimate(
     found["wis"]["mean"], found["effective_sample_size"]
     ```
     """
-    methods = tuple(methods)
-    for method in methods:
-        checks.choice("methods", method, METHODS)
+    methods = checked_methods(methods)
     checks.fraction("gamma", gamma)
+    if not 0.0 < checks.fraction("confidence", confidence) < 1.0:
+        raise ValueError(
+            f"Received confidence={confidence!r}. Expected a number between 0 and 1, "
+            "such as 0.95."
+        )
     checks.positive_integer("num_samples", num_samples)
     if not dataset.num_episodes:
         raise ValueError("Received a dataset without episodes. There is no estimate.")
@@ -92,9 +95,21 @@ def estimate(
     found["behaviour_return_mean"] = float(returns.mean())
     found["episodes"] = dataset.num_episodes
     if by_ratios:
-        size = estimators.effective_sample_size(columns["ratios"])
+        size = estimators.effective_sample_size(columns["log_ratios"], are_logs=True)
         found["effective_sample_size"] = size
     return found
+
+
+def checked_methods(methods):
+    """Returns a tuple of names of methods; raises a ValueError for any other.
+
+    Args:
+        methods: One of `METHODS`, or several.
+    """
+    methods = (methods,) if isinstance(methods, str) else tuple(methods)
+    for method in methods:
+        checks.choice("methods", method, METHODS)
+    return methods
 
 
 def _check_log_probs(agent, dataset, methods):
@@ -112,13 +127,13 @@ def _check_log_probs(agent, dataset, methods):
 
 
 def _columns(dataset, seen, with_ratios):
-    """Arrays `[n, T]` of all episodes, filled up to the longest."""
-    rows = {name: [] for name in ("rewards", "ratios", "q_values", "values")}
+    """Arrays `[n, T]` of all episodes, filled up with zeros to the longest."""
+    rows = {name: [] for name in ("rewards", "log_ratios", "q_values", "values")}
     for episode, found in zip(dataset.episodes, seen, strict=True):
         rows["rewards"].append(episode.rewards)
         if with_ratios:
             behaviour = np.asarray(episode.extras["log_probs"], np.float64)
-            rows["ratios"].append(np.exp(found["log_probs"] - behaviour))
+            rows["log_ratios"].append(found["log_probs"] - behaviour)
         for name in ("q_values", "values"):
             if name in found:
                 rows[name].append(found[name])
@@ -126,7 +141,7 @@ def _columns(dataset, seen, with_ratios):
     columns = {}
     for name, parts in rows.items():
         if parts:
-            filled = np.full((len(parts), longest), float(name == "ratios"))
+            filled = np.zeros((len(parts), longest))
             for row, part in zip(filled, parts, strict=True):
                 row[: len(part)] = part
             columns[name] = filled
@@ -135,7 +150,7 @@ def _columns(dataset, seen, with_ratios):
 
 def _function(method, columns, gamma):
     """A function of which episodes to take, whose value is the estimate."""
-    names = ["ratios", "rewards"]
+    names = ["log_ratios", "rewards"]
     if method in ("dr", "wdr"):
         names += ["q_values", "values"]
     if method in ("dm", "fqe"):
@@ -147,12 +162,14 @@ def _function(method, columns, gamma):
     }
     if method in weighted:
         function = weighted[method]
-        return lambda chosen: function(*(columns[n][chosen] for n in names), gamma)
+        return lambda chosen: function(
+            *(columns[n][chosen] for n in names), gamma, are_logs=True
+        )
     single = {
         "is": estimators.importance_sampling,
         "pdis": estimators.per_decision_importance_sampling,
         "dr": estimators.doubly_robust,
     }
     # Episode by episode: once for all draws.
-    of_episodes = single[method](*(columns[n] for n in names), gamma)
+    of_episodes = single[method](*(columns[n] for n in names), gamma, are_logs=True)
     return lambda chosen: of_episodes[chosen].mean()

@@ -3,8 +3,9 @@
 Arrays are `[n, T]`: n episodes, each filled up to T steps. Behind its last step an
 episode has ratios of 1, and rewards and values of 0. A ratio is the probability (or
 density) of the action that was taken, by the policy that is judged over that by which
-it was taken. Durations are whole episodes: what would have come after a truncation is
-not counted.
+it was taken. Products of ratios are computed as sums of logarithms, which many steps
+make neither 0 nor infinite; with `are_logs` the ratios are given as such. Durations are
+whole episodes: what would have come after a truncation is not counted.
 """
 
 import numpy as np
@@ -24,12 +25,13 @@ def discounted_sums(rewards, gamma):
     return rewards @ np.power(float(gamma), np.arange(rewards.shape[1]))
 
 
-def importance_sampling(ratios, rewards, gamma):
+def importance_sampling(ratios, rewards, gamma, are_logs=False):
     """The return of each episode times the product of all its ratios (IS).
 
     Args:
         ratios, rewards: Float `[n, T]`.
         gamma: Float in `[0, 1]`.
+        are_logs: Whether `ratios` are logarithms of ratios.
 
     Returns:
         Float64 `[n]`, whose mean is the estimate.
@@ -44,42 +46,43 @@ def importance_sampling(ratios, rewards, gamma):
     ```
     """
     ratios, rewards = _arrays(ratios=ratios, rewards=rewards)
-    return np.prod(ratios, axis=1) * discounted_sums(rewards, gamma)
+    products = np.exp(_logs(ratios, are_logs).sum(axis=1))
+    return products * discounted_sums(rewards, gamma)
 
 
-def weighted_importance_sampling(ratios, rewards, gamma):
+def weighted_importance_sampling(ratios, rewards, gamma, are_logs=False):
     """The mean of returns, weighed by the products of ratios (WIS).
 
     Biased, but consistent, and of far less variance than `importance_sampling`.
 
     Args:
-        ratios, rewards, gamma: As for `importance_sampling`.
+        ratios, rewards, gamma, are_logs: As for `importance_sampling`.
 
     Returns:
         Float, the estimate; NaN if all weights are 0.
     """
     ratios, rewards = _arrays(ratios=ratios, rewards=rewards)
-    weights = np.prod(ratios, axis=1)
-    with np.errstate(invalid="ignore"):
-        return float(weights @ discounted_sums(rewards, gamma) / weights.sum())
+    weights = _shares(_logs(ratios, are_logs).sum(axis=1))
+    return float(weights @ discounted_sums(rewards, gamma))
 
 
-def per_decision_importance_sampling(ratios, rewards, gamma):
+def per_decision_importance_sampling(ratios, rewards, gamma, are_logs=False):
     """Each reward times the product of the ratios until then (PDIS).
 
     Precup et al. (2000).
 
     Args:
-        ratios, rewards, gamma: As for `importance_sampling`.
+        ratios, rewards, gamma, are_logs: As for `importance_sampling`.
 
     Returns:
         Float64 `[n]`, whose mean is the estimate.
     """
     ratios, rewards = _arrays(ratios=ratios, rewards=rewards)
-    return discounted_sums(np.cumprod(ratios, axis=1) * rewards, gamma)
+    products = np.exp(np.cumsum(_logs(ratios, are_logs), axis=1))
+    return discounted_sums(products * rewards, gamma)
 
 
-def doubly_robust(ratios, rewards, q_values, values, gamma):
+def doubly_robust(ratios, rewards, q_values, values, gamma, are_logs=False):
     """What a model says, corrected by what happened (DR).
 
     ```
@@ -90,7 +93,7 @@ def doubly_robust(ratios, rewards, q_values, values, gamma):
     https://arxiv.org/abs/1511.03722.
 
     Args:
-        ratios, rewards, gamma: As for `importance_sampling`.
+        ratios, rewards, gamma, are_logs: As for `importance_sampling`.
         q_values: Float `[n, T]`, Q of the actions that were taken.
         values: Float `[n, T]`, V of the observations, of the policy that is judged.
 
@@ -103,6 +106,7 @@ def doubly_robust(ratios, rewards, q_values, values, gamma):
     ratios, rewards, q_values, values = _arrays(
         ratios=ratios, rewards=rewards, q_values=q_values, values=values
     )
+    ratios = np.exp(ratios) if are_logs else ratios
     found = np.zeros(len(ratios))
     for t in range(ratios.shape[1] - 1, -1, -1):
         correction = rewards[:, t] + gamma * found - q_values[:, t]
@@ -110,7 +114,7 @@ def doubly_robust(ratios, rewards, q_values, values, gamma):
     return found
 
 
-def weighted_doubly_robust(ratios, rewards, q_values, values, gamma):
+def weighted_doubly_robust(ratios, rewards, q_values, values, gamma, are_logs=False):
     """As `doubly_robust`, with weights that sum to 1 over episodes (WDR).
 
     ```
@@ -122,7 +126,7 @@ def weighted_doubly_robust(ratios, rewards, q_values, values, gamma):
     https://arxiv.org/abs/1604.00923.
 
     Args:
-        ratios, rewards, q_values, values, gamma: As for `doubly_robust`.
+        ratios, rewards, q_values, values, gamma, are_logs: As for `doubly_robust`.
 
     Returns:
         Float, the estimate; NaN if all weights are 0.
@@ -130,16 +134,14 @@ def weighted_doubly_robust(ratios, rewards, q_values, values, gamma):
     ratios, rewards, q_values, values = _arrays(
         ratios=ratios, rewards=rewards, q_values=q_values, values=values
     )
-    products = np.cumprod(ratios, axis=1)
-    with np.errstate(invalid="ignore"):
-        weights = products / products.sum(axis=0)
+    weights = _shares(np.cumsum(_logs(ratios, are_logs), axis=1))
     before = np.full((len(ratios), 1), 1.0 / len(ratios))
     before = np.concatenate([before, weights[:, :-1]], axis=1)
     terms = weights * (rewards - q_values) + before * values
     return float(discounted_sums(terms, gamma).sum())
 
 
-def effective_sample_size(ratios):
+def effective_sample_size(ratios, are_logs=False):
     """How many episodes of the judged policy these are worth, from 0 to n.
 
     ```
@@ -147,7 +149,7 @@ def effective_sample_size(ratios):
     ```
 
     Args:
-        ratios: Float `[n, T]`.
+        ratios, are_logs: As for `importance_sampling`.
 
     Returns:
         Float.
@@ -158,9 +160,9 @@ def effective_sample_size(ratios):
     effective_sample_size([[1.0], [1.0], [0.0]])  # 2.0
     ```
     """
-    weights = np.prod(_array("ratios", ratios), axis=1)
-    total = np.square(weights).sum()
-    return float(np.square(weights.sum()) / total) if total > 0 else 0.0
+    weights = _shares(_logs(_array("ratios", ratios), are_logs).sum(axis=1))
+    # They sum to 1, or are NaN where all are 0.
+    return float(np.nan_to_num(1.0 / np.square(weights).sum()))
 
 
 def bootstrap(function, num_episodes, num_samples=200, confidence=0.95, seed=0):
@@ -189,6 +191,20 @@ def bootstrap(function, num_episodes, num_samples=200, confidence=0.95, seed=0):
     tail = (1.0 - confidence) / 2.0
     low, high = np.nanquantile(found, [tail, 1.0 - tail])
     return float(low), float(high)
+
+
+def _logs(ratios, are_logs):
+    if are_logs:
+        return ratios
+    with np.errstate(divide="ignore"):  # A ratio of 0 is one, too.
+        return np.log(ratios)
+
+
+def _shares(logs):
+    """What `exp(logs)` is of its sum over the first axis; NaN where that is 0."""
+    with np.errstate(invalid="ignore"):
+        weights = np.exp(logs - logs.max(axis=0))
+    return weights / weights.sum(axis=0)
 
 
 def _array(name, array):

@@ -27,8 +27,6 @@ from kerasrl.training import passes
 _ROWS = 1024
 #: Actions that stand for all, where there are too many to add up.
 _DRAWN = 16
-#: Actions at the bounds are taken to be so far from the middle: tanh reaches no bound.
-_INSIDE = 0.999
 
 
 class Judged:
@@ -70,8 +68,8 @@ class Judged:
             return distribution.log_prob(actions)
         if policy.is_discrete:
             return distribution.log_prob(policy.combinations.number(actions))
-        normalized = policy.normalize_actions(actions)
-        log_probs = distribution.log_prob(ops.clip(normalized, -_INSIDE, _INSIDE))
+        # As who acted computes it: at the bounds, too, ratios are of the same number.
+        log_probs = distribution.log_prob(policy.normalize_actions(actions))
         # Of the action in its own units.
         scales = policy.action_radius[policy.action_radius > 0]
         return log_probs - float(np.log(scales).sum())

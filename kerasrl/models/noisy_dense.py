@@ -23,6 +23,9 @@ class NoiseScope:
         enabled: Bool, whether there is noise, whatever `training` says.
         stream: Integer. Streams of different numbers never share a random number.
 
+    Attributes:
+        drew: Whether any layer has been noisy inside.
+
     Example:
 
     ```python
@@ -34,6 +37,7 @@ class NoiseScope:
     def __init__(self, enabled=True, stream=0):
         self.enabled = enabled
         self.stream = stream
+        self.drew = False
         self._tokens = []
 
     def __enter__(self):
@@ -42,6 +46,12 @@ class NoiseScope:
 
     def __exit__(self, *exception):
         _SCOPE.reset(self._tokens.pop())
+
+
+def drew_noise():
+    """Whether a layer has been noisy in the present `NoiseScope`; False without one."""
+    scope = _SCOPE.get()
+    return scope is not None and scope.drew
 
 
 class _NoiseSeedGenerator(keras.random.SeedGenerator):
@@ -134,6 +144,8 @@ class NoisyDense(Configured, keras.layers.Layer):
         scope = _SCOPE.get()
         if scope.enabled if scope is not None else training:
             outputs = outputs + self._noise(inputs)
+            if scope is not None:
+                scope.drew = True
         return self.activation(outputs)
 
     def _noise(self, inputs):

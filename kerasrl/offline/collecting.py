@@ -115,10 +115,11 @@ class RecordEpisodes(gymnasium.Wrapper):
 
     def step(self, action):
         """Steps the environment; at the end of an episode, writes it."""
+        taken = self._leaves(1, action)  # Before the environment may change it.
         result = self.env.step(action)
         observation, reward, terminated, truncated, _ = result
         self._observations.append(self._leaves(0, observation))
-        self._actions.append(self._leaves(1, action))
+        self._actions.append(taken)
         self._rewards.append(float(reward))
         self._extras.append(self._noted)
         self._noted = {}

@@ -12,6 +12,8 @@ from kerasrl.envs.actions import ActionConverter
 #: Kinds of NumPy dtypes that are kept: floats, integers and truth values. Anything else
 #: would have to be pickled.
 PLAIN = "fiub"
+#: How far actions may be beyond their bounds, relative to their size.
+_SLACK = 1e-3
 
 
 @dataclasses.dataclass
@@ -105,6 +107,7 @@ class EpisodeCheck:
             episode.observations, self.observation_space, length + 1, "observations"
         )
         actions = conform(episode.actions, self.action_space, length, "actions")
+        check_bounds(spaces.leaf_lister(self.action_space)(actions), self.action_space)
         self._converter.inverse(actions)  # Raises for choices that are out of range.
         flags = [
             _flag(name, getattr(episode, name)) for name in ("terminated", "truncated")
@@ -145,6 +148,69 @@ def conform(tree, space, length, role):
         for leaf, (name, part) in zip(leaves, named, strict=True)
     ]
     return tree_of(space, fitted)
+
+
+def check_bounds(leaves, action_space):
+    """Raises a ValueError if Box actions are not within their bounds.
+
+    Observations may be beyond theirs: many environments say some that do not hold.
+
+    Args:
+        leaves: List of arrays `[T, ...]`, in the order of `kerasrl.spaces.leaf_lister`.
+        action_space: Their `gymnasium.spaces.Space`.
+    """
+    named = spaces.named_leaves(action_space, "action")
+    for array, (name, space) in zip(leaves, named, strict=True):
+        if not isinstance(space, gym_spaces.Box) or not len(array):
+            continue
+        least, most = (x.astype(np.float64) for x in (array.min(0), array.max(0)))
+        # What was rounded on the way, to halves at worst, is within.
+        slack = _SLACK * np.maximum(1.0, np.maximum(abs(least), abs(most)))
+        if (least < space.low - slack).any() or (most > space.high + slack).any():
+            name = name.replace("_space", "s", 1)
+            raise ValueError(
+                f"Received `{name}` from {least.min():.6g} to {most.max():.6g} for "
+                f"{space}. Expected actions within their bounds, "
+                "as the environment took them: clip them, or scale them if they were "
+                "normalized to [-1, 1] (kerasrl.offline.load(path, "
+                "actions_normalized=True))."
+            )
+
+
+def denormalized(episode, action_space):
+    """Returns an episode with Box actions from -1 to 1 laid over their bounds.
+
+    Args:
+        episode: `Episode`.
+        action_space: `gymnasium.spaces.Space` of bounded `Box`es, or others that stay.
+
+    Raises:
+        ValueError: A `Box` is not bounded, or an action beyond -1 and 1.
+    """
+    leaves = spaces.leaf_lister(action_space)(episode.actions)
+    scaled = []
+    for array, (name, space) in zip(
+        leaves, spaces.named_leaves(action_space, "action"), strict=True
+    ):
+        if isinstance(space, gym_spaces.Box):
+            if not space.is_bounded():
+                raise ValueError(
+                    f"Received actions_normalized=True for `{name}`, {space}, which "
+                    "has no bounds. Leave it out."
+                )
+            array = np.asarray(array)
+            if (abs(array) > 1.0 + _SLACK).any():
+                raise ValueError(
+                    f"Received actions_normalized=True, and actions up to "
+                    f"{abs(array).max():.6g} for `{name}`. Expected numbers from -1 to "
+                    "1: leave it out."
+                )
+            low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+            array = low + (np.clip(array, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
+            array = array if space.dtype.kind == "f" else np.rint(array)
+            array = array.astype(space.dtype)
+        scaled.append(array)
+    return dataclasses.replace(episode, actions=tree_of(action_space, scaled))
 
 
 def tree_of(space, leaves):

@@ -5,7 +5,9 @@ opens: such lines are refused.
 """
 
 import io
+import itertools
 import json
+import math
 import secrets
 import zipfile
 from pathlib import Path
@@ -13,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from kerasrl import spaces
-from kerasrl.offline.episodes import Episode, tree_of
-from kerasrl.offline.shards import DamagedFile
+from kerasrl.offline.episodes import PLAIN, Episode, tree_of
+from kerasrl.offline.shards import DamagedFile, replacing
 from kerasrl.offline.table import leaves_of
 
 #: Names of columns, of which RLlib has used several.
@@ -23,6 +25,8 @@ _NEXT = ("new_obs", "next_obs", "next_observations")
 _TERMINATED = ("terminateds", "dones", "terminated", "done")
 _TRUNCATED = ("truncateds", "truncated")
 _LOG_PROBS = ("action_logp", "log_probs")
+#: A column that only kerasrl has: probabilities are of what was emitted.
+_EMITTED = "extras.emitted_actions"
 
 
 def write(dataset, directory):
@@ -38,11 +42,9 @@ def write(dataset, directory):
     directory = Path(directory).expanduser()
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"output-{secrets.token_hex(4)}_worker-0_0.json"
-    temporary = path.with_suffix(".json.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         for number, episode in enumerate(dataset.episodes):
             file.write(json.dumps(_line(episode, number), allow_nan=False) + "\n")
-    temporary.rename(path)
     return path
 
 
@@ -64,6 +66,8 @@ def _line(episode, number):
         if name == "log_probs":
             line["action_logp"] = tree.tolist()
             line["action_prob"] = np.exp(tree.astype(np.float64)).tolist()
+        elif name == "emitted_actions":
+            line[_EMITTED] = _rows(tree, slice(None))
         elif all(np.isfinite(leaf).all() for leaf in leaves_of(tree)):
             line[f"extras.{name}"] = _columns(tree)
     return line
@@ -130,7 +134,9 @@ def read(paths, observation_space, action_space):
         except (OSError, zipfile.BadZipFile, EOFError, UnicodeDecodeError) as error:
             reader.errors.append(DamagedFile(f"{path} cannot be read: {error}"))
         reader.finish()
-    return reader.episodes, reader.errors
+    # In the order in which they began.
+    found = sorted(reader.found, key=lambda pair: pair[0])
+    return [episode for _, episode in found], reader.errors
 
 
 def _texts(path):
@@ -147,11 +153,14 @@ def _texts(path):
 
 class _Reader:
     def __init__(self, observation_space, action_space):
-        self.episodes, self.errors = [], []
+        #: Pairs of a number in the order of beginning, and an `Episode`.
+        self.found, self.errors = [], []
+        self._began = itertools.count()
         self._observation_space = observation_space
         self._action_space = action_space
-        self._running: list = []  # Steps of an episode whose end did not come yet.
-        self._id = None
+        self._emitted_space = spaces.emitted(action_space)
+        #: Of episodes whose end did not come yet, by their ids: number and steps.
+        self._running: dict = {}
 
     def read(self, name, lines):
         for number, line in enumerate(lines, start=1):
@@ -167,9 +176,9 @@ class _Reader:
                 )
 
     def finish(self):
-        """Ends the episode that runs: nothing goes on in another file."""
-        if self._running:
-            self._end(terminated=False, truncated=False)
+        """Ends the episodes that run: nothing goes on in another file."""
+        for name in list(self._running):
+            self._end(name, terminated=False, truncated=False)
 
     def _steps(self, line):
         if not isinstance(line, dict):
@@ -188,15 +197,18 @@ class _Reader:
         following = _column(line, _NEXT, None)
         if following is not None:
             following = self._leaves(following, self._observation_space, count)
-        terminated = np.asarray(_column(line, _TERMINATED), bool)
-        truncated = np.asarray(_column(line, _TRUNCATED, [False] * count), bool)
-        ids = _column(line, ("eps_id",), [None] * count)
+        emitted = _column(line, (_EMITTED,), None)
+        if emitted is not None:
+            emitted = self._leaves(emitted, self._emitted_space, count)
+        terminated = _flags(_column(line, _TERMINATED))
+        truncated = _flags(_column(line, _TRUNCATED, [False] * count))
+        ids = [_column(line, (x,), [None] * count) for x in ("eps_id", "agent_index")]
         log_probs = _column(line, _LOG_PROBS, None)
         if log_probs is None and "action_prob" in line:
             log_probs = np.log(np.asarray(_column(line, ("action_prob",)), float))
         # Arrays are made of all of a line before any of it is taken.
         rewards = np.asarray(line["rewards"], np.float64)
-        columns = (rewards, terminated, truncated, ids)
+        columns = (rewards, terminated, truncated, *ids)
         if any(len(x) != count for x in columns):
             raise ValueError("its columns have different lengths.")
         if log_probs is not None:
@@ -210,8 +222,9 @@ class _Reader:
                 "actions": [x[i] for x in actions],
                 "reward": rewards[i],
                 "ends": (bool(terminated[i]), bool(truncated[i])),
-                "id": ids[i],
+                "id": tuple(each[i] for each in ids),
                 "log_prob": None if log_probs is None else log_probs[i],
+                "emitted": None if emitted is None else [x[i] for x in emitted],
             }
             for i in range(count)
         ]
@@ -231,25 +244,34 @@ class _Reader:
             array = np.asarray(leaf)
             if array.dtype.kind in "US":
                 raise ValueError(_PACKED)
-            if array.size == count * int(np.prod(part.shape, initial=1)):
-                # Flat arrays of what has a shape, as preprocessors leave them.
+            if array.shape == (count, math.prod(part.shape)):
+                # Rows that preprocessors have made flat.
                 array = array.reshape(count, *part.shape)
-            if array.dtype.kind == "f" and part.dtype.kind in "iu":
-                if not np.array_equal(array, np.rint(array)):
-                    raise ValueError(f"it has {array.ravel()[:3]} for {part}.")
-            arrays.append(array.astype(part.dtype))
+            if array.shape != (count, *part.shape) or array.dtype.kind not in PLAIN:
+                raise ValueError(
+                    f"it has {array.dtype} of shape {array.shape} where {count} rows "
+                    f"of {part} should be."
+                )
+            with np.errstate(invalid="ignore", over="ignore"):
+                converted = array.astype(part.dtype)
+            is_whole = part.dtype.kind in "iub"
+            if is_whole and not np.array_equal(converted, array):
+                raise ValueError(f"it has {array.ravel()[:3]}, ... for {part}.")
+            arrays.append(converted)
         return arrays
 
     def _add(self, step):
-        if self._running and step["id"] != self._id:
-            self._end(terminated=False, truncated=False)
-        self._id = step["id"]
-        self._running.append(step)
+        name = step["id"]
+        if name in self._running and not _follows(self._running[name][1][-1], step):
+            self._end(name, terminated=False, truncated=False)
+        if name not in self._running:
+            self._running[name] = (next(self._began), [])
+        self._running[name][1].append(step)
         if any(step["ends"]):
-            self._end(*step["ends"])
+            self._end(name, *step["ends"])
 
-    def _end(self, terminated, truncated):
-        steps, self._running = self._running, []
+    def _end(self, name, terminated, truncated):
+        number, steps = self._running.pop(name)
         last = steps[-1]["next"]
         if last is None:
             if terminated:
@@ -266,16 +288,34 @@ class _Reader:
         extras = {}
         if all(step["log_prob"] is not None for step in steps):
             extras["log_probs"] = np.array([s["log_prob"] for s in steps], np.float32)
-        self.episodes.append(
-            Episode(
-                tree_of(self._observation_space, seen),
-                tree_of(self._action_space, actions),
-                np.array([step["reward"] for step in steps]),
-                terminated,
-                truncated,
-                extras,
-            )
+        if all(step["emitted"] is not None for step in steps):
+            rows = zip(*(step["emitted"] for step in steps), strict=True)
+            emitted = [np.stack(leaf) for leaf in rows]
+            extras["emitted_actions"] = tree_of(self._emitted_space, emitted)
+        episode = Episode(
+            tree_of(self._observation_space, seen),
+            tree_of(self._action_space, actions),
+            np.array([step["reward"] for step in steps]),
+            terminated,
+            truncated,
+            extras,
         )
+        self.found.append((number, episode))
+
+
+def _follows(before, step):
+    """Whether a step goes on where another one, of the same episode, ended."""
+    if before["next"] is None:
+        return True
+    pairs = zip(before["next"], step["seen"], strict=True)
+    return all(np.array_equal(x, y) for x, y in pairs)
+
+
+def _flags(column):
+    flags = np.asarray(column)
+    if not np.isin(flags, (0, 1)).all():
+        raise ValueError(f"it has {flags.ravel()[:3]}, ... for True or False.")
+    return flags.astype(bool)
 
 
 _PACKED = (

@@ -9,12 +9,17 @@ from gymnasium import spaces as gym_spaces
 from kerasrl import checks, spaces
 from kerasrl.offline import json_lines, minari_files, shards, writer
 from kerasrl.offline.dataset import Dataset
-from kerasrl.offline.episodes import Episode, EpisodeCheck, tree_of
+from kerasrl.offline.episodes import Episode, EpisodeCheck, denormalized, tree_of
 from kerasrl.offline.table import Table, concatenate
 
 
 def load(
-    path, damaged="refuse", verify=True, observation_space=None, action_space=None
+    path,
+    damaged="refuse",
+    verify=True,
+    observation_space=None,
+    action_space=None,
+    actions_normalized=False,
 ):
     """Opens a data set.
 
@@ -28,6 +33,9 @@ def load(
         verify: Whether checksums are compared, which reads every file once.
         observation_space, action_space: `gymnasium.spaces.Space` of one environment,
             for lines of JSON, which do not say them. `None` for all others.
+        actions_normalized: Whether `Box` actions of other libraries are kept as numbers
+            from -1 to 1, which stand for the bounds of the space, as RLlib keeps them
+            unless it was told otherwise. It is never guessed.
 
     Returns:
         A `kerasrl.offline.Dataset`. It has what is there now: load it again to see what
@@ -35,7 +43,8 @@ def load(
 
     Raises:
         FileNotFoundError: There is nothing.
-        ValueError: It is no data set, or a file is damaged.
+        ValueError: It is no data set, or a file is damaged; actions are beyond their
+            bounds.
 
     Example:
 
@@ -45,6 +54,7 @@ def load(
     """
     checks.choice("damaged", damaged, ("refuse", "skip"))
     verify = checks.flag("verify", verify)
+    normalized = checks.flag("actions_normalized", actions_normalized)
     own_spaces = observation_space, action_space
     folder, path = minari_files.find(path), Path(path).expanduser()
     index, lines = path / shards.INDEX, json_lines.find(path)
@@ -53,10 +63,15 @@ def load(
         raise ValueError(
             f"Received spaces for {path}, which says its own. Leave them out."
         )
+    if index.exists() and normalized:
+        raise ValueError(
+            f"Received actions_normalized=True for {path}, whose actions are those "
+            "that the environment took. Leave it out."
+        )
     if index.exists():
         return _load_shards(path, index, damaged, verify)
     if folder is not None:
-        *own_spaces, parts, metadata, errors = minari_files.read(folder)
+        *own_spaces, parts, metadata, errors = minari_files.read(folder, normalized)
         report_damaged(errors, damaged)
         return Dataset(*own_spaces, parts, metadata, len(errors))
     if not path.exists():
@@ -71,15 +86,17 @@ def load(
             f"Received {path}, lines of JSON, which do not say their spaces. Pass "
             "observation_space and action_space, as an environment has them."
         )
-    return _load_lines(lines, own_spaces, damaged)
+    return _load_lines(lines, own_spaces, damaged, normalized)
 
 
-def _load_lines(paths, own_spaces, damaged):
+def _load_lines(paths, own_spaces, damaged, normalized):
     episodes, errors = json_lines.read(paths, *own_spaces)
     check = EpisodeCheck(*own_spaces)
     parts: list = []
     for episode in episodes:
         try:
+            if normalized:
+                episode = denormalized(episode, own_spaces[1])
             table = Table.of([check(episode)], *own_spaces)
         except ValueError as error:
             errors.append(shards.DamagedFile(f"An episode does not fit: {error}"))
@@ -166,10 +183,12 @@ def from_arrays(
         terminated: Bool `[S]`, whether the step reached an end of the task.
         truncated: Bool `[S]`, whether an episode was cut off after the step; `None` if
             none was. What comes after the last end is kept as an unfinished episode.
-        next_observations: Tree of arrays `[S, ...]`, what followed each action. Without
-            it, the step that is last in an episode that was cut off or is unfinished
-            is left out, because nobody knows what followed it; where it terminated,
-            its own observation stands for that, which no value is asked of.
+        next_observations: Tree of arrays `[S, ...]`, what followed each action. Where
+            that is not the observation of the next row, an episode is cut: steps were
+            put together that do not follow each other. Without it, the step that is
+            last in an episode that was cut off or is unfinished is left out, because
+            nobody knows what followed it; where it terminated, its own observation
+            stands for that, which no value is asked of.
         extras: Dict of trees of arrays `[S, ...]`, such as `log_probs`.
         observation_space, action_space: `gymnasium.spaces.Space`. Guessed from arrays
             if `None`: Discrete for integer actions, unbounded Box for other arrays.
@@ -216,7 +235,15 @@ def from_arrays(
                     f"Received {name} with {[len(x) for x in leaves[name]]} rows for "
                     f"{steps} rewards. Expected as many."
                 )
-    lasts = np.flatnonzero(ends["terminated"] | ends["truncated"])
+    extras = _checked_extras(extras or {}, steps)
+    stops = ends["terminated"] | ends["truncated"]
+    for now, following in zip(
+        leaves["observations"], leaves.get("next_observations", ()), strict=False
+    ):
+        if steps > 1 and now.shape == following.shape:  # Others are refused below.
+            differs = now[1:] != following[:-1]
+            stops[:-1] |= differs.reshape(steps - 1, -1).any(axis=1)
+    lasts = np.flatnonzero(stops)
     if steps and (not len(lasts) or lasts[-1] != steps - 1):
         lasts = np.append(lasts, steps - 1)
     begins = np.concatenate([[0], lasts[:-1] + 1]) if len(lasts) else []
@@ -245,18 +272,36 @@ def from_arrays(
                 rewards[begin:stop],
                 bool(by_termination),
                 bool(cut),
-                _rows(extras or {}, slice(begin, stop)),
+                _rows(extras, slice(begin, stop)),
             )
         )
     return from_episodes(episodes, observation_space, action_space, metadata)
 
 
+def _checked_extras(tree, steps, name="extras"):
+    if isinstance(tree, dict):
+        parts = (
+            (k, _checked_extras(x, steps, f"{name}[{k!r}]")) for k, x in tree.items()
+        )
+        return dict(parts)
+    if isinstance(tree, (tuple, list)):
+        parts = enumerate(tree)
+        return tuple(_checked_extras(x, steps, f"{name}[{i}]") for i, x in parts)
+    array = np.asarray(tree)
+    if array.shape[:1] != (steps,):
+        raise ValueError(
+            f"Received {name} of shape {array.shape} for {steps} rewards. Expected a "
+            "row for each."
+        )
+    return array
+
+
 def _rows(tree, index):
     if isinstance(tree, dict):
         return {name: _rows(part, index) for name, part in tree.items()}
-    if isinstance(tree, (tuple, list)):
+    if isinstance(tree, tuple):
         return tuple(_rows(part, index) for part in tree)
-    return np.asarray(tree)[index]
+    return tree[index]
 
 
 def _guess(tree, role):

@@ -8,11 +8,19 @@ import numpy as np
 from gymnasium import spaces as gym_spaces
 
 from kerasrl import spaces
-from kerasrl.offline.episodes import PLAIN, Episode, EpisodeCheck, tree_of
-from kerasrl.offline.shards import DamagedFile
+from kerasrl.offline.episodes import (
+    PLAIN,
+    Episode,
+    EpisodeCheck,
+    denormalized,
+    tree_of,
+)
+from kerasrl.offline.shards import DamagedFile, replacing
 from kerasrl.offline.table import Table
 
 _FILES = ("main_data.hdf5", "metadata.json")
+#: Extras that Minari's infos keep: probabilities are of what was emitted.
+_KEPT = ("log_probs", "emitted_actions")
 _GROUP = 2**24  # Bytes of the episodes that are read together.
 
 
@@ -57,8 +65,7 @@ def write(dataset, directory, dataset_id="kerasrl/recorded-v0"):
     folder = Path(directory).expanduser() / "data"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _FILES[0]
-    temporary = folder / f".{path.name}.tmp"
-    with h5py.File(temporary, "w") as file:
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         for number, episode in enumerate(dataset.episodes):
             group = file.create_group(f"episode_{number}")
             group.attrs["id"] = number
@@ -72,9 +79,9 @@ def write(dataset, directory, dataset_id="kerasrl/recorded-v0"):
             ends[:, -1] = episode.terminated, is_cut
             group["terminations"], group["truncations"] = ends
             # Its infos have a row for the reset as well.
-            if "log_probs" in episode.extras:
-                rows = np.append(np.nan, episode.extras["log_probs"])
-                _write_tree(group, "infos", {"log_probs": rows})
+            extras = {x: episode.extras[x] for x in _KEPT if x in episode.extras}
+            if extras:
+                _write_tree(group, "infos", _after_reset(extras))
     metadata = {
         "total_episodes": dataset.num_episodes,
         "total_steps": dataset.num_steps,
@@ -89,12 +96,19 @@ def write(dataset, directory, dataset_id="kerasrl/recorded-v0"):
     if env is not None:
         # What `gymnasium.make` takes; nobody makes it to read the episodes.
         metadata["algorithm_name"] = str(dataset.metadata.get("algorithm", "unknown"))
-    os.replace(temporary, path)
-    index = folder / _FILES[1]
-    temporary = folder / f".{index.name}.tmp"
-    temporary.write_text(json.dumps(metadata), encoding="utf-8")
-    os.replace(temporary, index)
+    with replacing(folder / _FILES[1]) as temporary:
+        temporary.write_text(json.dumps(metadata), encoding="utf-8")
     return path
+
+
+def _after_reset(tree):
+    """A tree of extras with a row before the first, of what a reset says: nothing."""
+    if isinstance(tree, dict):
+        return {name: _after_reset(part) for name, part in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(_after_reset(part) for part in tree)
+    nothing = np.full_like(tree[:1], np.nan if tree.dtype.kind == "f" else 0)
+    return np.concatenate([nothing, tree])
 
 
 def _write_tree(group, name, tree):
@@ -110,11 +124,12 @@ def _write_tree(group, name, tree):
         group[str(name)] = tree
 
 
-def read(folder):
+def read(folder, normalized=False):
     """Reads a data set of `minari`, episodes when they are asked for.
 
     Args:
         folder: Path, from `find`.
+        normalized: Whether Box actions are kept as numbers from -1 to 1.
 
     Returns:
         Tuple of the two spaces, a list of parts, the metadata, and a list of
@@ -131,7 +146,7 @@ def read(folder):
         if metadata.get("data_format", "hdf5") != "hdf5":
             raise ValueError(f"its format is {metadata['data_format']!r}")
         with h5py.File(path, "r") as file:
-            parts, errors = _parts(path, file, own_spaces, metadata)
+            parts, errors = _parts(path, file, own_spaces, metadata, normalized)
     except (ValueError, KeyError, TypeError, OSError, AttributeError) as error:
         raise DamagedFile(
             f"{folder} is damaged, or no data set of Minari in HDF5: {error}"
@@ -141,7 +156,7 @@ def read(folder):
     return *own_spaces, parts, kept, errors
 
 
-def _parts(path, file, own_spaces, metadata):
+def _parts(path, file, own_spaces, metadata, normalized):
     if metadata.get("jpeg_encoding"):
         images = [
             name for name, leaf in spaces.named_leaves(own_spaces[0])
@@ -166,7 +181,7 @@ def _parts(path, file, own_spaces, metadata):
     for name in names:
         try:
             # All of it is read once: what is damaged is found here.
-            episode = check(_read(file[name], own_spaces))
+            episode = check(_read(file[name], own_spaces, normalized))
         except (ValueError, KeyError, TypeError, OSError, IndexError) as error:
             errors.append(DamagedFile(f"{path}, {name}, is not readable: {error}"))
             continue
@@ -178,10 +193,11 @@ def _parts(path, file, own_spaces, metadata):
             size = 0
         groups[-1].append((found, table.nbytes, table.structures))
         size += table.nbytes
-    return [_Part(path, own_spaces, group) for group in groups if group], errors
+    parts = [_Part(path, own_spaces, each, normalized) for each in groups if each]
+    return parts, errors
 
 
-def _read(group, own_spaces):
+def _read(group, own_spaces, normalized):
     terminations, truncations = (
         np.asarray(group[name]).astype(bool) for name in ("terminations", "truncations")
     )
@@ -192,7 +208,12 @@ def _read(group, own_spaces):
     infos = group.get("infos")
     if infos is not None and "log_probs" in infos:
         extras["log_probs"] = np.asarray(infos["log_probs"])[1:].astype(np.float32)
-    return Episode(
+    if infos is not None and "emitted_actions" in infos:
+        emitted = spaces.emitted(own_spaces[1])
+        rows = _read_tree(infos["emitted_actions"], emitted)
+        leaves = spaces.leaf_lister(emitted)(rows)
+        extras["emitted_actions"] = tree_of(emitted, [x[1:] for x in leaves])
+    episode = Episode(
         _read_tree(group["observations"], own_spaces[0]),
         _read_tree(group["actions"], own_spaces[1]),
         rewards,
@@ -200,6 +221,7 @@ def _read(group, own_spaces):
         bool(truncations[-1]),
         extras,
     )
+    return denormalized(episode, own_spaces[1]) if normalized else episode
 
 
 def _read_tree(node, space):
@@ -224,8 +246,8 @@ def _read_tree(node, space):
 class _Part:
     """Some episodes of a file, read when they are asked for."""
 
-    def __init__(self, path, own_spaces, group):
-        self._path, self._spaces = path, own_spaces
+    def __init__(self, path, own_spaces, group, normalized):
+        self._path, self._spaces, self._normalized = path, own_spaces, normalized
         found = [each[0] for each in group]
         self._names = [name for name, *_ in found]
         self.lengths = np.array([x[1] for x in found], np.int64)
@@ -243,7 +265,8 @@ class _Part:
     def _read(self, names):
         check = EpisodeCheck(*self._spaces)
         with _h5py().File(self._path, "r") as file:
-            return [check(_read(file[name], self._spaces)) for name in names]
+            groups = (file[name] for name in names)
+            return [check(_read(x, self._spaces, self._normalized)) for x in groups]
 
 
 def _to_config(space):

@@ -6,7 +6,7 @@ import optree
 from kerasrl import checks, spaces
 from kerasrl.envs.actions import ActionConverter
 from kerasrl.offline.episodes import tree_of
-from kerasrl.offline.table import build_tree, concatenate
+from kerasrl.offline.table import build_tree
 
 
 class Reader:
@@ -139,29 +139,29 @@ class Reader:
                 f"Received the state of a reader of {state['num_steps']} steps. This "
                 f"data set has {self.dataset.num_steps}: go on with the same data."
             )
-        before = (self._seed, self._epoch, self._group, self._position)
-        names = ("seed", "epoch", "group", "position")
-        self._seed, self._epoch, self._group, self._position = (
-            state[name] for name in names
+        seed, epoch, group, position = (
+            state[name] for name in ("seed", "epoch", "group", "position")
         )
-        self._order = None
-        if self._group >= len(self._groups()):
-            self._seed, self._epoch, self._group, self._position = before
-            raise ValueError(f"Received {state!r:.200} as the state of a reader.")
-        self._load()
-        if self._position >= len(self._order):
-            raise ValueError(f"Received {state!r:.200} as the state of a reader.")
+        # All of it is checked before any of it is taken.
+        groups = self._groups(seed, epoch)
+        if group >= len(groups) or position >= self._count(groups[group]):
+            raise ValueError(
+                f"Received {state!r:.200} as the state of a reader. Expected that of a "
+                "reader of this data set with the same arguments."
+            )
+        self._seed, self._epoch = seed, epoch
+        self._group, self._position, self._order = group, position, None
 
     def _advance(self):
         self._position, self._order = 0, None
         self._group += 1
-        if self._group == len(self._groups()):
+        if self._group == len(self._groups(self._seed, self._epoch)):
             self._group, self._epoch = 0, self._epoch + 1
 
-    def _groups(self):
-        """Tuples of the numbers of the parts that are held together, in this epoch."""
+    def _groups(self, seed, epoch):
+        """Tuples of the numbers of the parts that are held together, in an epoch."""
         parts = self.dataset.parts
-        order = self._generator(0).permutation(len(parts))
+        order = _generator(seed, epoch, 0).permutation(len(parts))
         groups: list = [[]]
         size = 0
         for number in order.tolist():
@@ -176,58 +176,58 @@ class Reader:
     def _load(self):
         if self._order is not None:
             return
-        group = self._groups()[self._group]
+        group = self._groups(self._seed, self._epoch)[self._group]
         if group != self._parts:
             # Before the next is made: two would take twice the memory.
             self._loaded = self._parts = None
-            tables = [self.dataset.parts[number].table() for number in group]
-            whole = concatenate(tables, self.dataset.extras)
-            del tables
+            parts = [self.dataset.parts[number] for number in group]
             kind = _Steps if self.sequence_length is None else _Sequences
-            self._loaded = kind(whole, self.gamma, self.sequence_length)
+            self._loaded = kind(self.dataset, parts, self.gamma, self.sequence_length)
             self._parts = group
-        self._order = self._generator(1 + self._group).permutation(len(self._loaded))
+        generator = _generator(self._seed, self._epoch, 1 + self._group)
+        self._order = generator.permutation(len(self._loaded))
 
-    def _generator(self, number):
-        return np.random.default_rng([self._seed, self._epoch, number])
+    def _count(self, group):
+        """How many steps or pieces some parts have."""
+        size = self.sequence_length or 1
+        lengths = (self.dataset.parts[number].lengths for number in group)
+        return sum(int((-(-each // size)).sum()) for each in lengths)
+
+
+def _generator(*seeds):
+    return np.random.default_rng(seeds)
 
 
 class _Steps:
-    """Single steps of a table, in the dtypes that policies take."""
+    """Single steps of some parts, in memory, in the dtypes that policies take."""
 
-    def __init__(self, table, gamma, _):
-        self._table, self._gamma = table, gamma
-        lengths = table.lengths
-        self._episodes = np.repeat(np.arange(len(lengths)), lengths)
-        self._stops = np.cumsum(lengths)
-        self._columns = columns = dict(table.columns)
-        columns["observations"] = [_floats(x) for x in columns["observations"]]
-        converter = ActionConverter(table.action_space)
-        actions = converter.inverse(tree_of(table.action_space, columns["actions"]))
-        columns["actions"] = spaces.leaf_lister(table.action_space)(actions)
-        columns["rewards"] = [columns["rewards"][0].astype(np.float32)]
-        for name in table.structures:
-            columns[f"extras.{name}"] = [_floats(x) for x in columns[f"extras.{name}"]]
-        flags = np.zeros((2, table.num_steps), bool)
-        flags[:, self._stops - 1] = table.terminated, table.truncated
+    def __init__(self, dataset, parts, gamma, _):
+        self._spaces = dataset.observation_space, dataset.action_space
+        self._gamma = gamma
+        self.lengths, self._has_terminated, truncated = (
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("lengths", "terminated", "truncated")
+        )
+        self._episodes = np.repeat(np.arange(len(self.lengths)), self.lengths)
+        self._stops = np.cumsum(self.lengths)
+        self._structures = {x: parts[0].structures[x] for x in dataset.extras}
+        self._columns = _load(parts, self._spaces[1], dataset.extras, gamma)
+        flags = np.zeros((2, self._stops[-1]), bool)
+        flags[:, self._stops - 1] = self._has_terminated, truncated
         self._terminated, self._truncated = flags
-        if gamma is not None:
-            self._returns = returns_to_go(
-                table.columns["rewards"][0], lengths, gamma
-            ).astype(np.float32)
 
     def __len__(self):
-        return self._table.num_steps
+        return len(self._episodes)
 
     def gather(self, indices):
         """Returns a batch of steps by their numbers, an integer array."""
-        table, columns = self._table, self._columns
+        columns = self._columns
         episodes = self._episodes[indices]
         rows = indices + episodes  # Each episode before has a row more.
 
         def observed(rows):
             leaves = [x.take(rows, axis=0) for x in columns["observations"]]
-            return tree_of(table.observation_space, leaves)
+            return tree_of(self._spaces[0], leaves)
 
         def taken(name):
             return [x.take(indices, axis=0) for x in columns[name]]
@@ -235,20 +235,20 @@ class _Steps:
         batch = {
             "observations": observed(rows),
             "next_observations": observed(rows + 1),
-            "actions": tree_of(table.action_space, taken("actions")),
+            "actions": tree_of(self._spaces[1], taken("actions")),
             "rewards": taken("rewards")[0],
             "terminated": self._terminated[indices],
             "truncated": self._truncated[indices],
             "extras": {
                 name: build_tree(structure, taken(f"extras.{name}"))
-                for name, structure in table.structures.items()
+                for name, structure in self._structures.items()
             },
         }
         if self._gamma is not None:
             left = self._stops[episodes] - indices
             discounts = np.power(float(self._gamma), left)
-            discounts = np.where(table.terminated[episodes], 0.0, discounts)
-            batch["returns_to_go"] = self._returns[indices]
+            discounts = np.where(self._has_terminated[episodes], 0.0, discounts)
+            batch["returns_to_go"] = taken("returns_to_go")[0]
             batch["final_discounts"] = discounts.astype(np.float32)
             batch["final_observations"] = observed(self._stops[episodes] + episodes)
         return batch
@@ -257,17 +257,18 @@ class _Steps:
 class _Sequences:
     """Pieces of episodes, of one length, the last of each filled up with zeros."""
 
-    def __init__(self, table, gamma, length):
-        self._steps = _Steps(table, gamma, None)
+    def __init__(self, dataset, parts, gamma, length):
+        self._steps = _Steps(dataset, parts, gamma, None)
         self._length = length
-        counts = -(-table.lengths // length)
+        lengths = self._steps.lengths
+        counts = -(-lengths // length)
         episodes = np.repeat(np.arange(len(counts)), counts)
         numbers = np.arange(len(episodes)) - np.repeat(
             np.cumsum(counts) - counts, counts
         )
-        begins = np.cumsum(table.lengths) - table.lengths
+        begins = np.cumsum(lengths) - lengths
         self._starts = begins[episodes] + numbers * length
-        self._sizes = np.minimum(table.lengths[episodes] - numbers * length, length)
+        self._sizes = np.minimum(lengths[episodes] - numbers * length, length)
         self._are_first = numbers == 0
 
     def __len__(self):
@@ -319,6 +320,62 @@ def returns_to_go(rewards, lengths, gamma):
     return returns
 
 
+def _load(parts, action_space, extras, gamma):
+    """The columns of some parts together, each read once and converted as it comes."""
+    whole: dict = {}
+    totals = _rows(parts)
+    starts = dict.fromkeys(totals, 0)
+    for part in parts:
+        columns = _converted(part.table(), action_space, extras, gamma)
+        if len(parts) == 1:
+            return columns
+        for name, leaves in columns.items():
+            rows = "observations" if name == "observations" else "steps"
+            if name not in whole:
+                whole[name] = [
+                    np.empty((totals[rows], *x.shape[1:]), x.dtype) for x in leaves
+                ]
+            here = slice(starts[rows], starts[rows] + len(leaves[0]))
+            for number, leaf in enumerate(leaves):
+                target = whole[name][number]
+                if target.dtype != leaf.dtype:
+                    dtype = np.promote_types(target.dtype, leaf.dtype)
+                    target = whole[name][number] = target.astype(dtype)
+                target[here] = leaf
+        for rows, count in _rows([part]).items():
+            starts[rows] += count
+    return whole
+
+
+def _rows(parts):
+    """How many rows the columns of some parts have."""
+    steps = sum(int(part.lengths.sum()) for part in parts)
+    # What followed the last action of each episode is a row more.
+    episodes = sum(len(part.lengths) for part in parts)
+    return {"observations": steps + episodes, "steps": steps}
+
+
+def _converted(table, action_space, extras, gamma):
+    """The columns of a table as policies take them, in memory."""
+    found = table.columns
+    actions = ActionConverter(action_space).inverse(
+        tree_of(action_space, found["actions"])
+    )
+    columns = {
+        "observations": [_floats(x) for x in found["observations"]],
+        "actions": spaces.leaf_lister(action_space)(actions),
+        "rewards": [_floats(found["rewards"][0])],
+    }
+    for name in extras:
+        columns[f"extras.{name}"] = [_floats(x) for x in found[f"extras.{name}"]]
+    if gamma is not None:
+        returns = returns_to_go(found["rewards"][0], table.lengths, gamma)
+        columns["returns_to_go"] = [returns.astype(np.float32)]
+    return columns
+
+
 def _floats(array):
-    """An array in memory; floats as policies take them."""
-    return array.astype(np.float32) if array.dtype.kind == "f" else np.asarray(array)
+    """An array in memory, not copied if it is there; floats as policies take them."""
+    dtype = np.float32 if array.dtype.kind == "f" else array.dtype
+    is_mapped = isinstance(array, np.memmap)
+    return np.array(array, dtype) if is_mapped else array.astype(dtype, copy=False)

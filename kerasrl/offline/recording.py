@@ -113,6 +113,7 @@ class RolloutEpisodes:
 
     def _join(self, number, last, **flags):
         parts = self._running.pop(number)["steps"]
+        _fill_infos(parts)
         whole = optree.tree_map(lambda *leaves: np.concatenate(leaves), *parts)
         whole["observations"] = optree.tree_map(
             lambda leaf, row: np.concatenate([leaf, np.asarray(row, leaf.dtype)[None]]),
@@ -145,6 +146,21 @@ class RolloutEpisodes:
         if infos:
             extras["infos"] = infos
         return extras
+
+
+def _fill_infos(steps):
+    """Has all parts of an episode the same infos: NaN where an environment said none.
+
+    Args:
+        steps: List of dicts of the steps of each part, with `"rewards"` and `"extras"`.
+    """
+    found = [part["extras"].get("infos", {}) for part in steps]
+    examples = {name: array for infos in found for name, array in infos.items()}
+    for part, infos in zip(steps, found, strict=True):
+        length = len(part["rewards"])
+        for name in examples.keys() - infos.keys():
+            missing = np.full((length, *examples[name].shape[1:]), np.nan)
+            part["extras"].setdefault("infos", {})[name] = missing
 
 
 class Recorder:

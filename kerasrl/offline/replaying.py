@@ -1,5 +1,7 @@
 """Data sets as rollouts, for agents that learn from those or replay them."""
 
+import collections
+
 import numpy as np
 import optree
 
@@ -35,8 +37,11 @@ def fill(dataset, agent, num_envs):
     agent.build(dataset.observation_space, dataset.action_space)
     agent.start_learning(num_envs)
     try:
-        # Rows, of which each episode has one more than steps, for the longest stream.
-        needed = _longest_stream(dataset, num_envs) * num_envs
+        queues = _Queues(num_envs)
+        for part in dataset.parts:
+            for length in part.lengths.tolist():
+                queues.choose(length)
+        needed = max(queues.rows) * num_envs
         if needed > agent.buffer.capacity:
             raise ValueError(
                 f"Received {dataset.num_steps} steps of {dataset.num_episodes} "
@@ -51,20 +56,20 @@ def fill(dataset, agent, num_envs):
         agent.stop_learning()
 
 
-def _longest_stream(dataset, num_envs):
-    maker = _Queues(dataset, num_envs)
-    return max(maker.lengths)
-
-
 class _Queues:
-    """How many rows each environment gets: whichever is free takes the next."""
+    """Which environment plays an episode: the one that has the fewest rows so far.
 
-    def __init__(self, dataset, num_envs):
-        self.lengths = [0] * num_envs
-        for part in dataset.parts:
-            for length in part.lengths.tolist():
-                shortest = self.lengths.index(min(self.lengths))
-                self.lengths[shortest] += length + 1
+    An episode has a row more than steps, of what followed its last action.
+    """
+
+    def __init__(self, num_envs):
+        self.rows = [0] * num_envs
+
+    def choose(self, length):
+        """Returns the number of the environment of the next episode."""
+        number = self.rows.index(min(self.rows))
+        self.rows[number] += length + 1
+        return number
 
 
 class _Maker:
@@ -76,10 +81,12 @@ class _Maker:
         self._emitted = spaces.emitted(dataset.action_space)
         self._converter = ActionConverter(dataset.action_space)
         self._episodes = iter(dataset.episodes)
+        self._queues = _Queues(num_envs)
+        self._waiting = [collections.deque() for _ in range(num_envs)]
         first = dataset.episodes[0].observations if len(dataset) else None
         self._envs = [_Env(first) for _ in range(num_envs)]
-        for env in self._envs:
-            env.begin(self._next())
+        for number, env in enumerate(self._envs):
+            env.begin(self._next(number))
 
     def is_over(self):
         """Whether all steps were handed out."""
@@ -130,7 +137,7 @@ class _Maker:
                     )
                     env.seen = env.last()
                     final.append((time - 1, number, env.seen))
-                    env.begin(self._next())
+                    env.begin(self._next(number))
             if time < num_steps:
                 # Fillers see something of the space, and nothing is learnt from them.
                 _write(observations, (slice(time, None), number), env.seen)
@@ -180,10 +187,14 @@ class _Maker:
             final=_gather(final, actions, rewards),
         )
 
-    def _next(self):
-        episode = next(self._episodes, None)
-        if episode is None:
-            return None, None
+    def _next(self, number):
+        waiting = self._waiting
+        while not waiting[number]:
+            episode = next(self._episodes, None)
+            if episode is None:
+                return None, None
+            waiting[self._queues.choose(episode.length)].append(episode)
+        episode = waiting[number].popleft()
         return episode, self._converter.inverse(episode.actions)
 
 

@@ -10,14 +10,16 @@ import json
 import math
 import os
 import re
+import secrets
 import struct
+import weakref
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from kerasrl.offline.episodes import PLAIN
+from kerasrl.offline.episodes import PLAIN, check_bounds
 from kerasrl.offline.table import Table, build_tree, count_leaves
 from kerasrl.spaces import named_leaves
 
@@ -44,20 +46,32 @@ def write(path, table):
     for name, leaves in table.columns.items():
         arrays |= {f"{name}.{i}": leaf for i, leaf in enumerate(leaves)}
     index = {"version": VERSION, "extras": table.structures}
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr("index.json", json.dumps(index))
+            for name, array in arrays.items():
+                _write_array(archive, file, f"{name}.npy", array)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """A context in which a file is written that takes its place when all went well.
+
+    Args:
+        path: Path that it is to have.
+
+    Yields:
+        Path to write to. Nothing is left of it after an error.
+    """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                archive.writestr("index.json", json.dumps(index))
-                for name, array in arrays.items():
-                    _write_array(archive, file, f"{name}.npy", array)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
         os.replace(temporary, path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+        temporary.unlink(missing_ok=True)
 
 
 def _write_array(archive, file, name, array):
@@ -89,14 +103,18 @@ class Shard:
         self.path = Path(path)
         self.observation_space = observation_space
         self.action_space = action_space
+        self._whole = _nothing
         with self._refusing():
             self._members = _read_members(self.path, verify)
             self.structures = self._read_index()
-            self._check()
+            self._check(verify)
         self.nbytes = sum(
             math.prod(shape) * dtype.itemsize
             for _, shape, dtype in self._members.values()
         )
+
+    def __getstate__(self):
+        return {**vars(self), "_whole": _nothing}
 
     def table(self):
         """Returns a `Table` of mapped arrays."""
@@ -120,9 +138,15 @@ class Shard:
 
     def _map(self, name):
         offset, shape, dtype = self._members[name]
-        if math.prod(shape) == 0:
+        size = math.prod(shape) * dtype.itemsize
+        if size == 0:
             return np.zeros(shape, dtype)
-        return np.memmap(self.path, dtype, "r", offset, shape)
+        # One map for all arrays, as long as any of them is used: each is an open file.
+        whole = self._whole()
+        if whole is None:
+            whole = np.memmap(self.path, np.uint8, "r")
+            self._whole = weakref.ref(whole)
+        return whole[offset : offset + size].view(dtype).reshape(shape)
 
     def _counts(self):
         """How many arrays each column has."""
@@ -146,7 +170,7 @@ class Shard:
             build_tree(structure, range(count_leaves(structure)))
         return structures
 
-    def _check(self):
+    def _check(self, verify):
         names = {
             f"{n}.{i}" for n, count in self._counts().items() for i in range(count)
         }
@@ -174,6 +198,11 @@ class Shard:
             kind = _PER_EPISODE.get(name)
             if found != expected or (kind and dtype.kind != kind):
                 raise ValueError(f"{name} has shape {shape} and dtype {dtype}")
+        if verify:
+            actions = [
+                self._map(f"actions.{i}") for i in range(self._counts()["actions"])
+            ]
+            check_bounds(actions, self.action_space)
 
     @contextlib.contextmanager
     def _refusing(self):
@@ -191,6 +220,10 @@ class Shard:
                 "it was read. Leave it out with kerasrl.offline.load(path, "
                 'damaged="skip").'
             ) from error
+
+
+def _nothing():
+    return None
 
 
 def _read_members(path, verify):

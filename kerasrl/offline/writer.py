@@ -8,7 +8,7 @@ from pathlib import Path
 from kerasrl import __version__, checks, spaces
 from kerasrl.offline import shards
 from kerasrl.offline.episodes import EpisodeCheck
-from kerasrl.offline.table import Table, structure_of
+from kerasrl.offline.table import Table, concatenate
 
 
 class Writer:
@@ -51,7 +51,7 @@ class Writer:
         self.num_episodes = self.num_steps = 0
         self._spaces = observation_space, action_space
         self._check = EpisodeCheck(observation_space, action_space)
-        self._episodes: list = []
+        self._tables: list = []
         self._bytes = 0
         self._token = secrets.token_hex(4)
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -70,27 +70,28 @@ class Writer:
             TypeError: It is none.
             ValueError: It does not fit the spaces, or has no steps.
         """
-        episode = self._check(episode)
-        found = [structure_of(episode.extras)]
-        if self._episodes and found != [structure_of(self._episodes[-1].extras)]:
+        # Of arrays of its own: those of the caller may change.
+        table = Table.of([self._check(episode)], *self._spaces)
+        if self._tables and table.structures != self._tables[-1].structures:
             self.flush()  # All of a shard have the same columns.
-        self._episodes.append(episode)
+        self._tables.append(table)
         self.num_episodes += 1
-        self.num_steps += episode.length
-        self._bytes += Table.of([episode], *self._spaces).nbytes
+        self.num_steps += table.num_steps
+        self._bytes += table.nbytes
         if self._bytes >= self.shard_bytes:
             self.flush()
 
     def flush(self):
         """Writes what has been gathered, however little, as a shard."""
-        if not self._episodes:
+        if not self._tables:
             return
         number = 1 + max(
             (int(found[1]) for found in _shard_names(self.directory)), default=-1
         )
         name = f"shard-{number:06d}-{self._token}.npz"
-        shards.write(self.directory / name, Table.of(self._episodes, *self._spaces))
-        self._episodes, self._bytes = [], 0
+        names = list(self._tables[0].structures)
+        shards.write(self.directory / name, concatenate(self._tables, names))
+        self._tables, self._bytes = [], 0
 
     def close(self):
         """Writes the rest. More may be added afterwards."""
@@ -120,9 +121,8 @@ def _describe(directory, own_spaces, metadata):
         "action_space": spaces.space_to_config(own_spaces[1]),
         "metadata": {"kerasrl_version": __version__, **metadata},
     }
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with shards.replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_index(path):

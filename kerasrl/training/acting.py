@@ -10,10 +10,12 @@ from keras import ops
 
 from kerasrl.actors import build_actor, verification
 from kerasrl.models import Policy
+from kerasrl.models.noisy_dense import drew_noise
 from kerasrl.rollouts.rollout import POLICY_INPUTS
 from kerasrl.training import behavior
 
-#: What policies returned in the acting function that is being traced.
+#: What policies returned in the acting function that is being traced, and whether their
+#: layers were noisy.
 _CALLED = contextvars.ContextVar("called", default=None)
 #: Keys of a state of acting with noise that is held: no policy has the same of its own.
 _STATE, _NOISE, _AGE = "kerasrl_policy", "kerasrl_noise", "kerasrl_age"
@@ -26,7 +28,7 @@ def call_policy(policy, inputs):
     outputs = policy({name: inputs[name] for name in POLICY_INPUTS}, state=state)
     called = _CALLED.get()
     if called is not None:
-        called.append(outputs)
+        called.append((outputs, drew_noise()))
     return outputs
 
 
@@ -45,9 +47,10 @@ def _act(agent, inputs):
         acted = agent.act(inputs, deterministic=False)
         if not _CALLED.get():  # By an `act` that calls it in another way.
             call_policy(policy, inputs)
-        outputs = _CALLED.get()[0]
+        outputs, is_noisy = _CALLED.get()[0]
         extras = dict(policy.step_extras(outputs))
-        if agent.records_log_probs:
+        # How often noise of layers would choose an action nobody knows.
+        if agent.records_log_probs and not is_noisy:
             extras |= behavior.log_probs(agent, inputs, outputs, acted["actions"])
     finally:
         _CALLED.reset(token)

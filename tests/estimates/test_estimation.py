@@ -7,6 +7,7 @@ from gymnasium import spaces
 import kerasrl
 from kerasrl import estimates, offline
 from kerasrl.estimates import estimators, judging
+from kerasrl.training import behavior
 
 GAMMA = 0.9
 STATES, ACTIONS = spaces.Discrete(2), spaces.Discrete(2)
@@ -95,6 +96,21 @@ def test_densities_are_of_actions_in_their_own_units():
     np.testing.assert_allclose(total, 1.0, atol=0.05)
 
 
+def test_actions_at_the_bounds_are_as_dense_as_who_took_them_says():
+    """Of the same policy every ratio is 1, also where tanh rounds to a bound."""
+    space = spaces.Box(-2.0, 2.0, (1,), np.float32)
+    agent = kerasrl.SAC(policy={"hidden_units": (4,)}, seed=0)
+    agent.build(STATES, space)
+    actions = np.float32([[-2.0], [1.9999], [2.0], [0.5]])
+    inputs = agent.policy.example_inputs(4)
+    inputs = {**inputs, "state": (), "random": np.zeros(4, np.float32)}
+    acted = behavior.log_probs(agent, inputs, agent.policy(inputs), actions)
+    episode = offline.Episode(np.zeros(5, int), actions, np.zeros(4))
+    (seen,) = judging.look(agent, offline.from_episodes([episode], STATES, space))
+    expected = np.array(acted["behavior_log_probs"])
+    np.testing.assert_allclose(seen["log_probs"], expected, rtol=1e-5)
+
+
 def test_greedy_policies_take_the_best():
     agent = kerasrl.DQN(policy={"hidden_units": (4,)}, seed=0)
     agent.build(STATES, ACTIONS)
@@ -125,6 +141,13 @@ def test_what_cannot_be_estimated_is_refused(agent):
         estimates.estimate(agent, silent, methods=["wis"])
     with pytest.raises(ValueError, match="methods"):
         estimates.estimate(agent, silent, methods=["guess"])
+    with pytest.raises(ValueError, match="log_probs"):
+        estimates.estimate(agent, silent, methods="wis")
+    for confidence in (0.0, 1.0, 95):
+        with pytest.raises(ValueError, match="confidence"):
+            estimates.estimate(agent, silent, "fqe", confidence=confidence)
+    with pytest.raises(ValueError, match="methods"):
+        estimates.OffPolicyEstimation(silent, methods="guess")
     with pytest.raises(ValueError, match="no weights"):
         estimates.estimate(kerasrl.PG(), silent, methods=["fqe"])
     memory = kerasrl.PG(policy={"cell": "gru", "hidden_units": (4,)})

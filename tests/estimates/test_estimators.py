@@ -68,6 +68,27 @@ def test_the_policy_that_acted_is_worth_its_returns():
     assert estimators.effective_sample_size(ones) == 2.0
 
 
+def test_many_steps_make_products_neither_nothing_nor_infinite():
+    """2,000 ratios of 0.5 are 0 as a product; shares are those of the last."""
+    ratios = np.full((2, 2_000), 0.5)
+    ratios[1, -1] = 1.5
+    rewards = np.zeros_like(ratios)
+    rewards[:, 0] = 1.0, 2.0
+    found = estimators.weighted_importance_sampling(ratios, rewards, 1.0)
+    np.testing.assert_allclose(found, 0.25 * 1.0 + 0.75 * 2.0)
+    size = estimators.effective_sample_size(ratios)
+    np.testing.assert_allclose(size, 1 / (0.25**2 + 0.75**2))
+    none = np.zeros_like(rewards)
+    found = estimators.weighted_doubly_robust(ratios, rewards, none, none, 1.0)
+    np.testing.assert_allclose(found, 1.5)
+    # A density may be further from another than a float from 0.
+    logs = np.array([[-1_000.0, 400.0], [-1_000.0, 400.0 + np.log(3.0)]])
+    found = estimators.weighted_importance_sampling(
+        logs, rewards[:, :2], 1.0, are_logs=True
+    )
+    np.testing.assert_allclose(found, 1.75)
+
+
 def test_of_one_episode_weights_say_nothing():
     found = estimators.weighted_importance_sampling(RATIOS[:1], REWARDS[:1], GAMMA)
     np.testing.assert_allclose(found, 2.62)

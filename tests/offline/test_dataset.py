@@ -119,8 +119,11 @@ def test_readers_go_on_where_another_stopped(sequence_length):
         np.testing.assert_array_equal(other.next()["rewards"], rewards)
     with pytest.raises(ValueError, match="go on with the same data"):
         parts[0].reader(seed=0).set_state(state)
-    with pytest.raises(ValueError, match="state of a reader"):
-        other.set_state({**state, "position": 10**6})
+    before = other.state()
+    for wrong in ({"position": 10**6}, {"group": 10**6}):
+        with pytest.raises(ValueError, match="state of a reader"):
+            other.set_state({**state, **wrong})
+        assert other.state() == before
 
 
 def test_every_step_is_read_once_an_epoch_from_parts_too():
@@ -209,7 +212,9 @@ def test_arrays_become_episodes():
     truncated = np.array([0, 0, 0, 0, 1, 0, 0])
     actions, rewards = np.array([0, 1, 1, 0, 2, 0, 1]), np.arange(7.0)
     arrays = (observations, actions, rewards, terminated, truncated)
-    data = offline.from_arrays(*arrays, next_observations=observations + 0.5)
+    following = observations + 1.0
+    following[[4, 6]] -= 0.5
+    data = offline.from_arrays(*arrays, next_observations=following)
     assert data.action_space.n == 3
     assert [x.length for x in data.episodes] == [3, 2, 2]
     first, second, third = data.episodes
@@ -223,3 +228,21 @@ def test_arrays_become_episodes():
     assert not data.episodes[1].has_ended
     with pytest.raises(ValueError, match="Give the space"):
         offline.from_arrays(observations, actions - 5, rewards, terminated)
+    with pytest.raises(ValueError, match="row for each"):
+        offline.from_arrays(*arrays, extras={"more": {"x": np.zeros(6)}})
+
+
+def test_rows_that_do_not_follow_each_other_are_episodes_of_their_own():
+    """As where pieces of several runs were put together without a flag between."""
+    seen = np.float32([[0.0], [1.0], [5.0], [6.0]])
+    following = np.float32([[1.0], [2.0], [6.0], [7.0]])
+    none = np.zeros(4, bool)
+    data = offline.from_arrays(
+        seen, np.zeros(4, int), np.arange(4.0), none, next_observations=following
+    )
+    found = [x.observations.ravel().tolist() for x in data.episodes]
+    assert found == [[0.0, 1.0, 2.0], [5.0, 6.0, 7.0]]
+    assert not any(x.has_ended for x in data.episodes)
+    batch = data.reader(4, seed=0).next()
+    pairs = zip(batch["observations"], batch["next_observations"], strict=True)
+    assert all(y - x == 1.0 for x, y in pairs)

@@ -32,6 +32,21 @@ def test_what_was_written_is_what_is_read(kind, tmp_path, monkeypatch):
     assert offline.load("mine/x-v0").num_steps == 13
 
 
+def test_what_was_emitted_and_what_is_normalized(tmp_path):
+    episodes = make("box")
+    for episode in episodes:
+        episode.actions = np.clip(episode.actions, -1.0, 1.0)
+        episode.extras["emitted_actions"] = 3.0 * episode.actions
+    data = offline.from_episodes(episodes, *SPACES["box"])
+    offline.convert(data, tmp_path / "x-v0", "minari")
+    found = offline.load(tmp_path / "x-v0", actions_normalized=True)
+    for one, other in zip(found.episodes, episodes, strict=True):
+        np.testing.assert_array_equal(
+            one.extras["emitted_actions"], other.extras["emitted_actions"]
+        )
+        np.testing.assert_allclose(one.actions, 2.0 * other.actions, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", SPACES)
 def test_minari_reads_what_was_written(kind, tmp_path, monkeypatch):
     minari = pytest.importorskip("minari")

@@ -11,6 +11,7 @@ import kerasrl
 from kerasrl import offline
 from kerasrl.envs.actions import ActionConverter
 from kerasrl.offline.episodes import tree_of
+from kerasrl.offline.recording import RolloutEpisodes
 from kerasrl.offline.table import leaves_of
 
 
@@ -193,6 +194,54 @@ def test_evaluations_are_written_and_are_the_episodes_that_count(tmp_path):
     assert (drawn < 0).all()
     # Nothing is recorded where nobody asked for it.
     assert not agent.records_log_probs
+
+
+def test_what_noise_of_layers_chose_has_no_probability(tmp_path):
+    agent = tiny.make("Rainbow", learning_starts=0)
+    agent.fit("CartPole-v1", steps=40, output=tmp_path, verbose=0, num_envs=1)
+    assert "log_probs" not in offline.load(tmp_path).extras
+
+
+class Moving(gymnasium.Env):
+    """Writes into the actions that it is given."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        action[:] = 0.0
+        return np.zeros(1, np.float32), 0.0, True, False, {}
+
+
+def test_actions_are_written_as_they_were_given(tmp_path):
+    env = offline.RecordEpisodes(Moving(), tmp_path)
+    env.reset()
+    env.step(np.full(1, 0.5, np.float32))
+    env.close()
+    assert offline.load(tmp_path).episodes[0].actions.tolist() == [[0.5]]
+
+
+def test_infos_that_come_late_are_nan_before():
+    rollouts = Rollouts()
+    tiny_ppo().fit(
+        *("CartPole-v1", 32), num_envs=1, callbacks=[rollouts], info_keys=["x"],
+        verbose=0,
+    )  # fmt: skip
+    first, second = rollouts.rollouts
+    env = gymnasium.make("CartPole-v1")
+    episodes = RolloutEpisodes(env.observation_space, env.action_space)
+    for rollout in (first, second):
+        rollout.terminated[:], rollout.truncated[:] = False, False
+        rollout.episode_starts[:] = False
+    first.infos.clear()
+    second.infos = {"x": np.ones((16, 1))}
+    assert episodes.add(first) + episodes.add(second) == []
+    (episode,) = episodes.unfinished()
+    told = episode.extras["infos"]["x"]
+    assert np.isnan(told[:16]).all() and (told[16:] == 1.0).all()
 
 
 def test_who_makes_no_rollouts_writes_none(tmp_path):

@@ -104,6 +104,15 @@ def test_replay_is_filled_with_the_steps_of_the_data():
         data.to_replay(agent)
 
 
+def test_all_of_the_data_fits_where_it_is_said_to():
+    """Also many short episodes with few long ones, which environments take in turn."""
+    lengths = [1] * 63 + [64, 2, 1, 1]
+    data = dataset("discrete", lengths=lengths)
+    agent = tiny_dqn(buffer_size=260)
+    data.to_replay(agent, num_envs=2)
+    assert len(agent.buffer) == sum(lengths)
+
+
 def test_replay_that_cannot_be_filled_is_refused():
     data = dataset("discrete", lengths=[5] * 30)
     with pytest.raises(ValueError, match="larger buffer_size"):

@@ -58,6 +58,29 @@ def test_a_shard_is_what_numpy_writes_and_its_arrays_lie_aligned(tmp_path):
     assert isinstance(part.table().columns["rewards"][0], np.memmap)
 
 
+def test_a_shard_is_one_open_file_however_much_of_it_is_used(tmp_path):
+    written(tmp_path, shard_bytes=10**6)
+    data = offline.load(tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    episodes = [data.episodes[i % 4] for i in range(40)]
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    reader = data.reader(4, seed=0)
+    reader.next()
+    del episodes
+    # What a reader has loaded lies in memory.
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_was_added_is_kept_as_it_was(tmp_path):
+    (episode,) = make(lengths=[3])
+    with offline.Writer(tmp_path, *SPACES["box"]) as writer:
+        writer.add(episode)
+        expected = episode.observations.copy()
+        episode.observations[:] = 0.0
+    found = offline.load(tmp_path).episodes[0].observations
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_a_directory_is_read_while_it_is_written(tmp_path):
     episodes = make()
     writer = offline.Writer(tmp_path, *SPACES["box"])
