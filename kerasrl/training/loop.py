@@ -60,9 +60,8 @@ def _epochs(agent, source, plan, callbacks, initial_epoch, updating):
     """
     logs, has_more, epoch = {}, True, initial_epoch
     while epoch < plan.epochs:
-        # Asked anew in every epoch: a callback may compile metrics.
-        has_metrics = statistics.has_metrics(agent.policy)
-        if has_metrics:
+        # Asked anew in every epoch, and at its end: a callback may compile metrics.
+        if statistics.has_metrics(agent.policy):
             agent.policy.reset_metrics()
         agent.statistics.start_epoch()
         callbacks.on_epoch_begin(epoch)
@@ -97,7 +96,7 @@ def _epochs(agent, source, plan, callbacks, initial_epoch, updating):
             {
                 # What is known by name but was not learnt in this epoch.
                 **dict.fromkeys(("loss", *agent.metric_names()), math.nan),
-                **(statistics.policy_metrics(agent.policy) if has_metrics else {}),
+                **statistics.policy_metrics(agent.policy),
                 **source.drain_logs(),
                 **agent.drain_logs(),
                 **mean.result(),
