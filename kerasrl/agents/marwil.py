@@ -148,6 +148,13 @@ class MARWIL(OnPolicyAgent):
         square = tf.identity(self.advantage_square.value)
         settings = {**settings, "advantage_square": square}
         metrics = gradients.gradient_step(self, batch, settings)
+        if "value_loss" not in metrics:
+            raise ValueError(
+                f"The loss of {type(self).__name__} logs {', '.join(metrics)}, and no "
+                "value_loss: half the mean squared difference of values and returns, "
+                "from which the scale of advantages is learnt. Return it among what is "
+                "logged, as kerasrl.losses.marwil_loss does."
+            )
         found = 2.0 * metrics["value_loss"]
         square = tf.where(square > 0.0, square, found)
         moved = square + self.advantage_norm_rate * (found - square)

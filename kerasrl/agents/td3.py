@@ -4,7 +4,6 @@ from functools import partial
 
 import keras
 import tensorflow as tf
-from keras import ops
 
 from kerasrl import checks
 from kerasrl.agents import exploration, sequences
@@ -92,6 +91,8 @@ class TD3(OffPolicyAgent):
     iteration_length = sequences.iteration_length
     num_updates = sequences.num_updates
 
+    due = critics.due_after_delay
+
     acting_state = exploration.noise_state
     exploration_inputs = exploration.noise_inputs
     act = exploration.act_with_noise
@@ -121,16 +122,6 @@ class TD3(OffPolicyAgent):
     def own_variables(self):
         return [*super().own_variables, self.seed_generator.state]
 
-    def due(self, numbers):
-        after = numbers + 1
-        update_policy = after % self.policy_delay == 0
-        # What came due in between waits for the policy.
-        target_due = self.target_due(after - self.policy_delay, after)
-        return {
-            "update_policy": update_policy,
-            "update_target": target_due & update_policy,
-        }
-
     def update(self, batch, settings):
         batch = sequences.prepared(self, batch)
 
@@ -152,18 +143,15 @@ class TD3(OffPolicyAgent):
 
     def critic_loss(self, batch, outputs, settings):
         """Computes the loss of the critics alone; see `loss`."""
-        return critics.critic_loss(self, batch, outputs, self._smooth)
+        smooth = partial(
+            critics.smoothed,
+            scale=self.target_noise,
+            limit=self.target_noise_clip,
+            seed=self.seed_generator,
+        )
+        return critics.critic_loss(self, batch, outputs, smooth)
 
     def loss(self, batch, outputs, settings):
         critic_loss, metrics = self.critic_loss(batch, outputs, settings)
         policy_loss = critics.policy_loss(self, batch, outputs)
         return critic_loss + policy_loss, {**metrics, "policy_loss": policy_loss}
-
-    def _smooth(self, actions):
-        if self.target_noise == 0.0:
-            return actions
-        noise = self.target_noise * keras.random.normal(
-            ops.shape(actions), seed=self.seed_generator
-        )
-        noise = ops.clip(noise, -self.target_noise_clip, self.target_noise_clip)
-        return ops.clip(actions + noise, -1.0, 1.0)

@@ -32,6 +32,9 @@ class AgentCheckpoint(Callback):
         monitor: str, name in the epoch's logs that decides which is the best.
         mode: `"max"` or `"min"`.
         keep_best: bool, whether to keep the best.
+        resumed_from: path or None. The checkpoint that the agent was loaded from; if it
+            is in `directory`, the numbered ones up to the agent's count of iterations
+            and the best are those of this training, and kept or removed like its own.
 
     Attributes:
         best: float or None, the monitored value of `checkpoint-best`.
@@ -59,6 +62,7 @@ class AgentCheckpoint(Callback):
         monitor: str = "episode_return_mean",
         mode: str = "max",
         keep_best: bool = True,
+        resumed_from: str | Path | None = None,
     ) -> None:
         super().__init__()
         if every < 0:
@@ -75,6 +79,7 @@ class AgentCheckpoint(Callback):
         self.monitor = monitor
         self.mode = mode
         self.keep_best = keep_best
+        self.resumed_from = None if resumed_from is None else Path(resumed_from)
         self.best: float | None = None
         self.last_path: Path | None = None
         self.best_path: Path | None = None
@@ -86,8 +91,15 @@ class AgentCheckpoint(Callback):
         # What cannot be saved shall not be found out after hours.
         self.agent.check_savable(self.directory)
         self.directory.mkdir(parents=True, exist_ok=True)
+        goes_on = (
+            self.resumed_from is not None
+            and self.resumed_from.expanduser().resolve().parent
+            == self.directory.resolve()
+        )
+        if goes_on and not self._saved:
+            self._saved = self._earlier()
         if self.best is None and self.keep_best and self.agent.iterations > 0:
-            self._read_best()
+            self._read_best(goes_on)
 
     def on_train_batch_end(
         self, batch: int, logs: dict[str, Any] | None = None
@@ -143,12 +155,20 @@ class AgentCheckpoint(Callback):
         if not self._is_sound():
             return
         saved = self.agent.save(path)
-        if is_new:
-            self._saved.append(saved)
+        self._saved = [*(each for each in self._saved if each != saved), saved]
         self.last_path, self._weights = path, weights
         while self.keep is not None and len(self._saved) > self.keep:
             self._saved.pop(0).unlink(missing_ok=True)
         self.agent.replicas.committed()
+
+    def _earlier(self) -> list[Path]:
+        """Numbered checkpoints that an earlier process of this training has written."""
+        found = {}
+        for path in self.directory.glob("checkpoint-*"):
+            number = path.name.removeprefix("checkpoint-")
+            if number.isdigit() and int(number) <= self.agent.iterations:
+                found[int(number)] = path
+        return [found[number] for number in sorted(found)]
 
     def _best_record(self) -> Path:
         return self.directory / f"{BEST}.json"
@@ -165,8 +185,12 @@ class AgentCheckpoint(Callback):
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         os.replace(temporary, self._best_record())
 
-    def _read_best(self) -> None:
-        """A resumed run goes on with the best of the run it resumes."""
+    def _read_best(self, goes_on: bool) -> None:
+        """A resumed run goes on with the best of the run it resumes.
+
+        Also if that came later: the agent may have taken over what another one had
+        learnt in fewer iterations.
+        """
         try:
             record = json.loads(self._best_record().read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -176,6 +200,6 @@ class AgentCheckpoint(Callback):
             path.exists()
             and record.get("monitor") == self.monitor
             and record.get("mode") == self.mode
-            and record.get("iterations", math.inf) <= self.agent.iterations
+            and (goes_on or record.get("iterations", math.inf) <= self.agent.iterations)
         ):
             self.best, self.best_path = record["value"], path

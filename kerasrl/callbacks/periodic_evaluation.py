@@ -49,6 +49,10 @@ class PeriodicEvaluation(Callback):
         best: float, the best `evaluation_return_mean`; -inf before the first.
         best_env_steps: int or None, the agent's environment steps at that moment.
         results: list of dicts, every evaluation with its `env_steps`.
+        counts_from: int or None, to be set where a training goes on in another process:
+            the agent's environment steps at the end of its last epoch. `every_steps`
+            are then counted as if it had not ended there. None: from the start of
+            `fit`.
 
     Raises:
         ValueError: if both or non-positive periods are given.
@@ -105,6 +109,7 @@ class PeriodicEvaluation(Callback):
         self.best = -math.inf
         self.best_env_steps: int | None = None
         self.results: list[dict[str, Any]] = []
+        self.counts_from: int | None = None
         self._best_weights: Any = None
         self._epochs = 0
         self._next_steps = 0
@@ -114,7 +119,12 @@ class PeriodicEvaluation(Callback):
             # What cannot be saved shall not be found out after hours.
             self.agent.check_savable(self.best_path)
         self._epochs = 0
-        self._next_steps = self.agent.env_steps + (self.every_steps or 0)
+        if self.counts_from is None:
+            self._next_steps = self.agent.env_steps + (self.every_steps or 0)
+        else:
+            period = self.every_steps or 1
+            self._next_steps = period * (1 + self.counts_from // period)
+            self.counts_from = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epochs += 1

@@ -18,7 +18,7 @@ import numpy as np
 from kerasrl.callbacks.callback import Callback
 
 RESULTS = Path("~/kerasrl_results")
-#: What `params.json` says once, however often a run is gone on with.
+#: What `params.json` says once, however often a run is gone on with, unless it changes.
 OF_THE_AGENT = ("algorithm", "seed", "config")
 PACKAGES = ("kerasrl", "keras", "tensorflow", "gymnasium", "numpy")
 
@@ -50,6 +50,10 @@ class RunLogger(Callback):
     Attributes:
         directory: path of the run, known from the start of training.
         row: dict, the last line of `result.json`; empty before the first.
+        rows_before: list of dicts or None, to be set where a training goes on in
+            another process: the lines of `result.json` that it goes on from, also in
+            its count of seconds. None: epochs go on from the lines up to the agent's
+            environment steps, seconds begin at 0.
 
     Example:
 
@@ -71,6 +75,8 @@ class RunLogger(Callback):
         self.directory = None if directory is None else Path(directory).expanduser()
         self.extra = dict(extra or {})
         self.row: dict[str, Any] = {}
+        self.rows_before: list[dict[str, Any]] | None = None
+        self._seconds_before = 0.0
         self._columns: list[str] = []
         self._next_epoch: int | None = None
         self._start = self._epoch_start = 0.0
@@ -84,8 +90,12 @@ class RunLogger(Callback):
         self._start = self._epoch_start = time.monotonic()
         self._write_params(self.directory / "params.json")
         self._columns = read_columns(self.directory / "progress.csv")
-        self._next_epoch = None
-        if self.agent.iterations > 0:
+        self._next_epoch, self._seconds_before = None, 0.0
+        if self.rows_before:
+            self._next_epoch = len(self.rows_before)
+            self._seconds_before = seconds_of(self.rows_before)
+            self.rows_before = None
+        elif self.agent.iterations > 0:
             self._next_epoch = epochs_until(
                 self.directory / "result.json", int(self.agent.env_steps)
             )
@@ -100,7 +110,7 @@ class RunLogger(Callback):
             "iterations": int(self.agent.iterations),
             "env_steps": int(self.agent.env_steps),
             "time_this_epoch_s": now - self._epoch_start,
-            "time_total_s": now - self._start,
+            "time_total_s": self._seconds_before + now - self._start,
             "timestamp": time.time(),
             **{
                 name: value
@@ -146,8 +156,15 @@ class RunLogger(Callback):
         }
         first = read_params(path) if self.agent.iterations > 0 else None
         if first is not None:
-            # What the agent is has not changed.
-            again = {n: x for n, x in params.items() if n not in OF_THE_AGENT}
+            last = dict(first)
+            for each in first.get("resumed", ()):
+                last |= each
+            again = {
+                name: value
+                for name, value in params.items()
+                # What the agent is changes only where it has taken over another's.
+                if name not in OF_THE_AGENT or jsonable(value) != last.get(name)
+            }
             again["env_steps"] = int(self.agent.env_steps)
             params = {**first, "resumed": [*first.get("resumed", ()), again]}
         text = json.dumps(jsonable(params), indent=2, allow_nan=False)
@@ -251,6 +268,11 @@ def read_params(path: Path) -> dict[str, Any] | None:
     if not isinstance(params, dict) or not isinstance(params.get("resumed", []), list):
         return None
     return params
+
+
+def seconds_of(rows: list[dict[str, Any]]) -> float:
+    """Seconds that the epochs of some lines of `result.json` took."""
+    return sum(row.get("time_this_epoch_s") or 0.0 for row in rows)
 
 
 def epochs_until(path: Path, env_steps: int) -> int | None:

@@ -1,5 +1,6 @@
 """`kerasrl tune` and `kerasrl launch`, and files of `kerasrl train` with grids."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from kerasrl.tuning.table import PROGRESS
 #: What `--progress` of `kerasrl train` means to a sweep.
 _PROGRESS_OF_TRAIN = {"bar": "table", "lines": "lines", "none": "none"}
 #: Options of `kerasrl train` that are about one training.
-_OF_ONE = ("resume", "elastic", "distribute")
+_OF_ONE = ("resume", "elastic", "distribute", "data", "output")
 
 
 class Seeds(click.ParamType):
@@ -85,7 +86,8 @@ def sweep_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--max-failures",
             "retries",
             type=WholeNumber(0),
-            help="Crashes of a trial that are followed by another attempt. Default: 1.",
+            help="Crashes of a trial that are followed by another attempt. Default: "
+            "what its experiment says, or 1.",
         ),
         click.option(
             "--seeds", type=Seeds(), help="Seeds of each setting: 3, or 0,1,5."
@@ -132,7 +134,12 @@ def sweep_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--checkpoint-freq", type=WholeNumber(0), help="As for `kerasrl train`.")
 @click.option("--eval-freq", type=WholeNumber(0), help="As for `kerasrl train`.")
 @click.option("--eval-episodes", type=WholeNumber(1), help="As for `kerasrl train`.")
-@click.option("--seed", type=SEED, default=0, help="Seed of what is drawn. Default: 0.")
+@click.option(
+    "--seed",
+    type=SEED,
+    default=0,
+    help="Seed of what is drawn, also by --scheduler and --search. Default: 0.",
+)
 @click.option(
     "--scheduler",
     metavar="NAME",
@@ -172,8 +179,8 @@ def tune_command(seed: int, **options: Any) -> None:
     sweep(
         with_options(found, run_name, env, options),
         {**options, "seed": seed},
-        scheduler=make_scheduler(options),
-        search=make_search(options),
+        scheduler=make_scheduler({**options, "seed": seed}),
+        search=make_search({**options, "seed": seed}),
     )
 
 
@@ -187,8 +194,12 @@ def train_sweep(found: dict[str, dict[str, Any]], options: dict[str, Any]) -> No
     for name in _OF_ONE:
         if options[name]:
             refuse(
-                f"--{name} is for one training, and {options['file']} holds several. "
-                "The same command again goes on with a sweep."
+                f"--{name} is for one training, and {options['file']} holds several."
+                + (
+                    " The same command again goes on with a sweep."
+                    if name in ("resume", "elastic")
+                    else ""
+                )
             )
     if options["eager"]:
         found = {name: {**each, "eager": True} for name, each in found.items()}
@@ -223,12 +234,18 @@ def with_options(
         "env": env,
         "stop": parse_json("--stop", options["stop"]) or None,
     }
-    for name in ("steps", "num_samples", "checkpoint_freq", "seeds"):
+    for name in (
+        *("steps", "num_samples", "checkpoint_freq", "seeds"),
+        *("eval_freq", "eval_episodes"),
+    ):
         entries[name] = options.get(name)
-    if options["eval_freq"]:
-        entries["eval_freq"] = options["eval_freq"]
-        entries["eval_episodes"] = options["eval_episodes"]
     entries = {name: value for name, value in entries.items() if value is not None}
+    for name, each in found.items():
+        if options["eval_episodes"] and not {**each, **entries}.get("eval_freq"):
+            refuse(
+                f"--eval-episodes is for evaluations while training, and {name} asks "
+                "for none: give --eval-freq."
+            )
     return {
         name: {**each, **entries, "config": {**(each.get("config") or {}), **config}}
         for name, each in found.items()
@@ -293,7 +310,6 @@ def launch_command(file: str, **options: Any) -> None:
     read_experiments(file)
     root = experiments.choose_root({Path(file).stem: {}}, options["logdir"])
     slots = Slots(options["slots"], parse_json("--resources", options["resources"]))
-    retries = options["retries"]
     queue = QueueFile(
         file,
         root,
@@ -308,9 +324,10 @@ def launch_command(file: str, **options: Any) -> None:
             root,
             slots,
             more=queue.more,
+            is_awaited=lambda: queue.is_broken,
             metric=options["metric"],
             mode=options["mode"],
-            retries=experiments.RETRIES if retries is None else retries,
+            retries=options["retries"],
             progress=options["progress"],
             dry_run=options["dry_run"],
         )
@@ -349,5 +366,6 @@ def make_named(
     if name not in classes:
         refuse(f"Unknown {what} {name!r}. Expected one of: {', '.join(classes)}.")
     cls = getattr(module, classes[name])
-    arguments = {"metric": options["metric"], "mode": options["mode"], **arguments}
-    return cls(**arguments)
+    known = inspect.signature(cls).parameters
+    shared = {x: options[x] for x in ("metric", "mode", "seed") if x in known}
+    return cls(**{**shared, **arguments})

@@ -22,6 +22,7 @@ from kerasrl.cli.common import (
 from kerasrl.cli.directory import choose_directory, run_directory
 from kerasrl.cli.sweeping import train_sweep
 from kerasrl.experiment import (
+    EVAL_EPISODES,
     FIT,
     TEXT,
     Settings,
@@ -133,14 +134,11 @@ VERBOSE = {"bar": 1, "lines": 2, "none": 0}
 @click.option(
     "--eval-episodes",
     type=WholeNumber(0),
-    default=20,
-    show_default=True,
-    help="Episodes of an evaluation.",
+    help=f"Episodes of an evaluation. Default: {EVAL_EPISODES}.",
 )
 @click.option(
     "--eval-freq",
     type=WholeNumber(0),
-    default=0,
     help="Environment steps between evaluations while training; they are logged, and "
     "decide which checkpoint is the best. Default 0: one at the end.",
 )
@@ -290,11 +288,14 @@ def train_agent(
     from kerasrl.workers import stacks
 
     stacks.register()
+    episodes = first_given(
+        options["eval_episodes"], experiment.get("eval_episodes"), EVAL_EPISODES
+    )
     evaluation = make_evaluation(
         env,
         settings.fit.get("env_config"),
-        options["eval_freq"] or experiment.get("eval_freq") or 0,
-        experiment.get("eval_episodes") or options["eval_episodes"],
+        first_given(options["eval_freq"], experiment.get("eval_freq"), 0),
+        episodes,
     )
     stop_on = make_stop(stop, agent, options["modules"], evaluation) if stop else None
     every = first_given(
@@ -302,7 +303,9 @@ def train_agent(
     )
     asked = choose_directory(options, experiment)
     with run_directory(asked, agent, env) as directory:
-        checkpoint = make_checkpoints(directory, every, evaluation)
+        checkpoint = make_checkpoints(
+            directory, every, evaluation, resumed_from=options["resume"]
+        )
         try:
             agent.fit(
                 learns_from,
@@ -324,11 +327,11 @@ def train_agent(
         return
     if stop_on is not None and stop_on.reason:
         click.echo(f"Stopped: {stop_on.reason}")
-    if options["eval_episodes"]:
+    if episodes:
         show_evaluation(
             agent.evaluate(
                 env,
-                episodes=options["eval_episodes"],
+                episodes=episodes,
                 env_config=settings.fit.get("env_config"),
                 seed=0,
                 verbose=int(options["progress"] != "none"),

@@ -52,12 +52,16 @@ class CartPoleRows(CartPoleVectorEnv):
         self._no_rows = np.zeros(num_envs, bool)
 
     def reset(self, *, seed=None, options=None):
-        """Resets rows; see the top of this file."""
+        """Resets rows; see the top of this file. An integer is the seed of row 0."""
         if self.state is None:
             super().reset(seed=0)  # Makes the arrays.
         mask = (options or {}).get("reset_mask")
         rows = range(self.num_envs) if mask is None else np.flatnonzero(mask).tolist()
-        seeds = [None] * self.num_envs if seed is None else seed
+        if seed is None or isinstance(seed, int | np.integer):
+            # As gymnasium's SyncVectorEnv has it.
+            seeds = [seed if seed is None else seed + i for i in range(self.num_envs)]
+        else:
+            seeds = seed
         for row in rows:
             if seeds[row] is not None or self._generators[row] is None:
                 self._generators[row], _ = seeding.np_random(seeds[row])

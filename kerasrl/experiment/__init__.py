@@ -12,6 +12,7 @@ from kerasrl.experiment.algorithms import (
     named_algorithm,
 )
 from kerasrl.experiment.making import (
+    EVAL_EPISODES,
     choose_steps,
     listeners,
     make_agent,
@@ -47,6 +48,7 @@ from kerasrl.experiment.stopping import make_stop
 
 __all__ = [
     "COUNTERS",
+    "EVAL_EPISODES",
     "FIT",
     "FLAG",
     "NUMBER",

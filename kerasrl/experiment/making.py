@@ -9,6 +9,8 @@ from kerasrl.experiment.refusals import refuse
 from kerasrl.experiment.settings import Settings
 
 DEFAULT_STEPS = 100_000
+#: Episodes of an evaluation while training, and of that at the end.
+EVAL_EPISODES = 20
 #: Steps when only a stop criterion says when to end.
 UNLIMITED_STEPS = 100_000_000
 
@@ -59,12 +61,22 @@ def make_evaluation(
     )
 
 
-def make_checkpoints(directory: Path, every: int, evaluation: Any) -> Any:
+def make_checkpoints(
+    directory: Path,
+    every: int,
+    evaluation: Any,
+    resumed_from: str | Path | None = None,
+) -> Any:
     """The callback that saves the agent, the best by the evaluation if there is one."""
     from kerasrl.callbacks import AgentCheckpoint
 
     measured = "episode" if evaluation is None else "evaluation"
-    return AgentCheckpoint(directory, every, monitor=f"{measured}_return_mean")
+    return AgentCheckpoint(
+        directory,
+        every,
+        monitor=f"{measured}_return_mean",
+        resumed_from=resumed_from,
+    )
 
 
 def listeners(

@@ -67,7 +67,8 @@ class PopulationPlayer:
         self._listener = listener
         self._check = RolloutCheck(envs)
         self._masks_choices = None
-        if not self._takes_turns and envs.has_action_mask:
+        # Environments of a list are not stepped where they have no episode.
+        if envs.has_action_mask and not isinstance(envs, SerialEnvironments):
             self._masks_choices = action_masks.counts_of_options(envs.action_space)
         count = envs.num_envs
         self._actions = _block(spaces.zeros(spaces.emitted(envs.action_space), count))
@@ -295,6 +296,11 @@ class _Seats(gymnasium.vector.VectorWrapper):
         self._is_idle = np.zeros(env.num_envs, bool)
         self._any_idle = False
         self._seen = None
+        #: Counts of options, if observations say which may be taken.
+        self._choices = None
+        spaces = env.single_observation_space, env.single_action_space
+        if action_masks.has_mask(*spaces):
+            self._choices = action_masks.counts_of_options(spaces[1])
 
     def reset(self, *, seed=None, options=None):
         if not self._player.is_playing:
@@ -325,6 +331,8 @@ class _Seats(gymnasium.vector.VectorWrapper):
             plays = ~self._is_idle
             terminated, truncated = terminated & plays, truncated & plays
             rewards = np.where(plays, rewards, 0.0)
+            if self._choices is not None:
+                self._take_masks(observations[action_masks.KEY])
             observations = optree.tree_map(self._but_idle, observations, self._seen)
         return observations, rewards, terminated, truncated, infos
 
@@ -335,6 +343,15 @@ class _Seats(gymnasium.vector.VectorWrapper):
             return
         idle = [row for row in rows if self._is_idle[row]]
         _assign(self._seen, take(observations, idle), idle)
+
+    def _take_masks(self, masks):
+        """Has rows without an episode show what they may do next.
+
+        After their ends that may be nothing: then whatever they showed before.
+        """
+        parts = np.split(np.asarray(masks) > 0, np.cumsum(self._choices)[:-1], axis=-1)
+        rows = self._is_idle & np.all([part.any(axis=-1) for part in parts], axis=0)
+        self._seen[action_masks.KEY][rows] = masks[rows]
 
     def _but_idle(self, leaf, seen):
         idle = self._is_idle.reshape(-1, *[1] * (leaf.ndim - 1))

@@ -198,6 +198,44 @@ def critic_loss(agent, batch, outputs, change_actions=None):
     return samples.critic_loss(samples.values_taken(), ops.min(next_values, axis=0))
 
 
+def smoothed(actions, scale, limit, seed):
+    """Adds noise to actions in targets, so that the critics are alike near to them.
+
+    Args:
+        actions: Float `[N, ...]` in [-1, 1].
+        scale: Float, standard deviation of the noise; 0 for none.
+        limit: Float, bound of the noise.
+        seed: `keras.random.SeedGenerator`.
+
+    Returns:
+        Float `[N, ...]` in [-1, 1].
+    """
+    if scale == 0.0:
+        return actions
+    noise = scale * keras.random.normal(ops.shape(actions), seed=seed)
+    return ops.clip(actions + ops.clip(noise, -limit, limit), -1.0, 1.0)
+
+
+def due_after_delay(agent, numbers):
+    """Says which gradient steps update the policy, of an agent that delays these.
+
+    Args:
+        agent: An `OffPolicyAgent` with a `policy_delay`.
+        numbers: As for `OffPolicyAgent.due`.
+
+    Returns:
+        Dict, as from `OffPolicyAgent.due`, of `"update_policy"` and `"update_target"`.
+    """
+    after = numbers + 1
+    update_policy = after % agent.policy_delay == 0
+    # What came due in between waits for the policy.
+    target_due = agent.target_due(after - agent.policy_delay, after)
+    return {
+        "update_policy": update_policy,
+        "update_target": target_due & update_policy,
+    }
+
+
 def deterministic_loss(agent, batch, outputs):
     """Computes the loss of critics and of the deterministic policy that they judge.
 

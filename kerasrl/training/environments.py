@@ -3,11 +3,16 @@
 from kerasrl.training import behavior, datasets, hyperparameters
 
 
-def check_free(agent):
-    """Raises a RuntimeError if an agent learns somewhere already.
+def check_free(agent, output=None):
+    """Refuses what need not wait for environments to be made.
 
     Args:
         agent: The `Agent`.
+        output: Path of a directory that episodes are to be written into, or `None`.
+
+    Raises:
+        RuntimeError: The agent learns somewhere already.
+        TypeError: It makes nothing that could be written.
     """
     if agent.envs is not None or agent.source is not None:
         raise RuntimeError(
@@ -15,6 +20,12 @@ def check_free(agent):
             "the generator that iterate or parallel_rollouts returned."
         )
     hyperparameters.check_kept(agent)
+    if output is not None and not agent.learns_from_rollouts:
+        raise TypeError(
+            f"Received output={str(output)!r}. {type(agent).__name__} makes no "
+            "rollouts that could be written. Write those of the trained agent: "
+            "evaluate(env, output=...)."
+        )
 
 
 def enter(agent, envs, env, output=None):
@@ -26,12 +37,6 @@ def enter(agent, envs, env, output=None):
         env: What the user gave to make them of.
         output: Path of a directory that episodes are to be written into, or `None`.
     """
-    if output is not None and not agent.learns_from_rollouts:
-        raise TypeError(
-            f"Received output={str(output)!r}. {type(agent).__name__} makes no "
-            "rollouts that could be written. Write those of the trained agent: "
-            "evaluate(env, output=...)."
-        )
     agent.build(envs.observation_space, envs.action_space)
     agent.envs, agent.env_name, agent.fitted_env = envs, envs.name, env
     behavior.ask(agent, output is not None)

@@ -206,9 +206,9 @@ class Trainer:
 
     def _run(self, env, lengths, making, recording, callbacks, verbose, initial_epoch):
         """Yields what each iteration logged; see `fit` and `iterate`."""
-        environments.check_free(self)
         making = dict(zip(_MAKING, making, strict=True))
         info_keys, output = recording
+        environments.check_free(self, output)
         checks.choice("verbose", verbose, ("auto", 0, 1, 2))
         initial_epoch = checks.natural("initial_epoch", initial_epoch)
         info_keys = checks.names("info_keys", info_keys)

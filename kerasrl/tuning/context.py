@@ -109,8 +109,12 @@ class Context:
         if answer == "checkpoint":
             # That of this result, if there is one.
             self._link.checkpoint(self.checkpoint if checkpoint is not None else None)
+        elif answer == "pause":
+            # What has ended need not start once more.
+            self._refuse_met()
+            raise Leave("paused")
         elif answer != "continue":
-            raise Leave({"stop": "stopped", "pause": "paused"}.get(answer, answer))
+            raise Leave({"stop": "stopped"}.get(answer, answer))
         self._refuse_met()
 
     def _refuse_met(self) -> None:

@@ -26,8 +26,6 @@ except ImportError:  # Not on Windows: nobody notices a second launcher there.
 
 #: Where experiments live that do not say.
 HOME = "~/kerasrl_results"
-#: Crashes of a trial that are followed by another attempt.
-RETRIES = 1
 
 
 def run_experiments(
@@ -70,7 +68,7 @@ def run_experiments(
         metric: str, the result that counts in tables.
         mode: "max" or "min", which of its values are good.
         retries: int or None, crashes of a trial that are followed by another attempt,
-            from its last checkpoint. Default: `max_failures`, or 1.
+            from its last checkpoint. None: the experiment's `max_failures`, or 1.
         seeds: int or list of ints, the seeds of each setting: 3 stands for 0, 1 and 2.
         seed: int from 0, seed of what is drawn from distributions.
         resources: dict from names to how much there is of what trials ask for besides
@@ -111,10 +109,8 @@ def run_experiments(
             name: planning.read(name, each, modules) for name, each in named.items()
         }
         root = choose_root(read, directory)
-        own = [each.get("max_failures") for each in read.values()]
-        if retries is None:
-            retries = max((x for x in own if x is not None), default=RETRIES)
-        retries = checks.positive_integer("retries", retries, zero=True)
+        if retries is not None:
+            retries = checks.positive_integer("retries", retries, zero=True)
         several = len(read) > 1
         places = {x: root / planning.file_name(x) if several else root for x in read}
         more = None
@@ -149,11 +145,19 @@ def launch(
     more: Callable[[bool], list[Trial]] | None = None,
     metric: str = METRIC,
     mode: str = "max",
-    retries: int = RETRIES,
+    is_awaited: Callable[[], bool] | None = None,
+    retries: int | None = None,
     progress: str = "table",
     dry_run: bool = False,
 ) -> Results:
-    """Run trials that were made; see `run_experiments` for the arguments."""
+    """Run trials that were made.
+
+    Args:
+        trials, root, more, is_awaited: as for `Runner`.
+        slots: `Slots`.
+        scheduler, search, metric, mode, retries, progress, dry_run: as for
+            `run_experiments`.
+    """
     checks.choice("progress", progress, PROGRESS)
     results = Results([], root, metric, mode)
     # One list: the runner adds to it.
@@ -173,6 +177,7 @@ def launch(
             scheduler=scheduler,
             search=search,
             more=more,
+            is_awaited=is_awaited,
             retries=retries,
             metric=metric,
             say=table.say,

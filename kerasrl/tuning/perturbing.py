@@ -18,7 +18,7 @@ FIXED = (
     *("policy", "model", "seed", "env", "dueling", "noisy"),
     *("num_atoms", "v_min", "v_max", "num_quantiles", "target_network"),
     *("adjust_temperature", "buffer_size", "replay", "prioritized", "num_envs"),
-    *("num_envs_per_worker", "num_workers", "worker_mode"),
+    *("num_envs_per_worker", "num_workers", "worker_mode", "advantage_norm_start"),
 )
 
 

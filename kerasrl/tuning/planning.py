@@ -19,7 +19,7 @@ from kerasrl.tuning.slots import Slots
 from kerasrl.tuning.spaces import read_spaces, variants
 from kerasrl.tuning.trial import FILE, Trial
 
-#: Entries of an experiment that trials' processes read, or `needs_of`.
+#: Entries of an experiment that trials' processes read, `needs_of`, or the launcher.
 _OPTIONS = (
     "checkpoint_freq",
     "steps",
@@ -28,6 +28,7 @@ _OPTIONS = (
     "eval_freq",
     "eval_episodes",
     "resources_per_trial",
+    "max_failures",
 )
 #: What a single training has no use for.
 _ONLY_OF_SWEEPS = ("seeds", "max_failures", "resources_per_trial", "modules")
@@ -242,7 +243,9 @@ def read(
     read_stop(found.get("stop") or {})
     found["config"] = config
     if modules:
-        found["modules"] = list(modules)
+        # Those of the experiment may need them.
+        own = found.get("modules") or ()
+        found["modules"] = list(dict.fromkeys([*modules, *own]))
     return found
 
 

@@ -53,6 +53,8 @@ class QueueFile:
         self.seed = seed
         self.modules = modules
         self.known: dict[str, dict[str, Any]] = {}
+        #: Whether it could not be read as it is.
+        self.is_broken = False
         self._stamp: tuple[int, int] | None = None
         self._next = 0.0
 
@@ -60,6 +62,12 @@ class QueueFile:
         """Trials of the experiments that are new in the file."""
         found = read_experiments(str(self.path))
         new = {name: each for name, each in found.items() if name not in self.known}
+        for name, each in new.items():
+            if each.get("local_dir") is not None:
+                raise ValueError(
+                    f"{self.path}: {name}: local_dir: all experiments of a queue are "
+                    f"in one directory, {self.root}. Leave it out, and give --logdir."
+                )
         read = {name: planning.read(name, x, self.modules) for name, x in new.items()}
         places = {name: self.root / planning.file_name(name) for name in read}
         trials = planning.plan(read, places, self.seeds, self.seed)
@@ -76,6 +84,8 @@ class QueueFile:
     def more(self, waits: bool) -> list[Trial]:
         """New trials if the file has changed; what cannot be read is said, and waits.
 
+        A launcher waits as well while it is broken, though nothing runs.
+
         Args:
             waits: bool, whether there is something to do until the next look.
         """
@@ -84,8 +94,13 @@ class QueueFile:
             return []
         self._next = now + _PERIOD
         stamp = stamp_of(self.path)
-        if stamp is None or stamp == self._stamp:
+        if stamp is None:
+            # Nothing comes any more.
+            self.is_broken = False
             return []
+        if stamp == self._stamp:
+            return []
+        self.is_broken = False
         try:
             trials = self.read()
         except (click.UsageError, ValueError, TypeError) as error:
@@ -93,6 +108,7 @@ class QueueFile:
                 raise
             # Somebody may be writing it just now.
             self.say(f"Waiting for {self.path} to be mended: {error}")
+            self.is_broken = True
             trials = []
         self._stamp = stamp
         if trials:

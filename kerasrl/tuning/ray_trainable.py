@@ -2,6 +2,7 @@
 
 import json
 import numbers
+import re
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ class Trainable(tune.Trainable):
         if self._agent is not None:
             self._agent.save(Path(checkpoint_dir) / _AGENT)
         path = Path(checkpoint_dir) / _SETTLED
-        path.write_text(json.dumps(self._settled, default=repr), encoding="utf-8")
+        path.write_text(json.dumps(self._settled, default=_plain), encoding="utf-8")
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Take over a saved agent, and give it the settings of this trial."""
@@ -140,7 +141,9 @@ class Trainable(tune.Trainable):
 
         path = Path(checkpoint) / _SETTLED
         settled = json.loads(path.read_text(encoding="utf-8"))
-        for name, value in json.loads(json.dumps(self._settled, default=repr)).items():
+        for name, value in json.loads(
+            json.dumps(self._settled, default=_plain)
+        ).items():
             if value != settled[name]:
                 raise ValueError(
                     f"Received a checkpoint of an agent with {name}={settled[name]!r}, "
@@ -208,3 +211,20 @@ class Trainable(tune.Trainable):
         run, self._run = self._run, None
         if run is not None:
             run.close()
+
+
+def _plain(value: Any) -> Any:
+    """An object in JSON's types, the same in each process that makes it."""
+    import keras
+
+    return _without_numbers(keras.saving.serialize_keras_object(value))
+
+
+def _without_numbers(tree: Any) -> Any:
+    """What serializing gave, without names that count how many were made before."""
+    if isinstance(tree, dict):
+        found = {key: _without_numbers(value) for key, value in tree.items()}
+        if isinstance(found.get("name"), str):
+            found["name"] = re.sub(r"_\d+$", "", found["name"])
+        return found
+    return [_without_numbers(x) for x in tree] if isinstance(tree, list) else tree

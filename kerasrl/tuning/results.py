@@ -13,6 +13,7 @@ import numpy as np
 from kerasrl import checks
 from kerasrl.plotting import Band, band, plot_learning_curves
 from kerasrl.plotting.curves import half_width
+from kerasrl.tuning.schedulers import OCCASIONAL
 from kerasrl.tuning.trial import FILE, Trial, write_text
 
 SUMMARY = "summary.csv"
@@ -188,7 +189,7 @@ class Results:
                     **{f"config.{name}": x for name, x in flatten(trial.settings)},
                     "epochs": len(trial.results),
                     "env_steps": trial.result.get("env_steps"),
-                    self.metric: trial.result.get(self.metric),
+                    self.metric: none_of_nan(latest(trial, self.metric)),
                     f"{self.metric}_best": choose(values, default=None),
                     "time_total_s": round(seconds(trial), 3),
                     "attempts": trial.attempts,
@@ -220,9 +221,19 @@ class Results:
 
 
 def latest(trial: Trial, metric: str) -> float:
-    """The latest value of a metric, NaN if there is none."""
+    """The latest value of a metric, NaN if there is none.
+
+    What is measured now and then only has the value of its latest measurement.
+    """
+    if metric.startswith(OCCASIONAL):
+        return next(reversed(series(trial, metric)[1]), math.nan)
     value = trial.result.get(metric)
     return float(value) if isinstance(value, int | float) else math.nan
+
+
+def none_of_nan(value: float) -> float | None:
+    """A number as tables have it, in which what is not known is empty."""
+    return None if math.isnan(value) else value
 
 
 def series(

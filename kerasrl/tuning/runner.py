@@ -40,6 +40,8 @@ _ANSWERS = {
     decisions.Pause: "pause",
     decisions.Exploit: "exploit",
 }
+#: Crashes of a trial that are followed by another attempt, where nothing is said.
+RETRIES = 1
 LINEAGE = "pbt.jsonl"
 SCHEDULER = "scheduler.json"
 
@@ -55,7 +57,10 @@ class Runner:
         scheduler: `Scheduler` or None.
         search: searcher or None, told of results and ends.
         more: function of whether a trial waits, which returns further trials; or None.
-        retries: int, how many crashes of a trial are followed by another attempt.
+        is_awaited: function of whether `more` may return trials later though nothing
+            runs, or None.
+        retries: int or None, how many crashes of a trial are followed by another
+            attempt. None: what its experiment says, or 1.
         metric: str, the result that texts for the user have.
         say: function of a text for the user.
         on_change: function without arguments, called when a trial's status changed.
@@ -71,7 +76,8 @@ class Runner:
         scheduler: Scheduler | None = None,
         search: Any = None,
         more: Callable[[bool], list[Trial]] | None = None,
-        retries: int = 1,
+        is_awaited: Callable[[], bool] | None = None,
+        retries: int | None = None,
         metric: str = METRIC,
         say: Callable[[str], None],
         on_change: Callable[[], Any],
@@ -84,6 +90,7 @@ class Runner:
         self.scheduler = scheduler or Scheduler()
         self.search = search
         self.more = more or (lambda waits: [])
+        self.is_awaited = is_awaited or (lambda: False)
         self.retries = retries
         self.metric = metric
         self.say = say
@@ -106,7 +113,7 @@ class Runner:
                     waits = any(each.status in WAITING for each in self.trials)
                     self.trials += self.more(waits)
                     self._start()
-                    if not self.running:
+                    if not self.running and not self.is_awaited():
                         break
                     self._wait()
                     for process in list(self.running):
@@ -240,7 +247,7 @@ class Runner:
         else:
             trial.attempts += 1
             how = f"exit code {code}" if code >= 0 else f"signal {-code}"
-            if trial.attempts <= self.retries:
+            if trial.attempts <= self._retries(trial):
                 trial.status = "pending"
                 where = "its start"
                 if trial.checkpoint is not None:
@@ -258,6 +265,11 @@ class Runner:
                 self.search.on_end(trial)
         self._save_scheduler()
         self.on_change()
+
+    def _retries(self, trial: Trial) -> int:
+        if self.retries is not None:
+            return self.retries
+        return int(trial.options.get("max_failures", RETRIES))
 
     def _outcome(self, trial: Trial) -> str:
         steps = trial.result.get("env_steps")
@@ -287,9 +299,9 @@ class Runner:
                 for message in process.messages():
                     keep(process.trial, message)
                 process.close()
-                end = process.end or {}
-                is_over = end.get("status") == "finished"
-                process.trial.status = "finished" if is_over else "pending"
+                status = (process.end or {}).get("status")
+                is_over = status in ("finished", "stopped")
+                process.trial.status = status if is_over else "pending"
                 process.trial.save()
             self.on_change()
 

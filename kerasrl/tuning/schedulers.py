@@ -4,6 +4,7 @@ Schedulers know trials by what a `Trial` holds, and remember nothing that JSON c
 say, so that a launcher that was killed goes on as if it had not been.
 """
 
+import itertools
 import math
 import statistics
 from collections.abc import Sequence
@@ -98,21 +99,23 @@ class Measure:
         """How good a result of a trial is, more is better; None if it does not say.
 
         What is no finite number says nothing until there was one: no episode has ended
-        yet. After that, something has diverged, which is worse than every number.
+        yet. After that, something has diverged, which is worse than every number. Of
+        an evaluation it says nothing: there was none in this epoch.
 
         Raises:
             ValueError: if results do not hold the metric.
         """
+        value = result.get(self.metric)
+        if not checks.is_number(value) and self.metric.startswith(OCCASIONAL):
+            return None
         if self.metric not in result:
-            if self.metric.startswith(OCCASIONAL):
-                return None
             raise ValueError(
                 f"Received metric={self.metric!r}, which results do not hold. "
                 f"{checks.nearest(self.metric, result)}"
             )
-        value = result[self.metric]
         if not checks.is_number(value):
-            before = (each.get(self.metric) for each in trial.results)
+            rows = itertools.takewhile(lambda row: row is not result, trial.results)
+            before = (row.get(self.metric) for row in rows)
             return -math.inf if any(map(checks.is_number, before)) else None
         return float(value) if self.mode == "max" else -float(value)
 
@@ -239,10 +242,15 @@ class SuccessiveHalving(Scheduler):
             )
         #: For each rung: the score of each trial that reached it, by its name.
         self.rungs: list[dict[str, float | None]] = []
+        #: Why trials were stopped, by their names: a launcher may be killed before they
+        #: were, and they then come to the same rung again.
+        self.stopped: dict[str, str] = {}
 
     def on_result(
         self, trial: Trial, result: dict[str, Any], trials: Sequence[Trial]
     ) -> Decision:
+        if trial.name in self.stopped:
+            return Stop(self.stopped[trial.name])
         score = self.measure.score(trial, result)
         rung = self._rung(self.measure.time(result))
         if score is None or rung is None:
@@ -261,10 +269,11 @@ class SuccessiveHalving(Scheduler):
         if score >= least:
             return Continue()
         sign = 1 if self.measure.mode == "max" else -1
-        return Stop(
+        self.stopped[trial.name] = (
             f"its {self.measure.metric}, {sign * score:.5g}, is worse than "
             f"{sign * least:.5g}, asked for at rung {rung} after {len(others)} others"
         )
+        return Stop(self.stopped[trial.name])
 
     def _rung(self, now: float) -> int | None:
         """The highest rung that is reached by now, or None."""
@@ -275,7 +284,9 @@ class SuccessiveHalving(Scheduler):
         return math.floor(rungs + 1e-9)
 
     def get_state(self) -> dict[str, Any]:
-        return {"rungs": [dict(scores) for scores in self.rungs]}
+        rungs = [dict(scores) for scores in self.rungs]
+        return {"rungs": rungs, "stopped": dict(self.stopped)}
 
     def set_state(self, state: dict[str, Any]) -> None:
         self.rungs = [dict(scores) for scores in state["rungs"]]
+        self.stopped = dict(state.get("stopped", {}))

@@ -42,4 +42,7 @@ class Searcher:
         return Continue()
 
     def on_end(self, trial: Trial) -> None:
-        """Called when a trial has finished, was stopped or has failed for good."""
+        """Called when a trial has finished, was stopped or has failed for good.
+
+        Once more for each of these when an experiment goes on.
+        """

@@ -79,6 +79,10 @@ class Suggestions:
             for seed in self.seeds
         ]
         planning.check(found, self.slots)
+        for trial in found:
+            if trial.has_ended:
+                # The launcher may have been killed before the search knew.
+                self.search.on_end(trial)
         self.number += 1
         return found
 

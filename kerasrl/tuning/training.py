@@ -5,7 +5,9 @@ from typing import Any
 
 from kerasrl import agents
 from kerasrl.callbacks import Callback, RunLogger
+from kerasrl.callbacks.run_logger import seconds_of
 from kerasrl.experiment import (
+    EVAL_EPISODES,
     Settings,
     choose_steps,
     find_algorithm,
@@ -65,18 +67,24 @@ def prepare(trial: Trial, link: Link) -> Callable[[], str]:
         env,
         settings.fit.get("env_config"),
         options.get("eval_freq", 0),
-        options.get("eval_episodes", 20),
+        options.get("eval_episodes", EVAL_EPISODES),
     )
+    if evaluation is not None and rows:
+        evaluation.counts_from = min(int(rows[-1].get("env_steps", 0)), steps_done)
     modules = tuple(options.get("modules", ()))
     stop_on = make_stop(left, agent, modules, evaluation) if left else None
     checkpoint = make_checkpoints(
-        trial.directory, options.get("checkpoint_freq", 10), evaluation
+        trial.directory,
+        options.get("checkpoint_freq", 10),
+        evaluation,
+        resumed_from=trial.checkpoint,
     )
     callbacks = listeners(
         agent, trial.directory, settings, evaluation, stop_on, checkpoint
     )
     logger = next(each for each in callbacks if isinstance(each, RunLogger))
-    reporter = Reporter(link, logger, checkpoint)
+    logger.rows_before = rows
+    reporter = Reporter(link, logger, checkpoint, steps_done + steps)
 
     def train() -> str:
         for name in USED_UP:
@@ -105,7 +113,7 @@ def left_of(stop: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The criteria, without what earlier processes of the trial have used of them."""
     used = {
         "epochs": len(rows),
-        "time_total_s": sum(row.get("time_this_epoch_s") or 0.0 for row in rows),
+        "time_total_s": seconds_of(rows),
     }
     return {name: limit - used.get(name, 0) for name, limit in stop.items()}
 
@@ -171,13 +179,17 @@ class Reporter(Callback):
         link: `Link`.
         logger: `RunLogger`, earlier in the list.
         checkpoint: `AgentCheckpoint`, earlier in the list.
+        last_step: int, environment steps of the agent at which training ends.
 
     Attributes:
         is_stopped: bool, whether the launcher said so.
     """
 
-    def __init__(self, link: Link, logger: RunLogger, checkpoint: Any) -> None:
+    def __init__(
+        self, link: Link, logger: RunLogger, checkpoint: Any, last_step: int
+    ) -> None:
         super().__init__()
+        self.last_step = last_step
         self.link = link
         self.logger = logger
         self.checkpoint = checkpoint
@@ -192,6 +204,10 @@ class Reporter(Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         answer = self.link.result(self.logger.row)
+        has_ended = self.model.stop_training or self.agent.env_steps >= self.last_step
+        if answer == "pause" and has_ended:
+            # It would start once more, only to end.
+            return
         if answer in ("checkpoint", "pause"):
             self.checkpoint.save()
             self._tell_checkpoint()

@@ -35,8 +35,8 @@ _SMALL = 100 * 1024
 _START_SECONDS = 60.0
 #: The same for one that takes the place of another.
 _AGAIN_SECONDS = 30.0
-#: Seconds for room that a lost worker had to be known as free.
-_ROOM_SECONDS = 3.0
+#: Seconds, whole ones, for room that a lost worker had to be known as free.
+_ROOM_SECONDS = 3
 #: Seconds for a node that is lost to be known as such.
 _NODE_SECONDS = 1.0
 #: Seconds to wait for what a worker says beside its work.
@@ -88,7 +88,7 @@ class RayActors:
         if ray.util.get_current_placement_group() is not None:
             # Of a trial of Ray Tune, which has reserved its own places.
             del options["scheduling_strategy"]
-        elif generation and not _has_room(cluster.num_cpus):
+        elif generation and not _has_room(cluster):
             warnings.warn(
                 f"No node of the cluster has room for worker {index + 1} (num_cpus="
                 f"{cluster.num_cpus:g}). It shares processors with others now.",
@@ -203,6 +203,8 @@ class RayActor:
         return method.remote(*arguments)
 
     def _ask_aside(self, name, *arguments):
+        if not ray.is_initialized():
+            return None
         try:
             return ray.get(self._aside(name, *arguments), timeout=_ASIDE_SECONDS)
         except ray.exceptions.RayError:  # It hangs or is lost.
@@ -260,7 +262,9 @@ class RayChannel:
             shared: `MirroredArrays` that it was given.
             within: Float, seconds that must have gone by since it was told last.
         """
-        if time.monotonic() - self._told_at[shared.key] >= within:
+        is_due = time.monotonic() - self._told_at[shared.key] >= within
+        # Else Ray would begin a cluster of its own.
+        if is_due and ray.is_initialized():
             method = self._actor.push.options(concurrency_group="aside")
             method.remote(*self._news([shared]))
 
@@ -293,7 +297,9 @@ class RayChannel:
             self._writing.close()
 
     def _ask(self, kind, payload, shared=None):
-        if self._is_closed.is_set() or self.error is not None:
+        is_gone = self._is_closed.is_set() or self.error is not None
+        # Without a cluster, Ray would begin one of its own.
+        if is_gone or not ray.is_initialized():
             raise ConnectionError("The actor is gone.")
         news = self._news(list(self._arrays.values()))
         self._asked.put(self._actor.answer.remote(kind, payload, *news))
@@ -307,8 +313,8 @@ class RayChannel:
         """Returns what the worker does not know of arrays, as `answer` takes it."""
         places, parts = [], []
         for shared in known:
-            self._told_at[shared.key] = time.monotonic()
             for path, count in shared.changes(self._told[shared.key]):
+                self._told_at[shared.key] = time.monotonic()
                 places.append((shared.key, path, count))
                 parts.append(shared.keep(path, count, _put_large))
         return [places, *parts]
@@ -361,14 +367,22 @@ def _is_lost(node):
     return False
 
 
-def _has_room(num_cpus):
-    """Whether the cluster has processors for one more worker, or will have at once."""
-    deadline = time.monotonic() + _ROOM_SECONDS
-    while ray.available_resources().get("CPU", 0.0) < num_cpus:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
+def _has_room(cluster):
+    """Whether one node has all that a worker asks for, or will have at once."""
+    amounts = {
+        "CPU": cluster.num_cpus,
+        "GPU": cluster.num_gpus,
+        **(cluster.resources or {}),
+    }
+    amounts = {name: amount for name, amount in amounts.items() if amount}
+    if not amounts:
+        return True
+    # What is free is known of the cluster as a whole only; a place is on one node.
+    place = ray.util.placement_group([amounts])
+    try:
+        return place.wait(_ROOM_SECONDS)
+    finally:
+        ray.util.remove_placement_group(place)
 
 
 def _amounts(resources):

@@ -284,3 +284,14 @@ def test_the_norm_of_advantages_moves_as_its_loss_says():
 def test_what_does_not_go_together_is_refused(call, error, words):
     with pytest.raises(error, match=words):
         call(dataset_of(spaces.Discrete(2)))
+
+
+def test_a_loss_of_marwil_says_how_far_values_are_off():
+    def loss(agent, batch, outputs, settings):
+        log_probs = agent.policy.distribution(outputs).log_prob(batch["actions"])
+        return -keras.ops.mean(log_probs), {}
+
+    agent = kerasrl.MARWIL.with_updates("Blunt", loss=loss)(policy=SMALL, seed=1)
+    agent.compile(jit_compile=False, run_eagerly=True)
+    with pytest.raises(ValueError, match="loss of Blunt logs .* and no value_loss"):
+        agent.fit(data_for("MARWIL"), steps=1, verbose=0)

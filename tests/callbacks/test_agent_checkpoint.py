@@ -121,3 +121,23 @@ def test_a_real_agent_goes_on_from_its_checkpoint(tmp_path):
     fit(loaded, 64)
     for a, b in zip(agent.get_weights(), loaded.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_what_an_earlier_process_wrote_is_its_own(agent, tmp_path, returns):
+    (tmp_path / "checkpoint-99").write_text("of a later moment")
+    arguments = {"every": 1, "keep": 2}
+    agent.fit([AgentCheckpoint(tmp_path, **arguments)], returns(5.0, 9.0, 5.0))
+    # As after taking over what was learnt in fewer iterations.
+    agent.iterations = 1
+    resumed = AgentCheckpoint(
+        tmp_path, **arguments, resumed_from=tmp_path / "checkpoint-1-of-00003-0"
+    )
+    agent.fit([resumed], returns(5.0))
+    assert resumed.best == 9.0
+    agent.iterations = 3
+    resumed = AgentCheckpoint(
+        tmp_path, **arguments, resumed_from=tmp_path / "checkpoint-3"
+    )
+    agent.fit([resumed], returns(5.0, 5.0))
+    kept = ["checkpoint-4", "checkpoint-5", "checkpoint-99"]
+    assert names(tmp_path) == [*kept, "checkpoint-best", "checkpoint-best.json"]

@@ -97,3 +97,16 @@ def test_with_a_real_agent_leaves_training_alone():
     values = history["evaluation_return_mean"]
     assert [math.isnan(value) for value in values] == [True, False, True, False]
     assert max(value for value in values if not math.isnan(value)) >= 8
+
+
+def test_it_goes_on_as_if_training_had_not_been_interrupted(agent):
+    agent.returns = [1.0] * 9
+    agent.fit([PeriodicEvaluation("Env", every_steps=25)], [{}] * 8)
+    whole = [call[0] for call in agent.evaluations]
+    agent.evaluations.clear()
+    agent.env_steps = 0
+    for epochs in (1, 2, 5):
+        callback = PeriodicEvaluation("Env", every_steps=25)
+        callback.counts_from = agent.env_steps
+        agent.fit([callback], [{}] * epochs)
+    assert [call[0] for call in agent.evaluations] == whole == [30, 50, 80]

@@ -152,3 +152,23 @@ def test_files_that_are_broken_do_not_end_a_run(agent, tmp_path, text):
         (tmp_path / name).write_text(text)
     agent.fit([RunLogger(tmp_path)], [{"a": 1.0}])
     assert json.loads((tmp_path / "params.json").read_text())["seed"] == 7
+
+
+def test_a_training_in_several_processes_counts_on(agent, tmp_path):
+    agent.fit([RunLogger(tmp_path)], [{"a": 1.0}, {"a": 2.0}])
+    rows = lines(tmp_path)
+    for row in rows:
+        row["time_this_epoch_s"] = 100.0
+    # What it has taken over had fewer steps.
+    agent.env_steps = 5
+    agent.gamma = 0.75
+    logger = RunLogger(tmp_path)
+    logger.rows_before = rows
+    agent.fit([logger], [{"a": 3.0}])
+    assert logger.row["epoch"] == 2 and 200.0 <= logger.row["time_total_s"] < 300.0
+    # And other settings, which are said.
+    (again,) = json.loads((tmp_path / "params.json").read_text())["resumed"]
+    assert again["config"]["gamma"] == 0.75
+    agent.fit([RunLogger(tmp_path)], [{"a": 3.0}])
+    params = json.loads((tmp_path / "params.json").read_text())
+    assert "config" not in params["resumed"][1] and params["config"]["gamma"] == 0.5

@@ -52,7 +52,6 @@ def test_a_file_with_a_grid_becomes_a_sweep(grid, tmp_path):
 
 
 def test_results_are_compared_and_drawn(grid, tmp_path):
-    pytest.importorskip("matplotlib")
     directory = tmp_path / "run"
     kerasrl("tune", "-f", grid, "--logdir", directory, "--seeds", 2)
     result = kerasrl("results", directory)
@@ -133,9 +132,37 @@ def test_ppo_is_trained_on_two_slots_and_goes_on(tmp_path):
         (("train", "PPO", "E", "--set", "num_gpus_per_worker=1"), "act in NumPy"),
         (("train", "PPO", "E", "--set", "num_cpus_per_worker=2"), "kerasrl tune"),
         (("launch", "{missing}"), "cannot be read as YAML"),
+        (("train", "-f", "{grid}", "--data", "x"), "--data is for one training"),
+        (("train", "-f", "{grid}", "--output", "x"), "--output is for one training"),
+        (("tune", "-f", "{grid}", "--eval-episodes", 5), "give --eval-freq"),
+        (("train", "-f", "{grid}", "--eval-episodes", 5), "give --eval-freq"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments, expected, grid, tmp_path):
     places = {"{grid}": grid, "{missing}": tmp_path / "missing.yaml"}
     arguments = [places.get(each, each) for each in arguments]
     assert expected in error(*arguments)
+
+
+def test_options_go_before_what_a_file_says(tmp_path, monkeypatch):
+    path = tmp_path / "grid.yaml"
+    path.write_text(GRID + "  eval_freq: 100\n  eval_episodes: 3\n  modules: [json]\n")
+    seen = {}
+    monkeypatch.setattr(
+        "kerasrl.tuning.experiments.launch",
+        lambda trials, *args, **kwargs: seen.update(
+            trials=trials, scheduler=kwargs["scheduler"]
+        ),
+    )
+    monkeypatch.setattr("kerasrl.cli.sweeping.conclude", lambda *args: None)
+    pbt = '{"mutations": {"speed": [1, 2]}, "interval": 100}'
+    result = kerasrl(
+        *("tune", "-f", path, "--eval-episodes", 7, "--import", "csv", "--seed", 4),
+        *("--scheduler", "pbt", "--scheduler-config", pbt),
+    )
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert seen["scheduler"].seed == 4
+    for trial in seen["trials"]:
+        assert trial.options["eval_freq"] == 100
+        assert trial.options["eval_episodes"] == 7
+        assert trial.options["modules"] == ["csv", "json"]

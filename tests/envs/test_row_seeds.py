@@ -55,6 +55,12 @@ def test_each_row_is_a_single_environment(integrator):
     assert (ends > 5).all()
 
 
+def test_an_integer_is_the_seed_of_the_first_row():
+    rows = CartPoleRows(3)
+    observations, _ = rows.reset(seed=7)
+    np.testing.assert_array_equal(observations, rows.reset(seed=[7, 8, 9])[0])
+
+
 def test_environments_of_rows_take_a_seed_for_each():
     envs = make_envs(RowForm("CartPole-v1", LIMIT), COUNT)
     assert (envs.name, envs.num_envs) == ("CartPole-v1", COUNT)

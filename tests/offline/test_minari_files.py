@@ -2,13 +2,13 @@
 
 import json
 
+import h5py
+import minari
 import numpy as np
 import pytest
 from recorded import SPACES, assert_equal, dataset, make
 
 from kerasrl import offline
-
-h5py = pytest.importorskip("h5py")
 
 
 def expected_of(kind):
@@ -49,7 +49,6 @@ def test_what_was_emitted_and_what_is_normalized(tmp_path):
 
 @pytest.mark.parametrize("kind", SPACES)
 def test_minari_reads_what_was_written(kind, tmp_path, monkeypatch):
-    minari = pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     offline.convert(
         dataset(kind), tmp_path / "mine/x-v0", "minari", dataset_id="mine/x-v0"
@@ -75,7 +74,6 @@ def test_minari_reads_what_was_written(kind, tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("kind", ["box", "image", "nested"])
 def test_what_minari_wrote_is_read(kind, tmp_path, monkeypatch):
-    minari = pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     buffers = []
     for number, episode in enumerate(expected_of(kind)):

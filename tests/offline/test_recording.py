@@ -244,10 +244,13 @@ def test_infos_that_come_late_are_nan_before():
     assert np.isnan(told[:16]).all() and (told[16:] == 1.0).all()
 
 
-def test_who_makes_no_rollouts_writes_none(tmp_path):
+def test_who_makes_no_rollouts_writes_none(tmp_path, monkeypatch):
     agent = kerasrl.ES(num_pairs=2, seed=0)
-    with pytest.raises(TypeError, match=r"evaluate\(env, output=...\)"):
-        agent.fit("CartPole-v1", 100, output=tmp_path, verbose=0)
+    with monkeypatch.context() as patch:
+        # Nor starts any worker.
+        patch.setattr(kerasrl.ES, "make_environments", None)
+        with pytest.raises(TypeError, match=r"evaluate\(env, output=...\)"):
+            agent.fit("CartPole-v1", 100, output=tmp_path, verbose=0)
     agent = tiny_ppo()
     agent.fit("CartPole-v1", 64, num_envs=1, output=tmp_path, verbose=0)
     rollouts = list(offline.load(tmp_path).rollouts(16))

@@ -345,6 +345,47 @@ def test_who_has_no_episode_acts_legally_and_does_not_count(mode):
     vector.close()
 
 
+class ChoosyRows(Rows):
+    """Says what may be done, also after ends."""
+
+    def __init__(self, num_envs):
+        super().__init__(num_envs, Choosy)
+        self.rows = {
+            "x": np.zeros((num_envs, 3), np.float32),
+            "action_mask": np.zeros((num_envs, 3), np.int8),
+        }
+
+    def reset(self, *, seed=None, options=None):
+        mask = (options or {}).get("reset_mask", np.ones(self.num_envs, bool))
+        for row in np.flatnonzero(mask):
+            seen, _ = self.envs[row].reset(seed=seed and seed[row])
+            self._write(row, seen)
+        return self.rows, {}
+
+    def step(self, actions):
+        found = [e.step(a) for e, a in zip(self.envs, actions, strict=True)]
+        for row, result in enumerate(found):
+            self._write(row, result[0])
+        _, rewards, *ends, _ = zip(*found, strict=True)
+        return self.rows, np.array(rewards), *map(np.array, ends), {}
+
+    def _write(self, row, seen):
+        for key, value in seen.items():
+            self.rows[key][row] = value
+
+
+def test_rows_without_an_episode_act_legally():
+    weights = [np.zeros((3, 2), np.float32), np.zeros(2, np.float32)]
+    results = []
+    for envs in (make_envs(ChoosyRows(4)), make_envs(Choosy, 2)):
+        actor = Program(MASKED, {"float32": np.dtype(np.float32)}, weights)
+        actor = PopulationProgram(actor, [0, 1], envs.num_envs, False)
+        player = PopulationPlayer(envs, actor, ())
+        results.append(player.play(make_population(), [0, 3, 9, 13, 14]))
+    for name in ("returns", "lengths", "terminated"):
+        np.testing.assert_array_equal(results[0][name], results[1][name])
+
+
 @pytest.mark.parametrize("is_idle", [True, False])
 def test_a_bad_number_is_found_where_somebody_plays(is_idle):
     class Broken(Drawn):

@@ -3,6 +3,7 @@
 import math
 import sys
 
+import optuna
 import pytest
 from fake_runner import make_trials
 
@@ -19,7 +20,6 @@ from kerasrl.tuning import (
     uniform,
 )
 
-optuna = pytest.importorskip("optuna")
 SPACE = {
     "learning_rate": loguniform(1e-5, 1e-1),
     "gamma": quniform(0.9, 1.0, 0.01),

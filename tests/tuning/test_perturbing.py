@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import kerasrl
 from kerasrl.tuning import (
     choice,
     grid_search,
@@ -12,7 +13,7 @@ from kerasrl.tuning import (
     sample_from,
     uniform,
 )
-from kerasrl.tuning.perturbing import check_mutations, perturb, spelled
+from kerasrl.tuning.perturbing import check_mutations, is_fixed, perturb, spelled
 
 
 def outcomes(settings, mutations, resample_probability=0.0, count=200):
@@ -124,3 +125,19 @@ def test_entries_of_mappings_are_looked_at():
 def test_what_cannot_be_drawn_is_refused(mutations, error):
     with pytest.raises(error, match="Received mutations"):
         check_mutations(mutations)
+
+
+def test_what_agents_cannot_change_is_not_perturbed():
+    for name in kerasrl.agents.__all__:
+        agent_class = getattr(kerasrl.agents, name)
+        for argument, kind in all_kinds(agent_class).items():
+            if kind.effect == "never":
+                assert is_fixed(argument), (name, argument)
+
+
+def all_kinds(agent_class):
+    parents = reversed(getattr(agent_class, "__mro__", ()))
+    found = {}
+    for each in parents:
+        found |= vars(each).get("kinds", {})
+    return found

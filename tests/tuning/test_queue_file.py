@@ -6,6 +6,8 @@ import pytest
 from light_trials import PATH, wait_until
 
 from kerasrl.tuning.queue_file import QueueFile
+from kerasrl.tuning.runner import Runner
+from kerasrl.tuning.slots import Slots
 
 ENTRY = (
     "{name}:\n  run: " + f"{PATH}:climb" + "\n  env: E\n"
@@ -91,3 +93,38 @@ def test_a_queue_grows_while_it_runs(tmp_path):
     assert len(list(tmp_path.glob("run/second/*/checkpoint-5"))) == 2
     assert len((tmp_path / "run/summary.csv").read_text().splitlines()) == 5
     assert output.count("finished") == 4
+
+
+def test_a_queue_has_one_directory(queue):
+    entry = ENTRY.format(name="first", pause=0)
+    queue.path.write_text(entry + "  local_dir: elsewhere\n")
+    with pytest.raises(ValueError, match="first: local_dir: all experiments"):
+        queue.more(False)
+
+
+def test_a_launcher_waits_for_a_queue_that_is_broken_though_nothing_runs(queue):
+    whole = queue.path.read_text()
+    read(queue)
+    queue.path.write_text(whole + "second: [")
+    ticks = []
+
+    def tick():
+        ticks.append(queue.is_broken)
+        if len(ticks) == 2:
+            queue.path.write_text(whole)
+
+    Runner(
+        [],
+        queue.root,
+        Slots(1),
+        more=queue.more,
+        is_awaited=lambda: queue.is_broken,
+        say=print,
+        on_change=tick,
+        on_tick=tick,
+    ).run()
+    assert ticks == [True, True] and not queue.is_broken
+    queue.path.write_text("[")
+    assert read(queue) == [] and queue.is_broken
+    queue.path.unlink()
+    assert read(queue) == [] and not queue.is_broken

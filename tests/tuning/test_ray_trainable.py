@@ -1,12 +1,13 @@
 """The trainable for Ray Tune, called as Ray Tune calls it."""
 
+import json
+
 import click
 import numpy as np
 import pytest
 
 import kerasrl
-
-pytest.importorskip("ray.tune")
+from kerasrl.tuning import ray_trainable
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning:ray.*"),
@@ -182,3 +183,11 @@ def test_ray_tune_runs_it_with_workers_and_a_population(tmp_path, monkeypatch):
         ray.shutdown()
     assert not results.errors and len(results) == 2
     assert all(each.metrics["env_steps"] >= 512 for each in results)
+
+
+def test_objects_are_the_same_in_each_process():
+    one, other = (
+        ray_trainable._plain(kerasrl.models.ActorCritic(hidden_units=(3,)))
+        for _ in range(2)
+    )
+    assert json.dumps(one) == json.dumps(other)

@@ -83,7 +83,6 @@ def test_the_summary(results):
 
 
 def test_a_picture_is_drawn(results, tmp_path):
-    pytest.importorskip("matplotlib")
     path = results.plot(tmp_path / "new" / "curves.png")
     assert path.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="nothing to draw"):
@@ -103,3 +102,14 @@ def test_without_matplotlib_the_extra_is_named(results, tmp_path, monkeypatch):
 def test_an_empty_directory_holds_no_trials(tmp_path):
     with pytest.raises(ValueError, match="There are no trials"):
         Results.load(tmp_path)
+
+
+def test_the_latest_evaluation_counts(results):
+    (trial, *_) = results.trials
+    for value in (7.0, None):
+        trial.results.append({"env_steps": 9, "evaluation_return_mean": value})
+    results.metric = "evaluation_return_mean"
+    assert results.best() is trial
+    assert results.compare()[0]["mean"] == 7.0
+    values = [row["evaluation_return_mean"] for row in results.to_rows()]
+    assert values == [7.0, None, None, None]

@@ -15,6 +15,8 @@ from kerasrl.tuning import Continue, Pause, Scheduler, Stop, grid_search
 from kerasrl.tuning import run_experiments as run
 from kerasrl.tuning.decisions import Exploit
 from kerasrl.tuning.experiments import locked
+from kerasrl.tuning.runner import Runner
+from kerasrl.tuning.slots import Slots
 from kerasrl.tuning.trial import Trial
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -239,6 +241,40 @@ def test_two_launchers_do_not_share_a_directory(tmp_path):
         sweep(tmp_path)
 
 
+def test_each_experiment_says_how_often_its_trials_may_crash(tmp_path):
+    crashing = {"config": {"crashes": 9, "speed": 1.0}}
+    named = {
+        "never": {**experiment("crash", **crashing), "max_failures": 0},
+        "twice": {**experiment("crash", **crashing), "max_failures": 2},
+        "once": experiment("crash", **crashing),
+    }
+    found = run(named, directory=tmp_path / "a", slots=3, progress="none").trials
+    assert {x.experiment: x.attempts for x in found} == {
+        "never": 1,
+        "twice": 3,
+        "once": 2,
+    }
+
+
+def test_what_was_stopped_stays_so_when_its_launcher_is_interrupted(tmp_path):
+    trial = Trial("a", "toy", None, {}, {}, seed=0, directory=tmp_path / "a")
+
+    class Leaving:
+        """A process that has said that it was stopped, and is about to exit."""
+
+        end = {"status": "stopped"}
+        has_exited = signal = staticmethod(lambda number=0: True)
+        messages = close = staticmethod(lambda: [])
+
+    process = Leaving()
+    process.trial = trial
+    nothing = {"say": print, "on_change": list, "on_tick": list}
+    runner = Runner([trial], tmp_path, Slots(1), **nothing)
+    runner.running = [process]
+    runner._end()
+    assert Trial.load(trial.directory).status == "stopped"
+
+
 # Schedulers -------------------------------------------------------------------
 
 
@@ -299,6 +335,15 @@ def test_a_paused_trial_goes_on_where_it_was(tmp_path):
         log = (trial.directory / "log.txt").read_text()
         assert log.count("--- started") == 3
     assert len(seen) == 20
+
+
+def test_a_trial_that_is_paused_at_its_end_has_ended(tmp_path):
+    scheduler = Recorded(lambda trial, result, trials: Pause())
+    (trial,) = sweep(
+        tmp_path, config={"speed": 1.0}, stop={"env_steps": 200}, scheduler=scheduler
+    ).trials
+    assert trial.status == "finished" and len(trial.results) == 2
+    assert (trial.directory / "log.txt").read_text().count("--- started") == 2
 
 
 def test_a_trial_goes_on_from_a_copy_of_anothers_checkpoint(tmp_path):

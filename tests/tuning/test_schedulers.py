@@ -1,6 +1,7 @@
 """Stopping early: by the median of others, and at rungs."""
 
 import json
+import math
 
 import pytest
 from fake_runner import FakeRunner, make_trials
@@ -167,3 +168,37 @@ def test_what_cannot_be_meant_is_refused(arguments):
 def test_a_result_must_say_its_time():
     with pytest.raises(ValueError, match="time_total"):
         report(MedianStopping(time_attr="time_total"), make_trials([{}]), 0, 1, 0.0)
+
+
+def test_an_epoch_without_an_evaluation_says_nothing():
+    measure = Measure("evaluation_return_mean", "max", "env_steps")
+    (trial,) = make_trials([{}])
+    for value, score in ((None, None), (3.0, 3.0), (None, None), (math.nan, None)):
+        trial.results.append({"evaluation_return_mean": value})
+        assert measure.score(trial, trial.result) == score
+    assert measure.score(trial, {}) is None
+
+
+def test_what_has_diverged_is_known_by_earlier_results_only():
+    measure = Measure("episode_return_mean", "max", "env_steps")
+    (trial,) = make_trials([{}])
+    trial.results = [{"episode_return_mean": value} for value in (None, 1.0, None)]
+    scores = [measure.score(trial, result) for result in trial.results]
+    assert scores == [None, 1.0, -math.inf]
+
+
+def test_halving_stops_who_was_to_be_stopped_when_the_launcher_was_killed():
+    def scheduler():
+        return SuccessiveHalving(grace_period=10, reduction_factor=2)
+
+    first, trials = scheduler(), make_trials([{}] * 2)
+    report(first, trials, 0, 10, 5.0)
+    decision = report(first, trials, 1, 10, 1.0)
+    assert isinstance(decision, Stop)
+    again = scheduler()
+    again.set_state(json.loads(json.dumps(first.get_state())))
+    trials[1].results.clear()
+    assert report(again, trials, 1, 10, 1.0) == decision
+    # As written before there was such an entry.
+    again.set_state({"rungs": []})
+    assert report(again, trials, 1, 10, 1.0) == Continue()

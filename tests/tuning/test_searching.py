@@ -1,10 +1,18 @@
 """A search with trials in processes, which goes on with its study."""
 
-import pytest
+import optuna
 
-from kerasrl.tuning import OptunaSearch, choice, run_experiments, uniform
+from kerasrl.tuning import (
+    OptunaSearch,
+    Searcher,
+    choice,
+    planning,
+    run_experiments,
+    uniform,
+)
+from kerasrl.tuning.slots import Slots
+from kerasrl.tuning.suggestions import Suggestions
 
-optuna = pytest.importorskip("optuna")
 PROGRAM = """
 def train(context):
     level = -abs(context.settings["x"] - 0.3) - context.settings["nested"]["y"]
@@ -48,3 +56,26 @@ def test_a_study_of_trials_in_processes_goes_on(tmp_path):
     assert states == [optuna.trial.TrialState.COMPLETE] * 5
     found = {str(trial.user_attrs["settings"]) for trial in study.trials}
     assert len(found) == 5
+
+
+def test_a_search_hears_of_what_had_ended_before_its_launcher_was_killed(tmp_path):
+    class Listens(Searcher):
+        ended = ()
+
+        def suggest(self, number):
+            return {"x": number} if number < 2 else None
+
+        def on_end(self, trial):
+            self.ended = (*self.ended, trial.number)
+
+    read = {"toy": planning.read("toy", {"run": "toy.py:train"})}
+
+    def suggestions():
+        return Suggestions(read, tmp_path, Listens(), None, Slots(1))
+
+    (trial,) = suggestions().more(False)
+    trial.status = "finished"
+    trial.save()
+    again = suggestions()
+    assert [again.more(False)[0].status for _ in range(2)] == ["finished", "pending"]
+    assert again.search.ended == (0,)

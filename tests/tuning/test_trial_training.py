@@ -96,6 +96,15 @@ def test_a_trial_that_has_all_its_steps_is_finished(tmp_path):
     assert training.prepare(trial, Told())() == "all steps are done"
 
 
+def test_a_trial_that_is_paused_at_its_end_is_finished(tmp_path):
+    answers = ("continue", "continue", "pause")
+    trial = make_trial(tmp_path / "a")
+    assert training.prepare(trial, Told(*answers))() == "env_steps = 96 reached 96"
+    trial = make_trial(tmp_path / "b", stop={})
+    trial.options["steps"] = 96
+    assert training.prepare(trial, Told(*answers))() == "all steps are done"
+
+
 def test_what_is_exploited_is_the_donors_bit_for_bit(tmp_path):
     donor = make_trial(tmp_path / "donor")
     link = Told("checkpoint", "stop")

@@ -10,13 +10,18 @@ import warnings
 
 import numpy as np
 import pytest
+import ray
 from tiny import make
 from walks import Listener, Walk, ZeroActor, assert_equal, begun, generators
 
 import kerasrl
-from kerasrl.workers import RayCluster, make_collector, make_environments
-
-ray = pytest.importorskip("ray")
+from kerasrl.workers import (
+    RayCluster,
+    make_collector,
+    make_environments,
+    ray_cluster,
+)
+from kerasrl.workers.mirrored_arrays import MirroredArrays
 
 # Many actors with little to do share the processors that there are.
 LIGHT = RayCluster(num_cpus=0.1)
@@ -276,6 +281,33 @@ def test_evolution_is_the_same(cluster):
         found.append(agent.get_weights())
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_room_is_on_one_node(cluster, monkeypatch):
+    monkeypatch.setattr(ray_cluster, "_ROOM_SECONDS", 1)
+    assert ray.cluster_resources()["CPU"] >= 2
+    assert not ray_cluster._has_room(RayCluster(num_cpus=1.5))
+    assert not ray_cluster._has_room(RayCluster(num_cpus=0.1, resources={"x": 1}))
+    assert ray_cluster._has_room(RayCluster(num_cpus=0.1))
+    assert ray_cluster._has_room(RayCluster(num_cpus=0))
+
+
+def test_without_a_cluster_none_is_begun(monkeypatch):
+    channel = ray_cluster.RayChannel(actor=None)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(ConnectionError, match="The actor is gone"):
+        channel.signal(b"x")
+    channel.close()
+
+
+def test_who_was_told_nothing_hears_at_once():
+    shared = MirroredArrays.like({"x": np.zeros(2)})
+    channel = ray_cluster.RayChannel(actor=None)
+    channel._told[shared.key], channel._told_at[shared.key] = {}, 0.0
+    assert channel._news([shared]) == [[]] and channel._told_at[shared.key] == 0.0
+    shared.wrote(("x",))
+    assert len(channel._news([shared])) == 2 and channel._told_at[shared.key] > 0.0
+    channel.close()
 
 
 @pytest.mark.parametrize(
