@@ -303,9 +303,9 @@ def train_agent(
     )
     asked = choose_directory(options, experiment)
     with run_directory(asked, agent, env) as directory:
-        checkpoint = make_checkpoints(
-            directory, every, evaluation, resumed_from=options["resume"]
-        )
+        # One that was named is not to be removed.
+        own = options["resume"] if options["elastic"] else None
+        checkpoint = make_checkpoints(directory, every, evaluation, resumed_from=own)
         try:
             agent.fit(
                 learns_from,
