@@ -299,7 +299,7 @@ class Runner:
                 for message in process.messages():
                     keep(process.trial, message)
                 process.close()
-                status = (process.end or {}).get("status")
+                status = (process.end or {}).get("status", "")
                 is_over = status in ("finished", "stopped")
                 process.trial.status = status if is_over else "pending"
                 process.trial.save()

@@ -105,7 +105,7 @@ class Measure:
         Raises:
             ValueError: if results do not hold the metric.
         """
-        value = result.get(self.metric)
+        value: Any = result.get(self.metric)
         if not checks.is_number(value) and self.metric.startswith(OCCASIONAL):
             return None
         if self.metric not in result:
