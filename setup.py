@@ -22,6 +22,9 @@ OPTUNA = ["optuna>=5"]
 PLOT = ["matplotlib"]
 # Only h5py is needed to read and write Minari's files.
 MINARI = ["h5py>=3.9", "minari>=0.5.3", "pillow"]
+# Of several agents. Most of PettingZoo's environments need more of its own extras.
+PETTINGZOO = ["pettingzoo>=1.25", "pygame-ce>=2.5"]
+MPE = ["mpe2>=1.1", *PETTINGZOO]
 # Workers on other machines, and Ray's own sweeps.
 RAY = ["ray[tune]>=2.40"]
 NOTEBOOKS = ["jupyter", "nbclient", "ipykernel"] + PLOT + VIDEO
@@ -42,6 +45,7 @@ TEST = [
     *VIDEO,
     *RAY,
     *MINARI,
+    *MPE,
 ]
 
 setup(
@@ -87,6 +91,8 @@ setup(
             "opencv-python-headless",
             *ATARI,
         ],
+        "pettingzoo": PETTINGZOO,
+        "mpe": MPE,
         "plot": PLOT,
         "horovod": HOROVOD,
         "notebooks": NOTEBOOKS,

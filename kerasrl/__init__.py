@@ -104,6 +104,7 @@ _MODULES = (
     "execution",
     "losses",
     "models",
+    "multi_agent",
     "offline",
     "optimizers",
     "plotting",

@@ -48,6 +48,7 @@ MAY_IMPORT = {
     "experiment": {"callbacks", "distribute"},
     "losses": {"distribute"},
     "models": {"distribute", "distributions"},
+    "multi_agent": {"envs"},
     "plotting": set(),
     "offline": {"envs", "rollouts"},
     "replay": set(),

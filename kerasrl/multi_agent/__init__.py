@@ -1,0 +1,45 @@
+"""Several agents in one environment: how they come in, act, and learn.
+
+Environments follow one contract, `MultiAgentEnv`; PettingZoo's and RLlib's are adapted
+to it. Trajectories are kept by episode and agent, however agents take turns, die and
+are born. This room stands on `agents` and `training`, and neither knows of it.
+"""
+
+from kerasrl.multi_agent.env import MultiAgentEnv, MultiEnvironments, as_multi_agent
+from kerasrl.multi_agent.games import (
+    MATRICES,
+    MatrixGame,
+    RockPaperScissors,
+    TicTacToe,
+    TwoStep,
+    perfect_move,
+)
+from kerasrl.multi_agent.worlds import MultiAgentPendulum, Pursuit
+from kerasrl.multi_agent.wrappers import make_multi_agent, with_agent_groups
+
+#: Environments by their names.
+ENVIRONMENTS = {
+    "matrix_game": MatrixGame,
+    "multi_agent_pendulum": MultiAgentPendulum,
+    "pursuit": Pursuit,
+    "rock_paper_scissors": RockPaperScissors,
+    "tic_tac_toe": TicTacToe,
+    "two_step": TwoStep,
+}
+
+__all__ = [
+    "ENVIRONMENTS",
+    "MATRICES",
+    "MatrixGame",
+    "MultiAgentEnv",
+    "MultiAgentPendulum",
+    "MultiEnvironments",
+    "Pursuit",
+    "RockPaperScissors",
+    "TicTacToe",
+    "TwoStep",
+    "as_multi_agent",
+    "make_multi_agent",
+    "perfect_move",
+    "with_agent_groups",
+]
