@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from kerasrl.distributions import register_distribution
     from kerasrl.envs import check_env, make_envs, register_env, register_preprocessor
     from kerasrl.models import register_model
+    from kerasrl.multi_agent import MultiAgent
     from kerasrl.rollouts import ScriptedPolicy, evaluate
     from kerasrl.workers import RayCluster, SharedValue
 
@@ -80,7 +81,9 @@ _PUBLIC = {
     "ApexDQN": "kerasrl.agents",
     "ApexDDPG": "kerasrl.agents",
     "build_agent_class": "kerasrl.agents",
-    "load": "kerasrl.agents",
+    # Which knows all that can be in a file.
+    "load": "kerasrl.multi_agent",
+    "MultiAgent": "kerasrl.multi_agent",
     "check_env": "kerasrl.envs",
     "make_envs": "kerasrl.envs",
     "ScriptedPolicy": "kerasrl.rollouts",
@@ -129,6 +132,7 @@ __all__ = [
     "IMPALA",
     "IQL",
     "MARWIL",
+    "MultiAgent",
     "PG",
     "PPO",
     "R2D2",

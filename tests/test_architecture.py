@@ -48,7 +48,10 @@ MAY_IMPORT = {
     "experiment": {"callbacks", "distribute"},
     "losses": {"distribute"},
     "models": {"distribute", "distributions"},
-    "multi_agent": {"envs"},
+    "multi_agent": {
+        *("agents", "checkpoint", "distribute", "envs", "models", "rollouts"),
+        "training",
+    },
     "plotting": set(),
     "offline": {"envs", "rollouts"},
     "replay": set(),

@@ -5,6 +5,9 @@ to it. Trajectories are kept by episode and agent, however agents take turns, di
 are born. This room stands on `agents` and `training`, and neither knows of it.
 """
 
+from kerasrl.agents import load
+from kerasrl.multi_agent.agent import MultiAgent
+from kerasrl.multi_agent.arena import MultiAgentEpisode
 from kerasrl.multi_agent.env import MultiAgentEnv, MultiEnvironments, as_multi_agent
 from kerasrl.multi_agent.games import (
     MATRICES,
@@ -14,6 +17,8 @@ from kerasrl.multi_agent.games import (
     TwoStep,
     perfect_move,
 )
+from kerasrl.multi_agent.policies import RandomPolicy
+from kerasrl.multi_agent.source import MultiAgentRollout
 from kerasrl.multi_agent.worlds import MultiAgentPendulum, Pursuit
 from kerasrl.multi_agent.wrappers import make_multi_agent, with_agent_groups
 
@@ -31,14 +36,19 @@ __all__ = [
     "ENVIRONMENTS",
     "MATRICES",
     "MatrixGame",
+    "MultiAgent",
     "MultiAgentEnv",
+    "MultiAgentEpisode",
     "MultiAgentPendulum",
+    "MultiAgentRollout",
     "MultiEnvironments",
     "Pursuit",
+    "RandomPolicy",
     "RockPaperScissors",
     "TicTacToe",
     "TwoStep",
     "as_multi_agent",
+    "load",
     "make_multi_agent",
     "perfect_move",
     "with_agent_groups",

@@ -1,6 +1,7 @@
 """What an environment of several agents is, and how whatever a user has becomes one."""
 
 import importlib
+from typing import Any
 
 from gymnasium import spaces
 
@@ -62,7 +63,7 @@ class MultiAgentEnv:
     possible_agents: list = []
     observation_spaces: dict = {}
     action_spaces: dict = {}
-    state_space = None
+    state_space: Any = None
 
     def reset(self, *, seed=None, options=None):
         """Starts an episode.

@@ -233,7 +233,7 @@ class ScriptedPolicy:
         generators = [generator] * envs.num_envs
         collector = Collector(
             envs,
-            _Actor(self, generator),
+            ScriptedActor(self, generator),
             length,
             generators,
             info_keys,
@@ -265,7 +265,7 @@ class FunctionPolicy(ScriptedPolicy):
         return self.function(observations), state, {}
 
 
-class _Actor:
+class ScriptedActor:
     """A scripted policy as collectors call it."""
 
     def __init__(self, policy, generator):

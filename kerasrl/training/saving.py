@@ -49,7 +49,7 @@ def save(agent, path, include_replay=True):
     replay = agent.get_arrays() if include_replay else asynchrony.get_arrays(agent)
     config = {
         "schema": archive.SCHEMA,
-        "versions": _versions(),
+        "versions": versions(),
         **check(agent, own_path),
         **weights.describe_trained(agent),
         "variables": [
@@ -174,6 +174,9 @@ def _restore(path, config, state, arrays, replay):
             "keras.saving.register_keras_serializable, with_updates or "
             "build_agent_class), or pass custom_objects."
         )
+    if hasattr(agent_class, "restore"):
+        # It is made of several, each with a file within this one.
+        return agent_class.restore(path, config, state, replay)
     # Files that were written before have none.
     parts.refuse_others(agent_class, config.get("functions", {}))
     for part in _OBJECTS:
@@ -220,7 +223,8 @@ def _compile_config(agent):
     }
 
 
-def _versions():
+def versions():
+    """Returns the versions of the packages that a checkpoint depends on, a dict."""
     import gymnasium
     import tensorflow as tf
 

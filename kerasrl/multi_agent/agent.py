@@ -1,0 +1,470 @@
+"""Several policies in one environment, as one agent."""
+
+import keras
+import numpy as np
+
+from kerasrl import checks, distribute
+from kerasrl.agents import Agent
+from kerasrl.multi_agent import playing, policies, saving
+from kerasrl.multi_agent.arena import Player
+from kerasrl.multi_agent.env import MultiEnvironments
+from kerasrl.multi_agent.source import MultiAgentSource
+from kerasrl.training import hyperparameters, statistics
+from kerasrl.training.hyperparameters import Configurable, Hyperparameter
+from kerasrl.training.trainer import Trainer
+
+REWARDS = ("own", "sum", "mean")
+
+
+def _check_members(name, members):
+    if not isinstance(members, dict) or not members:
+        raise TypeError(
+            f"Received agents={members!r:.200}. Expected a dict from ids of policies "
+            'to agents, such as {"main": kerasrl.PPO()}.'
+        )
+    for each, member in members.items():
+        if not isinstance(each, str) or not each:
+            raise TypeError(
+                f"Received {each!r} as the id of a policy. Expected a string."
+            )
+        policies.check_member(each, member)
+    if len({id(member) for member in members.values()}) < len(members):
+        raise ValueError(
+            "Received one policy under two ids. Agents that share a policy are mapped "
+            "to one id."
+        )
+    return dict(members)
+
+
+def _check_mapping(name, mapping):
+    if mapping is None or callable(mapping):
+        return mapping
+    if isinstance(mapping, dict):
+        return dict(mapping)
+    raise TypeError(
+        f"Received mapping={mapping!r:.200}. Expected None, a dict from agents to ids "
+        "of policies, or a function of an agent's id and an episode."
+    )
+
+
+def _check_train(name, train):
+    if train is None or callable(train):
+        return train
+    if isinstance(train, str):
+        raise TypeError(f"Received train={train!r}. Expected a list: [{train!r}].")
+    return list(checks.names(name, tuple(train)))
+
+
+@keras.saving.register_keras_serializable("kerasrl")
+class MultiAgent(Trainer, Configurable):
+    """Several policies that act and learn in one environment.
+
+    Agents of the environment are mapped to policies; those with the same policy share
+    a batch. Policies are ordinary agents, each with its own algorithm and settings, or
+    rules. Acting needs no TensorFlow, as ever.
+
+    A policy learns as soon as it has a whole rollout: an algorithm that learns from
+    what is fresh, when the fullest trajectory has `rollout_length` steps; one that
+    learns from replay, from whole episodes of agents. Steps are complete when an agent
+    is observed again or ends, wherever rollouts begin.
+
+    Args:
+        agents: Dict from ids of policies to `kerasrl.Agent`s or
+            `kerasrl.ScriptedPolicy`s.
+        mapping: Function of an agent's id and a `MultiAgentEpisode` that returns the
+            id of a policy, asked once for each agent and episode; a dict from agents
+            to ids; or `None`: the only policy, or the one called like the agent.
+        train: `None` for all that can learn, a list of ids, or a function of an id
+            that says whether that policy learns now, asked in every iteration. What
+            does not learn is not recorded either.
+        reward: What of the rewards of a step each agent learns from: its `"own"`, or
+            the `"sum"` or `"mean"` of all.
+        seed: Integer or `None`. With a seed, and seeds of the agents, two runs give the
+            same weights.
+
+    Raises:
+        TypeError: A policy is no agent, or one that cannot be one of several.
+        ValueError: An id is not known.
+
+    Example:
+
+    ```python
+    agent = kerasrl.MultiAgent(
+        {"one": kerasrl.PPO(), "two": kerasrl.DQN()},
+        mapping=lambda agent, episode: "one" if agent == "agent_0" else "two",
+    )
+    env = kerasrl.multi_agent.make_multi_agent("CartPole-v1", 2)
+    agent.fit(env, steps=50_000)
+    ```
+    """
+
+    source_class = MultiAgentSource
+    learns_from_rollouts = True
+    records_log_probs = asynchronous = off_policy = overlap = keeps_published = False
+    synchronous = True
+    lag = 0
+    scheduled: tuple = ()
+
+    kinds = {
+        "agents": Hyperparameter(_check_members, "never"),
+        "mapping": Hyperparameter(_check_mapping, "fit"),
+        "train": Hyperparameter(_check_train, "now"),
+        "reward": Hyperparameter(
+            lambda name, value: checks.choice(name, value, REWARDS), "fit"
+        ),
+        "seed": Hyperparameter(lambda _, value: checks.seed(value), "never"),
+    }
+
+    def __init__(self, agents, mapping=None, train=None, reward="own", seed=None):
+        self.source = None
+        self.agents = agents
+        self.mapping = mapping
+        self.train = train
+        self.reward = reward
+        self.seed = seed
+        self.replicas = distribute.current()
+        if self.replicas.num_ranks > 1:
+            raise ValueError(
+                f"Received {self.replicas.num_ranks} ranks. MultiAgent learns in one "
+                "process: leave out the replicas."
+            )
+        self.knows_its_rank = True
+        self.rng = np.random.default_rng(seed)
+        self.policy = policies.Policies(self.agents)
+        self.env_name = self.frames = self.envs = self.fitted_env = self.reading = None
+        self.env_steps = self.agent_steps = self.iterations = 0
+        self.progress = 0.0
+        self.statistics = statistics.EpisodeStatistics()
+        self.tally = statistics.Tally(self)
+        self.published: dict = {}
+
+    # Settings -------------------------------------------------------------------
+
+    def check_hyperparameters(self):
+        super().check_hyperparameters()
+        named = []
+        if isinstance(self.mapping, dict):
+            named += self.mapping.values()
+        if isinstance(self.train, list):
+            named += self.train
+        for name in named:
+            self._check_id(name)
+        for name in self.train if isinstance(self.train, list) else ():
+            if not isinstance(self.agents[name], Agent):
+                raise ValueError(
+                    f"Received {name!r} in train, a "
+                    f"{type(self.agents[name]).__name__}, which is a rule and does not "
+                    "learn. Leave it out."
+                )
+
+    def refuse_change(self, name, value):
+        effect = hyperparameters.effect_of(self, name)
+        if effect == "never" or (effect == "fit" and self.source is not None):
+            hyperparameters.refuse(self, name, value, effect)
+
+    def _check_id(self, name, where=""):
+        if name not in self.agents:
+            raise ValueError(
+                f"Received the policy id {name!r}{where}. Expected one of "
+                f"{list(self.agents)}."
+            )
+
+    def compile(self, **options):
+        """Compiles each of the agents likewise, see `kerasrl.Agent.compile`.
+
+        Agents that were compiled before keep their optimizers; to give an agent one of
+        its own, compile it.
+        """
+        if "optimizer" in options:
+            raise ValueError(
+                "Received an optimizer for several policies. Each has one of its own: "
+                "compile the agents."
+            )
+        for member in self.learners.values():
+            member.compile(**options)
+
+    @property
+    def learners(self):
+        """Dict of the agents that can learn, of all policies."""
+        return {n: each for n, each in self.agents.items() if isinstance(each, Agent)}
+
+    def trains(self, name):
+        """Whether a policy learns now."""
+        if name not in self.learners:
+            return False
+        if callable(self.train):
+            return checks.flag("train(...)", self.train(name))
+        return self.train is None or name in self.train
+
+    def find_policy(self, agent, episode):
+        """Returns the id of the policy of an agent in an episode, by `mapping`."""
+        if callable(self.mapping):
+            name = self.mapping(agent, episode)
+        elif self.mapping is not None:
+            name = self.mapping.get(agent, agent)
+        else:
+            name = next(iter(self.agents)) if len(self.agents) == 1 else agent
+        self._check_id(name, f" for the agent {agent!r}, by mapping={self.mapping!r}")
+        return name
+
+    # Training -------------------------------------------------------------------
+
+    def make_environments(self, env, making):
+        if making["num_workers"]:
+            raise ValueError(
+                f"Received num_workers={making['num_workers']}. Environments of "
+                "several agents are stepped in this process: leave it out."
+            )
+        for name in ("env_timeout", "cluster", "worker_mode"):
+            if making[name] is not None:
+                raise ValueError(
+                    f"Received {name}={making[name]!r}. It is about workers, which "
+                    "environments of several agents have none of: leave it out."
+                )
+        return MultiEnvironments(env, making["num_envs"], making["env_config"])
+
+    def build(self, observation_space, action_space):
+        """Creates the weights of the policies whose agents are known beforehand.
+
+        Those are all if agents have the same spaces, or if `mapping` is no function;
+        others are built when an agent is mapped to them. `fit` does this.
+
+        Args:
+            observation_space, action_space: `gymnasium.spaces.Dict` of those of
+                agents.
+
+        Raises:
+            ValueError: A policy was built for other spaces, or nobody learns.
+        """
+        if not self.learners:
+            raise ValueError(
+                f"Received no agent that learns: {self.agents!r:.200}. Expected a "
+                "kerasrl.Agent among them."
+            )
+        pairs = {a: (observation_space[a], action_space[a]) for a in observation_space}
+        first = next(iter(pairs.values()))
+        if callable(self.mapping):
+            same = all(pair == first for pair in pairs.values())
+            found = dict.fromkeys(self.agents, first) if same else {}
+        else:
+            found = {}
+            for agent, pair in pairs.items():
+                name = self.find_policy(agent, None)
+                policies.prepare(name, self.agents[name], *pair)
+        for name, pair in found.items():
+            policies.prepare(name, self.agents[name], *pair)
+        self._choose_optimizer()
+
+    def _choose_optimizer(self):
+        """Has Keras's callbacks see the optimizer of the first who learns."""
+        learning = [n for n in self.learners if self.trains(n)]
+        member = self.agents[next(iter(learning or self.learners))]
+        if not member.policy.compiled:
+            member.compile()
+        self.policy.optimizer = member.policy.optimizer
+
+    def iteration_length(self, num_envs):
+        return None  # Until a policy has a whole rollout, however agents take turns.
+
+    def make_player(self, name, seats):
+        """Returns what acts for a policy in an arena. Extend it to act otherwise."""
+        return Player(seats)
+
+    def episode_ended(self, episode):
+        """Told of every `MultiAgentEpisode` that ended in training. Extend it."""
+
+    def start_learning(self, num_envs):
+        for name, member in self.learners.items():
+            if member.source is not None:
+                raise RuntimeError(
+                    f"The agent of the policy {name!r} is being trained already. Wait "
+                    "for that fit to end."
+                )
+
+    def stop_learning(self):
+        for member in self.learners.values():
+            member.source = None
+            member.stop_learning()
+
+    def learn_from(self, rollout):
+        """Has each policy learn from its rollouts.
+
+        Args:
+            rollout: A `MultiAgentRollout`.
+
+        Returns:
+            Dict of floats: what each logged, with `_<id>` added to its name, and the
+            mean of their losses.
+        """
+        self.agent_steps += rollout.agent_steps
+        logs, losses = {}, []
+        for name, each in rollout.rollouts.items():
+            member, own = self.agents[name], statistics.Mean()
+            member.source = self.source
+            member.progress = self.progress
+            for part in each:
+                member.env_steps += part.num_steps
+                own.add(member.learn_from(part) or {})
+                member.iterations += 1
+            found = own.result()
+            logs.update({f"{key}_{name}": value for key, value in found.items()})
+            if "loss" in found:
+                losses.append(found["loss"])
+        return {**({"loss": sum(losses) / len(losses)} if losses else {}), **logs}
+
+    def metric_names(self):
+        """Returns what updates log, as far as it is known already."""
+        return [
+            f"{key}_{name}"
+            for name, member in self.learners.items()
+            if self.trains(name)
+            for key in ("loss", *member.metric_names())
+        ]
+
+    def drain_logs(self):
+        """Returns what else there is to log at the end of an epoch."""
+        logs = {"agent_steps": float(self.agent_steps)}
+        for name, member in self.learners.items():
+            if member.policy.observation_space is None or not self.trains(name):
+                continue
+            found = member.drain_logs()
+            if statistics.has_metrics(member.policy):
+                found.update(statistics.policy_metrics(member.policy))
+                member.policy.reset_metrics()
+            rate = member.policy.optimizer.learning_rate
+            found["learning_rate"] = float(rate)
+            found["policy_steps"] = float(member.env_steps)
+            logs.update({f"{key}_{name}": value for key, value in found.items()})
+        return logs
+
+    @property
+    def optimizers(self):
+        """Dict of the optimizers of all parts of all agents."""
+        return self._joined("optimizers")
+
+    @property
+    def trained(self):
+        """Dict of the variables of `optimizers`."""
+        return self._joined("trained")
+
+    def _joined(self, attribute):
+        return {
+            (name, part): value
+            for name, member in self.learners.items()
+            for part, value in getattr(member, attribute).items()
+        }
+
+    # Use ------------------------------------------------------------------------
+
+    def evaluate(
+        self,
+        env,
+        episodes=10,
+        deterministic=True,
+        seed=None,
+        num_envs=None,
+        env_config=None,
+        verbose="auto",
+    ):
+        """Plays whole episodes without learning.
+
+        Args:
+            env, num_envs, env_config: As for `fit`.
+            episodes: Integer, shared out evenly over the environments.
+            deterministic: Whether policies take the mode of their distributions.
+            seed: Integer or `None`, seed of environments, mappings and samples.
+            verbose: As for `kerasrl.Agent.evaluate`.
+
+        Returns:
+            Dict with `return_mean` and `return_std` (of the sum over agents),
+            `length_mean` (environment steps), `episodes`, and for each policy that
+            played `return_mean_<id>`, the mean return of its agents.
+
+        Example:
+
+        ```python
+        agent.evaluate("tic_tac_toe", episodes=100)["return_mean_main"]
+        ```
+        """
+        return playing.evaluate(
+            self, env, episodes, deterministic, seed, num_envs, env_config, verbose
+        )
+
+    def predict(
+        self, observations, state=None, deterministic=True, seed=None, episode=None
+    ):
+        """Returns actions for observations of some agents.
+
+        Args:
+            observations: Dict from agents to trees `[N, ...]`.
+            state: Dict of recurrent states from the last call, `None` at the start of
+                episodes.
+            deterministic, seed: As for `kerasrl.Agent.predict`.
+            episode: What `mapping` is asked with.
+
+        Returns:
+            Dict of actions `[N, ...]` by agent; where some policy is recurrent, a tuple
+            of these and a dict of the new states.
+
+        Raises:
+            ValueError: A policy is not built yet, or observations do not fit.
+        """
+        return playing.predict(self, observations, state, deterministic, seed, episode)
+
+    def summary(self, **kwargs):
+        """Prints the layers of every policy that is a network."""
+        for member in self.learners.values():
+            member.summary(**kwargs)
+
+    def get_weights(self):
+        """Returns the weights of all networks, a list of NumPy arrays."""
+        return self.policy.get_weights()
+
+    @property
+    def episodes(self):
+        """Number of episodes that ended in training so far."""
+        return self.statistics.episodes
+
+    # State ----------------------------------------------------------------------
+
+    def save(self, path, include_replay=True):
+        """Writes everything needed to go on exactly here to one file.
+
+        Args:
+            path, include_replay: As for `kerasrl.Agent.save`.
+
+        Returns:
+            The path of the file written. `kerasrl.load` restores it.
+
+        Raises:
+            ValueError: A policy has no weights yet, or it or `mapping` is code that no
+                file can hold: register functions and classes by
+                `keras.saving.register_keras_serializable`.
+        """
+        return saving.save(self, path, include_replay)
+
+    def check_savable(self, path):
+        """Raises a ValueError if `save` could not write all that it should."""
+        saving.check(self, path)
+
+    restore = classmethod(saving.restore)
+
+    def get_state(self):
+        """Returns what changes while training, besides the agents, as JSON data."""
+        return {
+            "rng": self.rng.bit_generator.state,
+            "env_name": self.env_name,
+            "env_steps": self.env_steps,
+            "agent_steps": self.agent_steps,
+            "iterations": self.iterations,
+            "statistics": self.statistics.get_state(),
+        }
+
+    def set_state(self, state):
+        """Restores what `get_state` returned."""
+        self.rng.bit_generator.state = state["rng"]
+        self.env_name = state["env_name"]
+        self.env_steps = state["env_steps"]
+        self.agent_steps = state["agent_steps"]
+        self.iterations = state["iterations"]
+        self.statistics.set_state(state["statistics"])

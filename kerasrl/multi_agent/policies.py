@@ -1,0 +1,173 @@
+"""The policies of several agents: which may be, how they act, and as one model."""
+
+import keras
+import numpy as np
+
+from kerasrl import action_masks, spaces
+from kerasrl.agents import Agent, OffPolicyAgent
+from kerasrl.models.policy import Policy
+from kerasrl.rollouts import ScriptedPolicy
+from kerasrl.rollouts.scripted import ScriptedActor
+from kerasrl.training import origins
+
+
+@keras.saving.register_keras_serializable("kerasrl")
+class RandomPolicy(ScriptedPolicy):
+    """Takes any of the legal actions, each as often as the others.
+
+    Boxes are drawn from within their bounds, where there are any; else from a normal
+    distribution.
+
+    Example:
+
+    ```python
+    agent = kerasrl.MultiAgent(
+        {"main": kerasrl.PPO(), "random": kerasrl.multi_agent.RandomPolicy()},
+        mapping={"x": "main", "o": "random"},
+    )
+    ```
+    """
+
+    def compute_actions(self, observations, state):
+        counts = action_masks.counts_of_options(self.action_space)
+        has_mask = action_masks.has_mask(self.observation_space, self.action_space)
+        if has_mask:
+            mask = np.asarray(observations[action_masks.KEY]) > 0
+            return self._legal(mask, counts), state, {}
+        leaves = spaces.leaves(self.observation_space)
+        count = len(_first(observations)) if leaves else 1
+        return spaces.samples(self.action_space, count, self.rng), state, {}
+
+    def _legal(self, mask, counts):
+        choices, start = [], 0
+        for count in counts:
+            part = mask[:, start : start + count]
+            part = part | ~part.any(axis=1, keepdims=True)
+            # The largest of random numbers is as likely to be any.
+            choices.append(np.where(part, self.rng.random(part.shape), -1).argmax(1))
+            start += count
+        chosen = np.stack(choices, axis=1)
+        chosen = chosen + np.ravel(getattr(self.action_space, "start", 0))
+        return chosen.reshape(len(mask), *self.action_space.shape)
+
+    def get_config(self):
+        """Returns the constructor arguments: none."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        """Makes one of what `get_config` returned."""
+        return cls(**config)
+
+
+def _first(tree):
+    while isinstance(tree, (dict, tuple)):
+        tree = next(iter(tree.values() if isinstance(tree, dict) else tree))
+    return tree
+
+
+def check_member(name, member):
+    """Raises a TypeError unless a policy can be one of several.
+
+    Args:
+        name: Its id.
+        member: A `kerasrl.Agent` or a `kerasrl.ScriptedPolicy`.
+    """
+    if isinstance(member, ScriptedPolicy):
+        return
+    if not isinstance(member, Agent):
+        raise TypeError(
+            f"Received {name!r}: {member!r:.200}. Expected a kerasrl.Agent such as "
+            "kerasrl.PPO(), or a kerasrl.ScriptedPolicy such as "
+            "kerasrl.multi_agent.RandomPolicy()."
+        )
+    kind = type(member).__name__
+    reason = None
+    if not member.learns_from_rollouts:
+        reason = "does not learn from what its agents do, step by step"
+    elif member.asynchronous:
+        reason = "learns from workers of its own, which act by other weights"
+    elif member.overlap:
+        reason = "acts while it learns (overlap=True), and others would wait"
+    elif getattr(member, "hindsight", None) is not None:
+        reason = "asks environments for rewards (hindsight), which are of many here"
+    if reason is not None:
+        raise TypeError(
+            f"Received {name!r}: a {kind}, which {reason}. Expected one that learns "
+            "from its own trajectories, such as PPO, A2C, PG, DQN, R2D2, SAC, TD3 or "
+            "DDPG with their defaults."
+        )
+
+
+def is_replayed(member):
+    """Whether an agent learns from replay, rather than once from what is fresh."""
+    return isinstance(member, OffPolicyAgent)
+
+
+def prepare(name, member, observation_space, action_space):
+    """Builds a policy for the spaces of an agent that it is to act for.
+
+    Raises:
+        ValueError: It was made for others.
+    """
+    wanted = observation_space, action_space
+    if isinstance(member, Agent):
+        have = member.policy.observation_space, member.policy.action_space
+    else:
+        have = member.observation_space, member.action_space
+    if have[0] is not None and have != wanted:
+        raise ValueError(
+            f"The policy {name!r} is to act for an agent that sees {wanted[0]} and "
+            f"acts in {wanted[1]}, but it was made for {have[0]} and {have[1]}. Agents "
+            "of different spaces need different policies: map them so."
+        )
+    if isinstance(member, Agent):
+        member.build(*wanted)
+    elif have[0] is None:
+        member.setup(*wanted)
+        member.observation_space, member.action_space = wanted
+
+
+def actor_of(member, generator, deterministic):
+    """Returns what acts for a policy, as for `kerasrl.rollouts.Collector`."""
+    if isinstance(member, Agent):
+        actor = member.actor(deterministic)
+        actor.refresh()
+        return actor
+    return ScriptedActor(member, generator)
+
+
+def shift(member, checked):
+    """Has observations shifted by the origin of a policy, if it has one."""
+    if isinstance(member, Agent):
+        origins.apply(member.policy, checked)
+
+
+class Policies(keras.Model):
+    """The networks of several policies as one model, for Keras's callbacks.
+
+    Its `optimizer` is that of the first policy that learns.
+
+    Args:
+        members: Dict of agents and scripted policies.
+    """
+
+    observation_space = action_space = None
+
+    def __init__(self, members):
+        super().__init__(name="policies")
+        self.networks = {
+            name: member.policy
+            for name, member in members.items()
+            if isinstance(member, Agent) and isinstance(member.policy, Policy)
+        }
+        self.optimizer = None
+
+    @property
+    def metrics(self):
+        """None: those of the policies are logged under their names."""
+        return []
+
+    def call(self, inputs):
+        """Not defined: each policy is called by itself."""
+        raise NotImplementedError("Call one of the networks of Policies.")
