@@ -2,48 +2,76 @@
 
     python benchmarks/offline.py cartpole --seeds 3
     python benchmarks/offline.py pendulum --seeds 3
+    python benchmarks/offline.py imitation --seeds 3
 
 The data are made here, with a seed of their own. CartPole-v1: PPO until it balances, 20
 episodes of what it then does (expert); as many steps of uniform actions (random); both
 together (mixed). Pendulum-v1: all that SAC does in its first 20,000 steps (replay).
+With --data they are kept in a directory, and rows can be tried one at a time.
 
-Returns are of deterministic policies over 100 episodes. Gates are those of the design:
-what is learnt from mixed data must beat the cloning of it, and plain DQN and SAC, which
-trust what they have never seen, are there to fail.
+Returns are means over 100 episodes, of deterministic policies and, where there is a
+distribution, of actions that are drawn: who clones a mixture does what most do if it
+takes the mode, and mixes if it draws. Gates are those of the design: what is learnt
+from mixed data must beat the cloning of it, and plain DQN and SAC, which trust what
+they have never seen, are there to fail.
+
+`imitation` is PPO in CartPole-v1 with a loss that imitates the expert besides, and the
+same PPO without: environment steps until 475 is reached.
 """
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 
 import gymnasium
+import keras
 import numpy as np
 
 import kerasrl
-from kerasrl.callbacks import Callback, StopOn
-from kerasrl.offline import Dataset, Episode, from_episodes
+from kerasrl import offline
+from kerasrl.callbacks import Callback, PeriodicEvaluation, StopOn
+from kerasrl.offline import Episode, from_episodes
 
 RESULTS = Path(__file__).parent / "results"
 
-#: Of each environment: name, data, how the agent is made, gradient steps, and the gate:
-#: the least return (or, negated in words, the most).
+#: Of each environment: name, data, how the agent is made, gradient steps, and the gate.
 CARTPOLE = {
     "bc-expert": ("expert", kerasrl.BC, {}, 4_000, ">= 475"),
     "bc-random": ("random", kerasrl.BC, {}, 4_000, "<= 40"),
-    "bc-mixed": ("mixed", kerasrl.BC, {}, 4_000, "20 to 200"),
+    "bc-mixed": ("mixed", kerasrl.BC, {}, 4_000, "drawn: 20 to 200"),
     "marwil-mixed": ("mixed", kerasrl.MARWIL, {"beta": 2.0}, 8_000, ">= 250"),
-    "iql-mixed": ("mixed", kerasrl.IQL, {}, 8_000, "above bc-mixed"),
+    "iql-mixed": ("mixed", kerasrl.IQL, {}, 8_000, "drawn: above bc-mixed"),
     "cql-mixed": ("mixed", kerasrl.CQL, {"alpha": 1.0}, 8_000, ">= 400"),
     "dqn-random": ("random", kerasrl.DQN, {"batch_size": 256}, 8_000, "control"),
 }
 PENDULUM = {
     "bc-replay": ("replay", kerasrl.BC, {}, 8_000, "clearly below the others"),
-    "td3bc-replay": ("replay", kerasrl.TD3BC, {}, 20_000, ">= -300"),
-    "iql-replay": ("replay", kerasrl.IQL, {"expectile": 0.8}, 20_000, ">= -300"),
-    "cql-replay": ("replay", kerasrl.CQL, {"alpha": 1.0}, 20_000, ">= -300"),
-    "sac-replay": ("replay", kerasrl.SAC, {"temperature": 0.1}, 20_000, "control"),
+    "td3bc-replay": ("replay", kerasrl.TD3BC, {}, 10_000, ">= -300"),
+    "iql-replay": ("replay", kerasrl.IQL, {"expectile": 0.8}, 10_000, ">= -300"),
+    "cql-replay": ("replay", kerasrl.CQL, {"alpha": 1.0}, 10_000, ">= -300"),
+    "sac-replay": ("replay", kerasrl.SAC, {"temperature": 0.1}, 10_000, "control"),
 }
-TASKS = {"cartpole": ("CartPole-v1", CARTPOLE), "pendulum": ("Pendulum-v1", PENDULUM)}
+IMITATION = {
+    "ppo-imitating": ("expert", None, {}, 100_000, "fewer steps than ppo-alone"),
+    "ppo-alone": ("expert", None, {}, 100_000, "for comparison"),
+}
+TASKS = {
+    "cartpole": ("CartPole-v1", CARTPOLE),
+    "pendulum": ("Pendulum-v1", PENDULUM),
+    "imitation": ("CartPole-v1", IMITATION),
+}
+
+
+@keras.saving.register_keras_serializable("benchmarks_offline")
+class Imitating(kerasrl.models.ActorCritic):
+    """Makes the actions of a dataset likely, too."""
+
+    def custom_loss(self, loss, batch):
+        data = batch["offline"]
+        outputs = kerasrl.agents.forward(self, data)
+        log_probs = self.distribution(outputs).log_prob(data["actions"])
+        return loss - 0.5 * kerasrl.losses.masked_mean(log_probs, data["mask"])
 
 
 def play(env_name, choose, num_steps, seed):
@@ -124,53 +152,107 @@ def pendulum_data():
     return {"replay": episodes}
 
 
-def train(task, name, data, seed):
-    """Trains one agent; returns the mean return of its policy."""
+def data_of(task, directory):
+    """Returns a dict of data sets, made anew if the directory has none yet."""
     env_name, rows = TASKS[task]
-    kind, agent_class, arguments, steps, _ = rows[name]
-    env = gymnasium.make(env_name)
-    dataset: Dataset = from_episodes(
-        data[kind], env.observation_space, env.action_space
-    )
+    kinds = {kind for kind, *_ in rows.values()}
+    paths = {kind: Path(directory) / env_name / kind for kind in kinds}
+    if not all(path.exists() for path in paths.values()):
+        make = {"Pendulum-v1": pendulum_data, "CartPole-v1": cartpole_data}[env_name]
+        env = gymnasium.make(env_name)
+        for kind, episodes in make().items():
+            made = from_episodes(episodes, env.observation_space, env.action_space)
+            offline.convert(made, Path(directory) / env_name / kind)
+    return {kind: offline.load(path) for kind, path in paths.items()}
+
+
+def train(task, name, dataset, seed):
+    """Trains one agent; returns its mean returns, of modes and drawn, or steps."""
+    env_name, rows = TASKS[task]
+    _, agent_class, arguments, steps, _ = rows[name]
+    if task == "imitation":
+        return [steps_to_balance(name, dataset, steps, seed)]
     agent = agent_class(**arguments, updates_per_call=50, seed=seed)
-    agent.fit(dataset, steps=steps, verbose=0)
-    return agent.evaluate(env_name, episodes=100, seed=0, verbose=0)["return_mean"]
+    try:
+        agent.fit(dataset, steps=steps, verbose=0)
+    except FloatingPointError:
+        return [float("nan")]
+    found = [{"deterministic": True}]
+    if agent_class in (kerasrl.BC, kerasrl.MARWIL, kerasrl.IQL):
+        found.append({"deterministic": False})
+    arguments = {"episodes": 100, "seed": 0, "verbose": 0}
+    return [agent.evaluate(env_name, **arguments, **x)["return_mean"] for x in found]
+
+
+def steps_to_balance(name, dataset, most, seed):
+    """Returns after how many environment steps PPO reaches 475; infinity if never."""
+    imitates = name == "ppo-imitating"
+    agent = kerasrl.PPO(policy=Imitating() if imitates else None, seed=seed)
+    evaluation = PeriodicEvaluation("CartPole-v1", every_epochs=1, episodes=20)
+    stop = StopOn({"evaluation_return_mean": 475.0})
+    agent.fit(
+        "CartPole-v1",
+        steps=most,
+        steps_per_epoch=1024,
+        offline=dataset if imitates else None,
+        offline_batch_size=64 if imitates else None,
+        callbacks=[evaluation, stop],
+        verbose=0,
+    )
+    return agent.env_steps if stop.reason else float("inf")
+
+
+def write(task, data, found):
+    """Adds what was found to the results, and makes the tables of all of them."""
+    path = RESULTS / "offline.json"
+    whole = json.loads(path.read_text()) if path.exists() else {}
+    kept = whole.setdefault(task, {"data": {}, "rows": {}})
+    for kind, dataset in data.items():
+        mean = dataset.statistics()["return_mean"]
+        kept["data"][kind] = [dataset.num_episodes, dataset.num_steps, mean]
+    kept["rows"] |= found
+    path.write_text(json.dumps(whole, indent=1) + "\n")
+    lines = []
+    for each, (env_name, rows) in TASKS.items():
+        if each not in whole:
+            continue
+        lines += [f"## {each}, {env_name}", "", "| data | episodes | steps | return |"]
+        lines += ["| --- | --- | --- | --- |"]
+        for kind, (episodes, steps, mean) in sorted(whole[each]["data"].items()):
+            lines.append(f"| {kind} | {episodes} | {steps:,} | {mean:.0f} |")
+        what = "environment steps to 475" if each == "imitation" else "returns"
+        lines += ["", f"| row | steps | {what} | drawn | gate |"]
+        lines += ["| --- | --- | --- | --- | --- |"]
+        for name, (*_, steps, gate) in rows.items():
+            found = whole[each]["rows"].get(name)
+            if found is None:
+                continue
+            modes, drawn = (
+                ", ".join(f"{x[i]:,.0f}" for x in found if x[i:]) or "-" for i in (0, 1)
+            )
+            lines.append(f"| {name} | {steps:,} | {modes} | {drawn} | {gate} |")
+        lines.append("")
+    path.with_suffix(".md").write_text("\n".join(lines).rstrip() + "\n")
 
 
 def main():
-    """Trains all rows of a task, and prints and writes a table."""
+    """Trains rows of a task, prints what they reach, and adds it to the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("rows", nargs="*", help="Names of rows; all if none.")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--data", help="Directory of the data; made if not there.")
     arguments = parser.parse_args()
-    data = {"cartpole": cartpole_data, "pendulum": pendulum_data}[arguments.task]()
-    lines = ["| data | episodes | mean return |", "| --- | --- | --- |"]
-    for kind, episodes in data.items():
-        mean = np.mean([each.episode_return for each in episodes])
-        lines.append(f"| {kind} | {len(episodes)} | {mean:.0f} |")
-    lines += [
-        "",
-        "| row | gradient steps | returns | gate |",
-        "| --- | --- | --- | --- |",
-    ]
-    print("\n".join(lines), flush=True)
-    found = {}
-    rows = TASKS[arguments.task][1]
-    for name in arguments.rows or rows:
-        *_, steps, gate = rows[name]
-        found[name] = []
-        for seed in range(arguments.seeds):
-            try:
-                found[name].append(train(arguments.task, name, data, seed))
-            except FloatingPointError:
-                found[name].append(float("nan"))
-        text = ", ".join(f"{value:.0f}" for value in found[name])
-        lines.append(f"| {name} | {steps:,} | {text} | {gate} |")
-        print(lines[-1], flush=True)
-    path = RESULTS / f"offline_{arguments.task}"
-    path.with_suffix(".md").write_text("\n".join(lines) + "\n")
-    path.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+    with tempfile.TemporaryDirectory() as directory:
+        data = data_of(arguments.task, arguments.data or directory)
+        rows = TASKS[arguments.task][1]
+        for name in arguments.rows or rows:
+            kind, *_ = rows[name]
+            found = []
+            for seed in range(arguments.seeds):
+                found.append(train(arguments.task, name, data[kind], seed))
+                print(name, seed, *(f"{x:.0f}" for x in found[-1]), flush=True)
+            write(arguments.task, data, {name: found})
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from kerasrl.agents.simple_q import SimpleQ  # noqa: E402
 from kerasrl.agents.td3 import TD3  # noqa: E402
 from kerasrl.agents.td3bc import TD3BC  # noqa: E402
 from kerasrl.training.hyperparameters import Hyperparameter  # noqa: E402
-from kerasrl.training.passes import next_outputs  # noqa: E402
+from kerasrl.training.passes import forward, next_outputs  # noqa: E402
 from kerasrl.training.saving import load  # noqa: E402
 
 __all__ = [
@@ -72,6 +72,7 @@ __all__ = [
     "SimpleQ",
     "build_agent_class",
     "epsilon_ladder",
+    "forward",
     "load",
     "next_outputs",
 ]

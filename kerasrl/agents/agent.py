@@ -14,6 +14,7 @@ from kerasrl.training import (
     asynchrony,
     datasets,
     hyperparameters,
+    mixing,
     saving,
     statistics,
 )
@@ -134,6 +135,8 @@ class Agent(Trainer, Replaceable, Configurable):
         self.fitted_env = None
         #: How far a dataset was read, see `training.datasets`; `None` if none was.
         self.reading = None
+        #: A dataset beside what `fit` collects, while it runs, and how far it was read.
+        self.mixing, self.offline_reading = mixing.Unmixed(), None
         self.jit_compile = "auto"
         self._compile_arguments = {}
         self._compiled_update = None
@@ -461,6 +464,7 @@ class Agent(Trainer, Replaceable, Configurable):
             "iterations": self.iterations,
             "statistics": self.statistics.get_state(),
             "reading": datasets.state_of(self.reading),
+            "offline_reading": datasets.state_of(self.offline_reading),
         }
         if self.reward_scaler is not None:
             state["reward_scaler"] = self.reward_scaler.get_state()
@@ -480,6 +484,7 @@ class Agent(Trainer, Replaceable, Configurable):
         # Files that were written before do not say.
         self.frames = state.get("frames")
         self.reading = state.get("reading")
+        self.offline_reading = state.get("offline_reading")
         self.env_steps = state["env_steps"]
         self.iterations = state["iterations"]
         self.statistics.set_state(state["statistics"])

@@ -182,6 +182,8 @@ def draw(agent, count):
     """
     batches = agent.sample(count)
     indices, probabilities = batches.pop("indices"), batches.pop("probabilities")
+    if agent.mixing.is_mixed:
+        agent.mixing.mix(batches)
     if agent.prioritized and agent.replicas.num_ranks > 1:
         exponent = schedules.current(agent, "importance_exponent")
         gather = agent.replicas.gather

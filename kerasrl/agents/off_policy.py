@@ -64,8 +64,7 @@ class OffPolicyAgent(Agent):
             `kerasrl.replay.HindsightReplayBuffer` (`n_sampled_goal`).
         overlap: Whether to collect and to update at the same time, in two threads. An
             update then learns from what the iterations before it collected.
-        max_grad_norm: Float or `None`, bound of the global norm of the gradient; see
-            `kerasrl.Agent`.
+        max_grad_norm: As for `kerasrl.Agent`.
         normalize_rewards: Whether rewards are divided by the running standard deviation
             of the discounted return, and clipped to 10 of them, each before they are
             summed over `n_step`. Those in the replay buffer stay as they are.
@@ -331,15 +330,17 @@ class OffPolicyAgent(Agent):
     def prepare_learning(self, count):
         """Draws what `learn` learns from; returns a function that does the rest."""
         before = update = self._compiled_update
+        num_updates = self.num_updates(self.buffer.num_envs)
         if len(self.buffer) > 0:
             update = self.compiled_update(self._updates)
             if update is not before:
                 # Without this, the first epochs would not log all that later ones do.
-                update.trace(*buffers.example_batches(self))
+                beside = self.mixing.example(num_updates)
+                update.trace(*buffers.example_batches(self), **beside)
         if count == 0:
             return dict
-        num_updates = self.num_updates(self.buffer.num_envs)
         indices, batches = buffers.draw(self, count)
+        offline = self.mixing.draw(count)
         first, self.updates = self.updates, self.updates + len(indices)
         self._counts.samples += count_samples(self, indices)
         values, due = self.scheduled_values(), self.due(np.arange(first, self.updates))
@@ -348,8 +349,8 @@ class OffPolicyAgent(Agent):
             logs = []
             for start in range(0, len(indices), num_updates):
                 rows = slice(start, start + num_updates)
-                now, now_due = minibatches.rows((batches, due), rows)
-                logs.append(update(now, values, now_due))
+                now, now_due, beside = minibatches.rows((batches, due, offline), rows)
+                logs.append(update(now, values, now_due, **beside))
                 # Where the loss is no number, that is what is reported.
                 if self.prioritized and math.isfinite(logs[-1]["loss"]):
                     errors = update.outputs.numpy()

@@ -2,13 +2,11 @@
 
 from functools import partial
 
-import keras
 import numpy as np
-import optree
 import tensorflow as tf
 
 from kerasrl import checks
-from kerasrl.training import minibatches
+from kerasrl.training import minibatches, mixing
 from kerasrl.training.hyperparameters import Hyperparameter
 
 #: Arguments of agents that imitate.
@@ -88,31 +86,9 @@ def learn_imitation(agent, batches):
     mask = batches.get("mask", np.ones(batches["rewards"].shape, bool))
     batches = {**batches, "mask": mask.astype(np.float32)}
     if agent.policy.is_recurrent:
-        batches = with_memory(agent.policy, batches)
+        batches = mixing.with_memory(agent.policy, batches)
     update = agent.compiled_update(partial(_imitations, agent))
     return update(batches, agent.scheduled_values())
-
-
-def with_memory(policy, batches):
-    """Adds what a policy with memory takes of sequences, to batches `[K, N, L, ...]`.
-
-    Its memory begins empty, also with pieces from the middle of an episode.
-    """
-
-    def before(rows):
-        first = np.zeros_like(rows[:, :, :1])
-        return np.concatenate([first, rows[:, :, :-1]], axis=2)
-
-    shape = batches["rewards"].shape[:2]
-    state = optree.tree_map(keras.ops.convert_to_numpy, policy.get_initial_state(1))
-    return {
-        **batches,
-        "previous_actions": optree.tree_map(before, batches["actions"]),
-        "previous_rewards": before(batches["rewards"]),
-        "state": optree.tree_map(
-            lambda x: np.broadcast_to(x[0], (*shape, *x.shape[1:])).copy(), state
-        ),
-    }
 
 
 def _imitations(agent, batches, scheduled_values):

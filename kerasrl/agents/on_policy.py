@@ -92,11 +92,12 @@ class OnPolicyAgent(Agent):
         update = self.compiled_update(self._targets_and_update)
         inputs = arrays, self.scheduled_values(), self.minibatches(arrays)
         has_steps = bool(arrays["valid"].any())
+        count = _count_steps(inputs[-1])
         if has_steps or self.replicas.num_ranks > 1:
-            logs = update(*inputs)
+            logs = update(*inputs, **self.mixing.draw(count))
             return logs if has_steps else {}
         # All workers were lost. Momentum and regularizers would still move the weights.
-        update.trace(*inputs)
+        update.trace(*inputs, **self.mixing.example(count))
         return {}
 
     def arrays(self, rollout):
@@ -184,6 +185,12 @@ class OnPolicyAgent(Agent):
         if "value" not in self._actors:
             self._actors["value"] = acting.build(self, "value")
         return self._actors["value"]
+
+
+def _count_steps(minibatches):
+    """How many gradient steps `minibatches` are for, at most."""
+    has_many = isinstance(minibatches, dict) and "indices" in minibatches
+    return len(minibatches["indices"]) if has_many else 1
 
 
 def learn_compiled(agent, rollout, scheduled_values, minibatches, update):

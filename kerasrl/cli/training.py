@@ -86,6 +86,20 @@ VERBOSE = {"bar": 1, "lines": 2, "none": 0}
     help="Learn from a data set, --steps gradient steps. ENV is what the agent is "
     "evaluated in.",
 )
+@click.option(
+    "--offline",
+    metavar="DIR",
+    help="A data set beside what is collected: custom_loss of the policy finds a batch "
+    "of it in each gradient step, or --offline-ratio mixes it into replay.",
+)
+@click.option(
+    "--offline-batch-size", type=WholeNumber(1), help="Samples of that batch."
+)
+@click.option(
+    "--offline-ratio",
+    type=float,
+    help="The share of each batch of replay that is of the data set.",
+)
 @click.option("--seed", type=SEED, help="Seed of weights, environments, exploration.")
 @click.option("--num-envs", type=WholeNumber(1), help="Environments at once.")
 @click.option(
@@ -254,7 +268,8 @@ def train_once(**options: Any) -> None:
             "Which environment? `kerasrl train ALGO ENV`; `kerasrl list` names some."
         )
     env = check_env_name(env, settings.fit)
-    data = None if options["data"] is None else load_data(options["data"])
+    data = None if options["data"] is None else load_data("--data", options["data"])
+    options = {**options, "offline": read_offline(options)}
     if agent is None:
         # What is misspelt has been refused by now: this takes seconds.
         agent = make_agent(algorithm, settings)
@@ -315,6 +330,7 @@ def train_agent(
                 ),
                 verbose=VERBOSE[options["progress"]],
                 output=options["output"],
+                **options["offline"],
                 **settings.fit,
             )
         except KeyboardInterrupt:
@@ -342,14 +358,28 @@ def train_agent(
     agent.replicas.barrier()
 
 
-def load_data(path: str) -> Any:
-    """The data set of `--data`."""
+def read_offline(options: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `fit` about a data set beside what is collected."""
+    names = ("offline", "offline_batch_size", "offline_ratio")
+    found = {name: options[name] for name in names if options[name] is not None}
+    if found and "offline" not in found:
+        refuse(
+            f"--{next(iter(found)).replace('_', '-')} is about a data set: name it "
+            "with --offline DIR."
+        )
+    if found:
+        found["offline"] = load_data("--offline", found["offline"])
+    return found
+
+
+def load_data(option: str, path: str) -> Any:
+    """The data set of an option."""
     from kerasrl.offline import load
 
     try:
         return load(path)
     except (OSError, ValueError) as error:
-        refuse(f"--data: {error}")
+        refuse(f"{option}: {error}")
 
 
 def check_env_name(env: Any, fit: dict[str, Any]) -> str:

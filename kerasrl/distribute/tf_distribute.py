@@ -75,13 +75,16 @@ class TfDistribute(Gathering):
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
 
     def sum_of_parts(self, function, batch):
-        count = self._check_divisible(batch)
+        self._check_divisible(batch)
 
         def on_part():
             index = self._local_index()
             return function(
                 tf.nest.map_structure(
-                    lambda x: tf.reshape(x, (-1, count, *x.shape[1:]))[index], batch
+                    lambda x: tf.reshape(
+                        x, (self.num_local, x.shape[0] // self.num_local, *x.shape[1:])
+                    )[index],
+                    batch,
                 )
             )
 
@@ -137,12 +140,12 @@ class TfDistribute(Gathering):
         return context.replica_id_in_sync_group % self.num_local
 
     def _check_divisible(self, batch):
-        size = tf.nest.flatten(batch)[0].shape[0]
-        if size % self.num_local:
+        for size in {leaf.shape[0] for leaf in tf.nest.flatten(batch)}:
+            if size % self.num_local == 0:
+                continue
             raise ValueError(
                 f"A batch of {size} samples (or sequences, of recurrent policies) "
                 f"cannot be split evenly over {self.num_local} replicas. Choose a "
-                "minibatch_size or batch_size (counted in rows of sequences too), or "
-                "num_envs and rollout_length, that they divide."
+                "minibatch_size or batch_size (counted in rows of sequences too), "
+                "offline_batch_size, or num_envs and rollout_length, that they divide."
             )
-        return size // self.num_local

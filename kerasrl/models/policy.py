@@ -282,7 +282,9 @@ class Policy(masking.MasksActions, keras.Model):
             batch: Dict of what the algorithm trains on (`observations`, `actions`,
                 `advantages`, ...), `"mask"`, float32, 0 for samples that do not count
                 (see `kerasrl.losses.masked_mean`), and `"outputs"`, what this policy
-                returned for it.
+                returned for it. With `fit(env, offline=dataset)` also `"offline"`, a
+                batch of the dataset; `kerasrl.agents.forward(self, batch["offline"])`
+                is what this policy returns for that.
 
         Returns:
             Scalar, the loss to minimize.

@@ -6,6 +6,7 @@ import warnings
 
 import tensorflow as tf
 
+from kerasrl.training import beside
 from kerasrl.training.packing import Packer
 
 _logger = logging.getLogger(__name__)
@@ -23,6 +24,10 @@ def gains_from_xla(agent):
 def _unbound(function):
     """The function itself, of a method or of a `functools.partial`."""
     return getattr(function, "__func__", getattr(function, "func", function))
+
+
+def _joined(inputs, offline):
+    return inputs, {} if offline is None else {beside.OFFLINE: offline}
 
 
 class CompiledUpdate:
@@ -57,16 +62,19 @@ class CompiledUpdate:
         self._compiled = None
         self._called = False
 
-    def __call__(self, *inputs):
+    def __call__(self, *inputs, offline=None):
         """Runs the function.
 
         Args:
             *inputs: Trees of NumPy arrays. Compiled again if a structure, a shape or a
                 dtype differs from the last call.
+            offline: Tree of NumPy arrays `[K, N, ...]`, batches of a dataset for its
+                gradient steps, or `None`; see `beside`.
 
         Returns:
             Dict of floats.
         """
+        inputs = _joined(inputs, offline)
         packed = None if self._packer is None else self._packer.pack(inputs)
         if packed is None:
             self._packer, self._compiled = Packer(inputs), None
@@ -103,9 +111,10 @@ class CompiledUpdate:
         rate = getattr(inner, "_learning_rate", None)
         return optimizer, rate, bool(policy.run_eagerly)
 
-    def trace(self, *inputs):
+    def trace(self, *inputs, offline=None):
         """Prepares a call without making it, so that `metric_names` are known."""
         if self._compiled is None and not self.agent.policy.run_eagerly:
+            inputs = _joined(inputs, offline)
             self._packer = Packer(inputs)
             with self.agent.replicas.scope():
                 self._compiled = self._compile(self._packer.pack(inputs))
@@ -145,8 +154,10 @@ class CompiledUpdate:
 
     def _run(self, packed):
         self.agent.num_traces += 1
-        with self.agent.replicas.summing():
-            metrics, outputs = self.function(*self._packer.unpack(packed))
+        inputs, others = self._packer.unpack(packed)
+        offline = beside.given(others.get(beside.OFFLINE))
+        with self.agent.replicas.summing(), offline:
+            metrics, outputs = self.function(*inputs)
         self.metric_names = list(metrics)
         values = [tf.cast(value, "float32") for value in metrics.values()]
         return tf.stack(values), outputs

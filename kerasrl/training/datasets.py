@@ -60,36 +60,19 @@ class DatasetSource:
 
     def start(self):
         """Opens the dataset where the agent stopped reading it, or anew."""
-        agent, before = self.agent, state_of(self.agent.reading)
-        key = {
-            "num_episodes": int(self._dataset.num_episodes),
-            "num_steps": int(self._dataset.num_steps),
-            **self._arguments,
-        }
-        if before is None:
+        agent = self.agent
+        if agent.reading is None:
             learn_statistics(agent, self._dataset)
-        goes_on = before is not None and before["of"] == key
-        # Drawn only where it is needed: to go on is to do as if nothing had ended.
-        seed = 0 if goes_on else int(agent.rng.integers(2**31))
-        self._reader = self._dataset.reader(**self._arguments, seed=seed)
-        if goes_on:
-            self._reader.set_state(before["state"])
-        agent.reading = Reading(key, self._reader)
+        self._reader, agent.reading = open_reader(
+            agent, self._dataset, self._arguments, agent.reading
+        )
 
     def refresh(self):
         """Nothing acts."""
 
     def collect(self):
         """Returns a dict of arrays `[K, N, ...]`, of K gradient steps."""
-        batches = [self._reader.next() for _ in range(self.iteration_length)]
-        stacked = optree.tree_map(lambda *rows: np.stack(rows), *batches)
-        for name in set(_OBSERVED) & set(stacked):
-            stacked[name] = optree.tree_map(
-                lambda x, example: x.astype(example.dtype, copy=False),
-                stacked[name],
-                self._examples,
-            )
-        return {"extras": {}, "infos": {}, **stacked}
+        return stacked(self._reader, self.iteration_length, self._examples)
 
     def drain_episodes(self):
         """Returns nothing: no episode ended."""
@@ -98,6 +81,55 @@ class DatasetSource:
     def drain_logs(self):
         """Returns how often the whole dataset has been read."""
         return {"dataset_epochs": float(self._reader.epoch)}
+
+
+def open_reader(agent, dataset, arguments, before):
+    """Opens a dataset where an agent stopped reading it, or anew.
+
+    Args:
+        agent: The `Agent`, whose generator a new order is drawn with.
+        dataset: As for `DatasetSource`.
+        arguments: Dict of arguments of its `reader`.
+        before: A `Reading`, its state, or `None`.
+
+    Returns:
+        Tuple of the reader and a `Reading` of it.
+    """
+    before = state_of(before)
+    key = {
+        "num_episodes": int(dataset.num_episodes),
+        "num_steps": int(dataset.num_steps),
+        **arguments,
+    }
+    goes_on = before is not None and before["of"] == key
+    # Drawn only where it is needed: to go on is to do as if nothing had ended.
+    seed = 0 if goes_on else int(agent.rng.integers(2**31))
+    reader = dataset.reader(**arguments, seed=seed)
+    if goes_on:
+        reader.set_state(before["state"])
+    return reader, Reading(key, reader)
+
+
+def stacked(reader, count, examples):
+    """Reads several batches.
+
+    Args:
+        reader: What reads.
+        count: Integer `K`.
+        examples: Tree of arrays of observations, in the dtypes that a policy takes.
+
+    Returns:
+        Dict of arrays `[K, N, ...]`.
+    """
+    batches = [reader.next() for _ in range(count)]
+    found = optree.tree_map(lambda *rows: np.stack(rows), *batches)
+    for name in set(_OBSERVED) & set(found):
+        found[name] = optree.tree_map(
+            lambda x, example: x.astype(example.dtype, copy=False),
+            found[name],
+            examples,
+        )
+    return {"extras": {}, "infos": {}, **found}
 
 
 class Reading:

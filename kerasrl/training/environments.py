@@ -1,6 +1,6 @@
 """How an agent comes into environments to learn in, and how it leaves them."""
 
-from kerasrl.training import behavior, datasets, hyperparameters
+from kerasrl.training import behavior, datasets, hyperparameters, mixing
 
 
 def check_free(agent, output=None):
@@ -52,8 +52,10 @@ def leave(agent, envs):
     """
     recorder = getattr(agent.source, "recorder", None)
     agent.envs = agent.source = agent.fitted_env = None
+    agent.mixing = mixing.Unmixed()
     # Not the data that were read.
     agent.reading = datasets.state_of(agent.reading)
+    agent.offline_reading = datasets.state_of(agent.offline_reading)
     behavior.ask(agent, False)
     try:
         if recorder is not None:

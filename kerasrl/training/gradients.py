@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from kerasrl.logs import LOGGED
-from kerasrl.training import optimizing, passes, terms
+from kerasrl.training import beside, optimizing, passes, terms
 from kerasrl.training.parts import Replaceable
 from kerasrl.training.target_network import replaced
 
@@ -111,6 +111,7 @@ def compute_gradients(agent, batch, settings, loss=None, parts=None, at=None):
     ```
     """
     policy = agent.policy
+    batch = beside.joined(batch)
     trained = agent.parts()
     parts = list(trained) if parts is None else parts
     variables = [variable for name in parts for variable in trained[name]]

@@ -4,6 +4,7 @@ import numpy as np
 import optree
 import tensorflow as tf
 
+from kerasrl.training import beside
 from kerasrl.training.gradients import gradient_step
 
 _MAX_METRICS = 64
@@ -53,7 +54,8 @@ def repeat(count, step, stop=None, keep_shape=None):
     names = []
 
     def body(number, _, totals, kept):
-        metrics, keep = step(number)
+        with beside.step(number):
+            metrics, keep = step(number)
         # Line by line, steps of several kinds may name them in another order.
         names[:] = names or metrics
         # A loop in the graph needs a fixed shape before its body is known.

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from kerasrl import checks
+from kerasrl.training import beside
 
 #: Arguments of `with_updates` that are functions, and the methods they become.
 FUNCTIONS = {
@@ -282,6 +283,8 @@ def _method(key, function):
         except _NotToldYetError:
             raise
         except KeyError as error:
+            if error.args[:1] == (beside.OFFLINE,) and self in _TRYING:
+                raise _NotToldYetError(beside.OFFLINE) from None  # By `fit` alone.
             problem = _missing_key(error, self, key, args)
             if problem is None:
                 raise

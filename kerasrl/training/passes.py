@@ -20,6 +20,16 @@ def forward(policy, batch, training=False):
 
     Returns:
         Dict as from `policy.call`, with the leading axes of the batch.
+
+    Example:
+
+    ```python
+    def custom_loss(self, loss, batch):
+        offline = batch["offline"]
+        outputs = kerasrl.agents.forward(self, offline)
+        log_probs = self.distribution(outputs).log_prob(offline["actions"])
+        return loss - 0.1 * keras.ops.mean(log_probs)
+    ```
     """
     inputs = _inputs(policy, batch)
     if not policy.is_recurrent:

@@ -301,5 +301,15 @@ def refuse_arguments(**received):
         )
 
 
+def refuse_two_datasets(recorded, mixing):
+    """Raises a ValueError if there is a dataset beside one that is learnt from."""
+    if datasets.is_dataset(recorded) and mixing != (None, None, None):
+        raise ValueError(
+            "Received a dataset to learn from and offline arguments. They are about a "
+            "dataset beside what an agent collects: put both into one with "
+            "kerasrl.offline.merge, or fit an environment."
+        )
+
+
 def _count(rollouts):
     return len(rollouts) if isinstance(rollouts, collections.abc.Sized) else None

@@ -25,7 +25,9 @@ from kerasrl.training import (
 from kerasrl.training.compiled import CompiledUpdate
 from kerasrl.training.epochs import plan_epochs
 from kerasrl.training.evaluation import evaluate
+from kerasrl.training.mixing import Mixing
 from kerasrl.training.predicting import predict
+from kerasrl.training.reaching import Reaching
 
 _logger = logging.getLogger(__name__)
 #: Arguments of `fit` that say how environments are made.
@@ -35,7 +37,7 @@ _MAKING = (
 )
 
 
-class Trainer:
+class Trainer(Reaching):
     """The side of `kerasrl.Agent` that trains, as `keras.Model` has one.
 
     Algorithms define an iteration: `iteration_length` and `learn_from`.
@@ -70,6 +72,9 @@ class Trainer:
         cluster=None,
         info_keys=(),
         output=None,
+        offline=None,
+        offline_batch_size=None,
+        offline_ratio=None,
         callbacks=None,
         verbose="auto",
         initial_epoch=0,
@@ -115,6 +120,13 @@ class Trainer:
                 keep them, 4 bytes for each number of each step.
             output: Path of a directory that whole episodes are written into as they
                 happen, or `None`; see `docs/offline.md`.
+            offline: A `kerasrl.offline.Dataset` to learn from as well: `custom_loss`
+                finds a batch of it under `batch["offline"]` in each gradient step, or
+                `offline_ratio` mixes it into replay. See `docs/offline_algorithms.md`.
+            offline_batch_size: Integer, samples of that batch, or pieces of episodes
+                for policies with memory. Default: 256.
+            offline_ratio: Float in (0, 1), the share of each batch of replay that is of
+                the dataset instead.
             callbacks: List of Keras callbacks; those of `kerasrl.callbacks` have more
                 hooks.
             verbose: 0 (silent), 1 (one line with a bar over all steps; where output is
@@ -139,7 +151,8 @@ class Trainer:
         """
         lengths = (steps, epochs, steps_per_epoch)
         making = (num_envs, env_config, num_workers, worker_mode, env_timeout, cluster)
-        others = (info_keys, output), callbacks, verbose, initial_epoch
+        mixing = (offline, offline_batch_size, offline_ratio)
+        others = (info_keys, output), mixing, callbacks, verbose, initial_epoch
         run = self._run(env, lengths, making, *others)
         for _ in run:
             pass
@@ -161,6 +174,9 @@ class Trainer:
         cluster=None,
         info_keys=(),
         output=None,
+        offline=None,
+        offline_batch_size=None,
+        offline_ratio=None,
         callbacks=None,
         verbose="auto",
         initial_epoch=0,
@@ -174,8 +190,9 @@ class Trainer:
 
         Args:
             env, steps, epochs, steps_per_epoch, num_envs, env_config, num_workers,
-                worker_mode, env_timeout, cluster, info_keys, output, callbacks,
-                verbose, initial_epoch: As for `fit`.
+                worker_mode, env_timeout, cluster, info_keys, output, offline,
+                offline_batch_size, offline_ratio, callbacks, verbose, initial_epoch:
+                As for `fit`.
 
         Yields:
             After each iteration, a dict of what it logged, `env_steps`, `iterations`,
@@ -195,7 +212,8 @@ class Trainer:
         """
         lengths = (steps, epochs, steps_per_epoch)
         making = (num_envs, env_config, num_workers, worker_mode, env_timeout, cluster)
-        others = (info_keys, output), callbacks, verbose, initial_epoch
+        mixing = (offline, offline_batch_size, offline_ratio)
+        others = (info_keys, output), mixing, callbacks, verbose, initial_epoch
         return self._results(self._run(env, lengths, making, *others))
 
     def _results(self, run):
@@ -204,7 +222,17 @@ class Trainer:
                 counts = {"env_steps": self.env_steps, "iterations": self.iterations}
                 yield {**logs, **self.statistics.logs(), **counts}
 
-    def _run(self, env, lengths, making, recording, callbacks, verbose, initial_epoch):
+    def _run(
+        self,
+        env,
+        lengths,
+        making,
+        recording,
+        mixing,
+        callbacks,
+        verbose,
+        initial_epoch,
+    ):
         """Yields what each iteration logged; see `fit` and `iterate`."""
         making = dict(zip(_MAKING, making, strict=True))
         info_keys, output = recording
@@ -215,6 +243,7 @@ class Trainer:
         envs, source = None, None
         if sources.are_recorded(env):
             sources.refuse_arguments(**making, info_keys=info_keys, output=output)
+            sources.refuse_two_datasets(env, mixing)
             source = sources.of_recorded(self, env, lengths)
         else:
             mode = asynchrony.choose_mode(
@@ -232,6 +261,8 @@ class Trainer:
                 iteration = source.iteration_length * num_envs
                 if lengths[:2] == (None, None):
                     lengths = (source.steps, None, lengths[2])
+            if mixing != (None, None, None):
+                self.mixing = Mixing(self, *mixing)
             offline = source is not None and source.is_dataset
             if not offline:
                 iteration = iteration and iteration * self.replicas.num_ranks
@@ -243,6 +274,7 @@ class Trainer:
                 ranks.check_plan(self, plan)
                 ranks.separate(self)
                 self.start_offline() if offline else self.start_learning(num_envs)
+                self.mixing.start()
                 if envs is not None:
                     source = self.source_class(
                         self, envs, info_keys, callbacks.episode_listener
@@ -463,38 +495,3 @@ class Trainer:
         return np.array(
             [schedules.current(self, name) for name in self.scheduled], np.float32
         )
-
-    def foreach_env(self, function):
-        """Calls a function on every environment of the running `fit` or `iterate`.
-
-        Args:
-            function: Called with a `gymnasium.Env`.
-
-        Returns:
-            List of what it returned, one per environment.
-
-        Raises:
-            RuntimeError: No `fit` is running.
-        """
-        return self._running_envs().foreach(function)
-
-    def call_envs(self, name, *args, **kwargs):
-        """Calls a method of every environment of the running `fit` by its name."""
-        return self._running_envs().call(name, *args, **kwargs)
-
-    @property
-    def workers(self):
-        """The workers of the running `fit`, for their `foreach_worker(function)`.
-
-        A `kerasrl.workers.WorkerPool`; with `num_workers=0` an object that
-        calls functions in this process.
-        """
-        return workers.get_workers(self._running_envs())
-
-    def _running_envs(self):
-        if self.envs is None:
-            raise RuntimeError(
-                "There are no environments outside fit. Call this from a callback, or "
-                "between the iterations of agent.iterate."
-            )
-        return self.envs

@@ -51,5 +51,18 @@ def test_learns_from_data_and_is_evaluated_in_the_environment(data, tmp_path):
     assert np.isfinite(logs["log_likelihood"])
 
 
+def test_data_are_mixed_into_replay(data, tmp_path):
+    command = [
+        *("train", "DQN", "CartPole-v1", "--progress", "none", "--seed", "0"),
+        *("--steps", 64, "--logdir", tmp_path / "run", "--eval-episodes", 0),
+        *("--set", "batch_size=8", "--set", "policy.hidden_units=[8]"),
+        *("--set", "learning_starts=16", "--offline-ratio", 0.5),
+    ]
+    result = kerasrl(*command, "--offline", data)
+    assert result.exit_code == 0, result.output
+    assert "--offline DIR" in error(*command)
+    assert "--offline" in error(*command, "--offline", tmp_path / "none")
+
+
 def test_data_that_are_not_there_are_refused(tmp_path):
     assert "--data" in error(*TRAIN, "--data", tmp_path / "none", "--steps", 8)
