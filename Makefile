@@ -5,10 +5,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# What `make train` runs: make train ALGO=A2C ENV=Acrobot-v1 STEPS=200000
+# What `make train` runs: make train ALGO=A2C ENV=Acrobot-v1 STEPS=200000 TUNED=
+# With TUNED empty, settings are the defaults; some are tuned: kerasrl tuned
 ALGO ?= PPO
 ENV ?= CartPole-v1
-STEPS ?= 100000
+TUNED ?= --tuned
+STEPS ?=
 SEED ?= 0
 PYTEST_ARGS ?=
 SOURCES := kerasrl tests benchmarks setup.py $(wildcard examples notebooks)
@@ -20,7 +22,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
         check bench clean
 
 help:
-	@echo "make train      train $(ALGO) on $(ENV) for $(STEPS) steps and evaluate"
+	@echo "make train      train $(ALGO) on $(ENV) with tuned settings and evaluate"
 	@echo "make test       lint, types and all quick tests"
 	@echo "make test-slow  the tests that learn for minutes"
 	@echo "make matrix     try every two features together: docs/features.md"
@@ -58,7 +60,7 @@ $(VENV)/.installed-bench: setup.py | $(BIN)/python
 	@touch $@ $(VENV)/.installed
 
 train: $(VENV)/.installed
-	$(BIN)/kerasrl train $(ALGO) $(ENV) --steps $(STEPS) --seed $(SEED)
+	$(BIN)/kerasrl train $(ALGO) $(ENV) $(TUNED) $(STEPS:%=--steps %) --seed $(SEED)
 
 # One process per core; PYTEST_ARGS="-n 0" for one in all.
 test: check $(VENV)/.installed-horovod

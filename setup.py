@@ -58,7 +58,7 @@ setup(
     author="The kerasrl authors",
     python_requires=">=3.11",
     packages=find_packages(include=["kerasrl", "kerasrl.*"]),
-    package_data={"kerasrl": ["py.typed"]},
+    package_data={"kerasrl": ["py.typed", "tuned/*.yaml"]},
     include_package_data=True,
     zip_safe=False,
     install_requires=[

@@ -158,7 +158,8 @@ def measure(part, arguments):
         with two_nodes():
             return {"sweep": sweep(arguments.seed), "pbt": population(arguments.seed)}
     experiment = learning.EXPERIMENTS[LEARNING[part]]
-    experiment = dataclasses.replace(experiment, num_workers=2)
+    changes = {**experiment.changes, "num_workers": 2}
+    experiment = dataclasses.replace(experiment, changes=changes)
     if arguments.only == "local":
         return train(experiment, arguments.seed)
     with two_nodes() as cluster:
@@ -200,7 +201,7 @@ def train(experiment, seed, workers=None, lost=None):
             self.generations = self.agent.workers.generations
 
     removal = Removal()
-    agent = learning.make_agent(experiment, experiment.steps, seed)
+    agent = experiment.tuned.make_agent(seed)
     began = time.monotonic()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
@@ -296,7 +297,10 @@ def tune_with(space, options, seed, checkpoints=False):
 
     import kerasrl
 
-    experiment = learning.EXPERIMENTS["ppo-cartpole"]
+    config = kerasrl.tuned("PPO", "CartPole-v1").config
+    # Its schedules are those of a longer training.
+    scheduled = ("learning_rate", "clip_ratio")
+    settings = {name: x for name, x in config.items() if name not in scheduled}
     with tempfile.TemporaryDirectory() as directory:
         results = tune.Tuner(
             kerasrl.tuning.Trainable,
@@ -305,7 +309,7 @@ def tune_with(space, options, seed, checkpoints=False):
                 "env": "CartPole-v1",
                 "steps_per_iteration": RESULT_STEPS,
                 "seed": seed,
-                **experiment.settings,
+                **settings,
                 **space,
             },
             tune_config=tune.TuneConfig(

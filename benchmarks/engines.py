@@ -34,7 +34,7 @@ from pathlib import Path
 
 from faults import NUM_KILLS, Kills, kill_learner
 from launch import launch
-from learning import EXPERIMENTS, RESULTS, evaluate, make_agent
+from learning import EXPERIMENTS, RESULTS, evaluate
 
 import kerasrl
 from kerasrl import distribute
@@ -160,7 +160,7 @@ def learn(name, steps, seed, folder, replicas):
     steps = steps or experiment.steps
     agent = last_agent(folder)
     if agent is None:
-        agent = make_agent(experiment, steps, seed)
+        agent = experiment.tuned.make_agent(seed)
         share(agent, replicas.num_ranks)
     resumed_at, callbacks = agent.env_steps, []
     kills = Kills(steps, seed)

@@ -2,7 +2,8 @@
 
     python benchmarks/learning.py [EXPERIMENT ...] [--seeds 5] [--jobs 1]
 
-Each experiment trains one algorithm on one environment with one seed per process, and
+Each experiment trains one algorithm on one environment with the tuned settings that
+kerasrl ships (`kerasrl tuned`), or others where it says so, one seed per process, and
 evaluates over 100 episodes that training has not seen, deterministically unless the
 best policy is a random one. *final* is the policy at the end; *best* is the one with
 the highest return in evaluations of 10 episodes during training (other episodes than
@@ -20,6 +21,8 @@ library.
 """
 
 import argparse
+import dataclasses
+import functools
 import json
 import os
 import statistics
@@ -33,6 +36,10 @@ from pathlib import Path
 import numpy as np
 from off_policy_experiments import off_policy_experiments
 
+import kerasrl
+from kerasrl.experiment import find_algorithm, split_config
+from kerasrl.experiment.tuned_settings import TunedSettings
+
 RESULTS = Path(__file__).parent / "results"
 EVALUATION_EPISODES = 100
 LIBRARIES = ("kerasrl", "stable_baselines3")
@@ -42,6 +49,7 @@ LIBRARIES = ("kerasrl", "stable_baselines3")
 class Experiment:
     """What to train and what it must reach.
 
+    Settings are the tuned ones that kerasrl ships, in `kerasrl/tuned`, with `changes`.
     `gate` is compared with the `measure` of `checkpoint` ("final" or "best");
     `required` is the share of the seeds that must reach it. With `below`, they must
     stay below it instead.
@@ -49,21 +57,19 @@ class Experiment:
 
     algorithm: str
     env: str
-    steps: int
     gate: float
     required: float
     checkpoint: str = "final"
     below: bool = False
     #: How many evaluations choose the best.
     evaluations: int = 20
-    num_envs: int = 8
-    #: Worker processes, which for some algorithms act while the learner learns.
-    num_workers: int = 0
-    learning_rate: float | None = None
-    anneal: bool = False
-    #: First epsilon, environment steps of its fall, last epsilon.
-    exploration: tuple | None = None
-    env_config: dict | None = None
+    #: The environment whose tuned settings these are; `None` for the defaults of the
+    #: algorithm, and "" for those of `env`.
+    settings_of: str | None = ""
+    #: Settings that are others.
+    changes: dict = field(default_factory=dict)
+    #: Environment steps, where they are not those of the tuned settings.
+    other_steps: int | None = None
     #: How many episodes the policies at the end, and the best, are evaluated on.
     episodes: int = EVALUATION_EPISODES
     #: Whether it is evaluated by the modes of its distributions.
@@ -71,49 +77,70 @@ class Experiment:
     #: What evaluations measure: the mean "return", or the share of episodes that end
     #: in "success", which infos say as `is_success`.
     measure: str = "return"
-    settings: dict = field(default_factory=dict)
-    policy: dict = field(default_factory=dict)
     #: The same for Stable-Baselines3, if it is to be compared.
     sb3: dict | None = None
 
+    @functools.cached_property
+    def tuned(self):
+        """`kerasrl.experiment.tuned_settings.TunedSettings`, with the changes."""
+        if self.settings_of is None:
+            config = {"num_envs": 8, **self.changes}
+            return TunedSettings(self.algorithm, self.env, self.other_steps, config)
+        tuned = kerasrl.tuned(self.algorithm, self.settings_of or self.env)
+        steps = self.other_steps or tuned.steps
+        tuned = tuned.changed(self.changes)
+        return dataclasses.replace(tuned, env=self.env, steps=steps)
 
-#: rl-baselines3-zoo's hyperparameters of PPO for CartPole.
-ZOO_CARTPOLE = {
-    "rollout_length": 32,
-    "num_epochs": 20,
-    "minibatch_size": 256,
-    "gamma": 0.98,
-    "gae_lambda": 0.8,
-}
+    @property
+    def steps(self):
+        return self.tuned.steps
 
-#: Near those with which sb3-contrib tests its recurrent PPO on CartPole without
-#: velocities.
-RECURRENT = {
-    "rollout_length": 128,
-    "num_epochs": 10,
-    "minibatch_size": 256,
-    "gae_lambda": 0.98,
-    "max_grad_norm": 1.0,
-    "normalize_rewards": True,
-}
+    @functools.cached_property
+    def settings(self):
+        """The configuration, sorted by who takes what."""
+        algorithm = find_algorithm(self.algorithm)
+        return split_config(self.tuned.config, algorithm)
+
+    @property
+    def num_envs(self):
+        return self.settings.fit["num_envs"]
+
+    @property
+    def num_workers(self):
+        """Processes, which for some algorithms act while the learner learns."""
+        return self.settings.fit.get("num_workers", 0)
+
+    @property
+    def env_config(self):
+        return self.settings.fit.get("env_config")
+
+
+def falling(first, steps, last=0.0):
+    """A schedule as files have it."""
+    config = {
+        "initial_learning_rate": first,
+        "decay_steps": steps,
+        "end_learning_rate": last,
+    }
+    return {"class_name": "PolynomialDecay", "config": config}
+
 
 #: Choices of two parts that must agree, on something else than last time.
 AGREEMENT = {"env": "Agreement-v1", "required": 1.0, "deterministic": False}
-#: One takes many steps on each rollout. With less entropy, the other may end with two
-#: choices of four.
-AGREEMENT_PPO = {"settings": {"gamma": 0.9, "entropy_coef": 0.01}, **AGREEMENT}
-AGREEMENT_A2C = {"settings": {"gamma": 0.9, "entropy_coef": 0.05}, **AGREEMENT}
+#: Parts that do not know of each other.
+INDEPENDENT = {
+    "changes": {"policy": {"autoregressor": None}},
+    "gate": 2.8,
+    "below": True,
+    **AGREEMENT,
+}
 
 EXPERIMENTS = {
     "ppo-cartpole": Experiment(
         algorithm="PPO",
         env="CartPole-v1",
-        steps=100_000,
         gate=475,
         required=1.0,
-        learning_rate=1e-3,
-        anneal=True,
-        settings=ZOO_CARTPOLE,
         sb3={
             "n_steps": 32,
             "n_epochs": 20,
@@ -125,7 +152,8 @@ EXPERIMENTS = {
     "ppo-cartpole-defaults": Experiment(
         algorithm="PPO",
         env="CartPole-v1",
-        steps=100_000,
+        settings_of=None,
+        other_steps=100_000,
         gate=475,
         required=1.0,
         sb3={
@@ -138,7 +166,6 @@ EXPERIMENTS = {
     "a2c-cartpole": Experiment(
         algorithm="A2C",
         env="CartPole-v1",
-        steps=200_000,
         gate=475,
         required=0.8,
         checkpoint="best",
@@ -147,49 +174,19 @@ EXPERIMENTS = {
     ),
     # Their defaults, but for the number of environments, which changes nothing.
     "es-cartpole": Experiment(
-        algorithm="ES",
-        env="CartPole-v1",
-        steps=120_000,
-        gate=475,
-        required=1.0,
-        num_envs=32,
-        num_workers=2,
-        episodes=20,
+        algorithm="ES", env="CartPole-v1", gate=475, required=1.0, episodes=20
     ),
     "ars-cartpole": Experiment(
-        algorithm="ARS",
-        env="CartPole-v1",
-        steps=25_000,
-        gate=475,
-        required=1.0,
-        num_workers=2,
-        episodes=20,
+        algorithm="ARS", env="CartPole-v1", gate=475, required=1.0, episodes=20
     ),
     "pg-cartpole": Experiment(
-        algorithm="PG",
-        env="CartPole-v1",
-        steps=200_000,
-        gate=400,
-        required=0.8,
-        checkpoint="best",
+        algorithm="PG", env="CartPole-v1", gate=400, required=0.8, checkpoint="best"
     ),
     "ppo-pendulum": Experiment(
         algorithm="PPO",
         env="Pendulum-v1",
-        steps=100_000,
         gate=-250,
         required=0.8,
-        num_envs=4,
-        learning_rate=1e-3,
-        anneal=True,
-        settings={
-            "rollout_length": 256,
-            "num_epochs": 10,
-            "minibatch_size": 64,
-            "gamma": 0.9,
-            "gae_lambda": 0.95,
-            "normalize_rewards": True,
-        },
         sb3={
             "n_steps": 256,
             "n_epochs": 10,
@@ -201,131 +198,65 @@ EXPERIMENTS = {
     "ppo-pendulum-held-noise": Experiment(
         algorithm="PPO",
         env="Pendulum-v1",
-        steps=100_000,
         gate=-250,
         required=0.8,
-        num_envs=4,
-        learning_rate=1e-3,
-        anneal=True,
-        settings={
-            "rollout_length": 256,
-            "num_epochs": 10,
-            "minibatch_size": 64,
-            "gamma": 0.9,
-            "gae_lambda": 0.95,
-            "normalize_rewards": True,
-        },
-        policy={"noise_steps": 4},
+        changes={"policy": {"noise_steps": 4}},
     ),
     "ppo-acrobot": Experiment(
         algorithm="PPO",
         env="Acrobot-v1",
-        steps=200_000,
         gate=-100,
         required=0.8,
-        learning_rate=3e-4,
-        policy={"normalize_observations": True},
-        settings={"gae_lambda": 0.94},
         sb3={"n_steps": 128, "n_epochs": 10, "batch_size": 256, "gae_lambda": 0.94},
     ),
+    # The cell sees observations directly, as in sb3-contrib. The feed-forward policy
+    # below keeps its two layers: without them it would be linear.
     "ppo-recurrent": Experiment(
-        algorithm="PPO",
-        env="StatelessCartPole-v1",
-        steps=100_000,
-        gate=450,
-        required=0.6,
-        learning_rate=1e-3,
-        anneal=True,
-        # The cell sees observations directly, as in sb3-contrib. The feed-forward
-        # policy below keeps its two layers: without them it would be linear.
-        policy={"cell": "lstm", "hidden_units": (), "normalize_observations": True},
-        settings=RECURRENT,
+        algorithm="PPO", env="StatelessCartPole-v1", gate=450, required=0.6
     ),
     # 0.95 of the best return of a policy without memory, 7.5.
-    "ppo-agreement": Experiment(
-        algorithm="PPO",
-        steps=60_000,
-        gate=7.125,
-        policy={"autoregressor": "made"},
-        **AGREEMENT_PPO,
-    ),
-    "a2c-agreement": Experiment(
-        algorithm="A2C",
-        steps=100_000,
-        gate=7.125,
-        policy={"autoregressor": "made"},
-        **AGREEMENT_A2C,
-    ),
-    # Independent parts get 2.5 at best; this is that and the noise of 100 episodes.
-    "ppo-agreement-independent": Experiment(
-        algorithm="PPO", steps=60_000, gate=2.8, below=True, **AGREEMENT_PPO
-    ),
-    "a2c-agreement-independent": Experiment(
-        algorithm="A2C", steps=100_000, gate=2.8, below=True, **AGREEMENT_A2C
-    ),
+    "ppo-agreement": Experiment(algorithm="PPO", gate=7.125, **AGREEMENT),
+    "a2c-agreement": Experiment(algorithm="A2C", gate=7.125, **AGREEMENT),
+    # Independent parts get 2.5 at best; the gate is that and the noise of 100 episodes.
+    "ppo-agreement-independent": Experiment(algorithm="PPO", **INDEPENDENT),
+    "a2c-agreement-independent": Experiment(algorithm="A2C", **INDEPENDENT),
     "ppo-recurrent-feed-forward": Experiment(
         algorithm="PPO",
         env="StatelessCartPole-v1",
-        steps=100_000,
         gate=150,
         required=1.0,
         below=True,
-        learning_rate=1e-3,
-        anneal=True,
-        policy={"normalize_observations": True},
-        settings=RECURRENT,
+        changes={"policy": {"cell": None, "hidden_units": None}},
     ),
 }
 
 # Algorithms that learn from older weights, of workers that act meanwhile.
-ASYNCHRONOUS = {
-    "env": "CartPole-v1",
-    "steps": 200_000,
-    "gate": 450,
-    "required": 1.0,
-    "num_workers": 2,
-    "anneal": True,
-}
+ASYNCHRONOUS = {"env": "CartPole-v1", "gate": 450, "required": 1.0}
 EXPERIMENTS |= {
-    "a3c-cartpole": Experiment(algorithm="A3C", learning_rate=3e-3, **ASYNCHRONOUS),
-    "impala-cartpole": Experiment(
-        algorithm="IMPALA", learning_rate=3e-3, **ASYNCHRONOUS
-    ),
-    "appo-cartpole": Experiment(algorithm="APPO", learning_rate=2e-3, **ASYNCHRONOUS),
+    "a3c-cartpole": Experiment(algorithm="A3C", **ASYNCHRONOUS),
+    "impala-cartpole": Experiment(algorithm="IMPALA", **ASYNCHRONOUS),
+    "appo-cartpole": Experiment(algorithm="APPO", **ASYNCHRONOUS),
     "impala-stateless": Experiment(
-        algorithm="IMPALA",
-        learning_rate=2e-3,
-        policy={
-            "cell": "lstm",
-            "normalize_observations": True,
-            "shared_trunk": False,
-        },
-        settings={
-            "rollout_length": 32,
-            "trace_lambda": 0.95,
-            "normalize_rewards": True,
-        },
-        **{**ASYNCHRONOUS, "env": "StatelessCartPole-v1", "gate": 400},
+        algorithm="IMPALA", env="StatelessCartPole-v1", gate=400, required=1.0
     ),
 }
 # With a lag of exactly 16 updates; and what comes of that without V-trace.
 LAG = {
-    **ASYNCHRONOUS,
     "num_workers": 0,
-    "learning_rate": 3e-3,
+    "learning_rate": falling(3e-3, 3125),
     "policy": {"shared_trunk": True},
+    "rollout_length": 8,
+    "lag": 16,
 }
 EXPERIMENTS |= {
     "impala-lag": Experiment(
-        algorithm="IMPALA",
-        settings={"rollout_length": 8, "lag": 16},
-        **{**LAG, "gate": 475},
+        algorithm="IMPALA", changes=LAG, **{**ASYNCHRONOUS, "gate": 475}
     ),
     "impala-lag-uncorrected": Experiment(
         algorithm="IMPALA",
-        settings={"rollout_length": 8, "lag": 16, "vtrace": False},
+        changes={**LAG, "vtrace": False},
         below=True,
-        **{**LAG, "gate": 100},
+        **{**ASYNCHRONOUS, "gate": 100},
     ),
 }
 
@@ -334,21 +265,10 @@ EXPERIMENTS |= {
 EXPERIMENTS["ppo-kung-fu"] = Experiment(
     algorithm="PPO",
     env="ALE/KungFuMaster-v5",
-    env_config={"preset": "deepmind", "img_height": 42, "img_width": 42},
-    steps=80_000,
     gate=1200,
     required=1.0,
     deterministic=False,
     episodes=16,
-    learning_rate=5e-4,
-    settings={
-        "rollout_length": 64,
-        "num_epochs": 3,
-        "minibatch_size": 128,
-        "entropy_coef": 0.01,
-        "clip_ratio": 0.1,
-    },
-    policy={"filters": ((16, 4, 2), (32, 4, 2)), "hidden_units": (256,)},
 )
 EXPERIMENTS.update(off_policy_experiments(Experiment))
 
@@ -361,7 +281,9 @@ def main():
     parser.add_argument(
         "--only", choices=LIBRARIES, help="keep the other library's last runs"
     )
-    parser.add_argument("--steps", type=int, help="other than the experiment's")
+    parser.add_argument(
+        "--steps", type=int, help="other than the experiment's, whose schedules stay"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS / "learning")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -468,44 +390,7 @@ def is_lower(ours, theirs):
 # The two libraries --------------------------------------------------------------
 
 
-def make_agent(experiment, steps, seed):
-    """The agent of an experiment, with its optimizer and schedules."""
-    import keras
-
-    import kerasrl
-
-    settings = dict(experiment.settings)
-    if experiment.anneal and experiment.algorithm == "PPO":
-        schedule = keras.optimizers.schedules.PolynomialDecay(0.2, steps, 0.0)
-        settings["clip_ratio"] = schedule
-    if experiment.exploration is not None:
-        first, fall, last = experiment.exploration
-        schedule = keras.optimizers.schedules.PolynomialDecay(first, fall, last)
-        settings["exploration"] = schedule
-    agent = getattr(kerasrl, experiment.algorithm)(
-        policy=dict(experiment.policy) or None, seed=seed, **settings
-    )
-    if experiment.learning_rate is not None:
-        rate = experiment.learning_rate
-        if experiment.anneal:
-            per_iteration = agent.rollout_length * experiment.num_envs
-            if not agent.synchronous:  # It learns from one worker at a time.
-                per_iteration //= max(1, experiment.num_workers)
-            updates = 1
-            if hasattr(agent, "num_epochs"):
-                minibatches = -(-per_iteration // agent.minibatch_size)
-                updates = agent.num_epochs * minibatches
-            updates *= -(-steps // per_iteration)
-            rate = keras.optimizers.schedules.PolynomialDecay(rate, updates, 0.0)
-        optimizer = agent.default_optimizer().get_config()
-        optimizer["learning_rate"] = rate
-        agent.compile(type(agent.default_optimizer()).from_config(optimizer))
-    return agent
-
-
 def train_kerasrl(experiment, steps, seed):
-    import kerasrl
-
     class Episodes(kerasrl.callbacks.Callback):
         """Where on the axis of environment steps each episode ended, and its return."""
 
@@ -539,7 +424,7 @@ def train_kerasrl(experiment, steps, seed):
             returns = list(self.agent.statistics.returns)[-new:]
             self.ends += [(self.agent.env_steps, each) for each in returns]
 
-    agent = make_agent(experiment, steps, seed)
+    agent = experiment.tuned.make_agent(seed)
     episodes = Episodes() if agent.learns_from_rollouts else Populations()
     callbacks = [episodes]
     with tempfile.TemporaryDirectory() as directory:
@@ -590,8 +475,6 @@ def evaluate(agent, experiment, seed):
 
 def success_rate(agent, env, seed):
     """Share of the first episodes of as many environments that end in success."""
-    import kerasrl
-
     with kerasrl.make_envs(env, EVALUATION_EPISODES) as envs:
         observations = envs.reset(list(range(seed, seed + EVALUATION_EPISODES)))
         running = np.ones(EVALUATION_EPISODES, bool)
@@ -625,22 +508,24 @@ def train_sb3(experiment, steps, seed):
                     self.ends.append((self.num_timesteps, info["episode"]["r"]))
             return True
 
-    settings = dict(experiment.sb3)
-    if experiment.learning_rate is not None:
-        rate = experiment.learning_rate
+    settings, ours = dict(experiment.sb3), experiment.settings
+    rate = ours.optimizer.get("learning_rate")
+    if isinstance(rate, dict):
+        # It falls to 0, and so does the clip ratio of PPO.
+        first = rate["config"]["initial_learning_rate"]
+        settings["learning_rate"] = lambda remaining: first * remaining
+        settings["clip_range"] = lambda remaining: 0.2 * remaining
+    elif rate is not None:
         settings["learning_rate"] = rate
-        if experiment.anneal:
-            settings["learning_rate"] = lambda remaining: rate * remaining
-            settings["clip_range"] = lambda remaining: 0.2 * remaining
     if "noise_scale" in settings:
         scale = settings.pop("noise_scale")
         settings["action_noise"] = NormalActionNoise(np.zeros(1), np.full(1, scale))
     envs = make_vec_env(experiment.env, n_envs=experiment.num_envs, seed=seed)
     test = make_vec_env(experiment.env, n_envs=8, seed=20_000 + seed)
-    observations = experiment.policy.get("normalize_observations", False)
-    rewards = experiment.settings.get("normalize_rewards", False)
+    observations = ours.policy.get("normalize_observations", False)
+    rewards = ours.agent.get("normalize_rewards", False)
     if observations or rewards:
-        gamma = experiment.settings.get("gamma", 0.99)
+        gamma = ours.agent.get("gamma", 0.99)
         options = {"norm_obs": observations, "norm_reward": rewards, "gamma": gamma}
         envs = VecNormalize(envs, **options)
         test = VecNormalize(test, training=False, **{**options, "norm_reward": False})

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     )
     from kerasrl.distributions import register_distribution
     from kerasrl.envs import check_env, make_envs, register_env, register_preprocessor
+    from kerasrl.experiment.tuned_settings import tuned
     from kerasrl.models import register_model
     from kerasrl.multi_agent import MultiAgent
     from kerasrl.rollouts import ScriptedPolicy, evaluate
@@ -94,6 +95,7 @@ _PUBLIC = {
     "register_env": "kerasrl.envs",
     "register_model": "kerasrl.models",
     "register_preprocessor": "kerasrl.envs",
+    "tuned": "kerasrl.experiment.tuned_settings",
 }
 _MODULES = (
     "actors",
@@ -157,6 +159,7 @@ __all__ = [
     "register_env",
     "register_model",
     "register_preprocessor",
+    "tuned",
 ]
 
 

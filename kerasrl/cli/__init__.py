@@ -10,7 +10,7 @@ import click
 from kerasrl.cli.checkpoints import evaluate, rollout
 from kerasrl.cli.common import Group
 from kerasrl.cli.data import data
-from kerasrl.cli.inspection import list_command, stack
+from kerasrl.cli.inspection import list_command, stack, tuned_command
 from kerasrl.cli.results import results_command
 from kerasrl.cli.sweeping import launch, tune
 from kerasrl.cli.training import train
@@ -24,7 +24,7 @@ def main() -> None:
 
 COMMANDS = (
     *(train, tune, launch, results_command),
-    *(evaluate, rollout, list_command, stack, data),
+    *(evaluate, rollout, list_command, tuned_command, stack, data),
 )
 for command in COMMANDS:
     main.add_command(command)

@@ -1,4 +1,4 @@
-"""`kerasrl list` and `kerasrl stack`."""
+"""`kerasrl list`, `kerasrl tuned` and `kerasrl stack`."""
 
 import shutil
 import sys
@@ -16,6 +16,7 @@ from kerasrl.cli.common import (
     start,
 )
 from kerasrl.experiment import catalog, import_module, named_algorithm, refuse
+from kerasrl.experiment.tuned_settings import TunedSettings, all_tuned
 
 
 @click.command("list", cls=Command)
@@ -108,6 +109,46 @@ def show_environments() -> None:
             latest[key] = spec
     for spec in sorted(latest.values(), key=lambda each: each.id):
         click.echo(f"  {spec.id}")
+
+
+@click.command("tuned", cls=Command)
+@click.argument("algorithm", required=False, metavar="[ALGO]")
+@common_options
+def tuned_command(
+    algorithm: str | None, verbosity: int, modules: Iterable[str]
+) -> None:
+    """List tuned settings, of `kerasrl train ALGO ENV --tuned`, and what they reached.
+
+    What was reached is the mean over seeds and the worst of them, in the learning
+    benchmark.
+    """
+    start(verbosity)
+
+    def show() -> None:
+        for module in modules:
+            import_module(module)
+        name = None if algorithm is None else named_algorithm(algorithm).__name__
+        found = [each for each in all_tuned() if name in (None, each.algorithm)]
+        if not found:
+            refuse(f"There are no tuned settings of {name}. `kerasrl tuned` lists all.")
+        for each in found:
+            click.echo(
+                f"{each.algorithm:<9} {each.env:<20} {each.steps:>9,} steps  "
+                f"{reached_text(each)}"
+            )
+
+    run(show, verbosity)
+
+
+def reached_text(tuned: TunedSettings) -> str:
+    """What tuned settings reached, in a few words."""
+    found = tuned.reached
+    if found is None:
+        return f"not measured; {tuned.source}"
+    return (
+        f"{found['measure']} {found['mean']:g}, worst of {found['seeds']} seeds "
+        f"{found['worst']:g}"
+    )
 
 
 @click.command(cls=Command)

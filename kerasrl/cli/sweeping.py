@@ -34,7 +34,7 @@ from kerasrl.tuning.table import PROGRESS
 #: What `--progress` of `kerasrl train` means to a sweep.
 _PROGRESS_OF_TRAIN = {"bar": "table", "lines": "lines", "none": "none"}
 #: Options of `kerasrl train` that are about one training.
-_OF_ONE = ("resume", "elastic", "distribute", "data", "output")
+_OF_ONE = ("resume", "elastic", "distribute", "data", "output", "tuned")
 
 
 class Seeds(click.ParamType):

@@ -45,6 +45,7 @@ from kerasrl.experiment import (
     split_config,
 )
 from kerasrl.experiment.resources import use_resources
+from kerasrl.experiment.tuned_settings import TunedSettings, tuned
 from kerasrl.tuning.planning import is_sweep
 
 #: What `--progress` means to `fit`.
@@ -79,6 +80,12 @@ VERBOSE = {"bar": 1, "lines": 2, "none": 0}
 )
 @click.option(
     "-f", "--file", metavar="FILE.yaml", help="An experiment in RLlib's YAML layout."
+)
+@click.option(
+    "--tuned",
+    is_flag=True,
+    help="Begin with the tuned settings and steps of ALGO on ENV, of which all others "
+    "here go first. `kerasrl tuned` lists them.",
 )
 @click.option(
     "--data",
@@ -170,6 +177,7 @@ def train(**options: Any) -> None:
 
     \b
     kerasrl train PPO CartPole-v1 --steps 100000 --set gamma=0.98
+    kerasrl train PPO CartPole-v1 --tuned
     kerasrl train --run PPO --env CartPole-v1 --config '{"lr": 0.001}'
     kerasrl train -f experiment.yaml
     kerasrl train MARWIL CartPole-v1 --data runs/cartpole --steps 5000
@@ -250,6 +258,12 @@ def train_once(**options: Any) -> None:
     stop = read_stop(
         parse_json("--stop", options["stop"]) or experiment.get("stop") or {}
     )
+    steps = options["steps"] or experiment.get("steps")
+    if options["tuned"]:
+        found = find_tuned(run_name, env, options)
+        config = found.changed(config).config
+        if "env_steps" not in stop:
+            steps = steps or found.steps
 
     if options["resume"]:
         agent, settings = resumed_agent(
@@ -277,7 +291,7 @@ def train_once(**options: Any) -> None:
         optimizer=make_optimizer(agent, settings, resumed=bool(options["resume"])),
         run_eagerly=bool(options["eager"] or experiment.get("eager")),
     )
-    steps = choose_steps(options["steps"] or experiment.get("steps"), stop)
+    steps = choose_steps(steps, stop)
     if options["elastic"]:
         # Those of the run as a whole, of which some are in the checkpoint.
         steps -= int(agent.env_steps)
@@ -287,6 +301,19 @@ def train_once(**options: Any) -> None:
             return
     learns_from = env if data is None else data
     train_agent(agent, env, learns_from, steps, stop, settings, options, experiment)
+
+
+def find_tuned(
+    run_name: str | None, env: str | None, options: dict[str, Any]
+) -> TunedSettings:
+    """What `--tuned` asks for."""
+    if run_name is None or env is None:
+        refuse("--tuned is for an algorithm in an environment: name both.")
+    if options["data"] is not None:
+        refuse("--tuned settings are of training in an environment, --data is not.")
+    if options["resume"] and not options["elastic"]:
+        refuse("--tuned makes an agent, and --resume has one, with its settings.")
+    return tuned(find_algorithm(run_name).__name__, env)
 
 
 def train_agent(

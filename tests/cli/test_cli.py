@@ -815,6 +815,7 @@ def test_version():
         ["list"],
         ["list", "PPO"],
         ["list", "PPQ"],
+        ["tuned"],
         ["train", "PPQ", "CartPole-v1"],
         ["train", "PPO", "CartPol-v1"],
         ["train", "PPO", "CartPole-v1", "--set", "gama=1"],
