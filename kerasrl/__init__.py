@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from kerasrl.envs import check_env, make_envs, register_env, register_preprocessor
     from kerasrl.experiment.tuned_settings import tuned
     from kerasrl.models import register_model
-    from kerasrl.multi_agent import MultiAgent
+    from kerasrl.multi_agent import QMIX, VDN, MultiAgent
     from kerasrl.rollouts import ScriptedPolicy, evaluate
     from kerasrl.workers import RayCluster, SharedValue
 
@@ -85,6 +85,8 @@ _PUBLIC = {
     # Which knows all that can be in a file.
     "load": "kerasrl.multi_agent",
     "MultiAgent": "kerasrl.multi_agent",
+    "QMIX": "kerasrl.multi_agent",
+    "VDN": "kerasrl.multi_agent",
     "check_env": "kerasrl.envs",
     "make_envs": "kerasrl.envs",
     "ScriptedPolicy": "kerasrl.rollouts",
@@ -137,10 +139,12 @@ __all__ = [
     "MultiAgent",
     "PG",
     "PPO",
+    "QMIX",
     "R2D2",
     "SAC",
     "TD3",
     "TD3BC",
+    "VDN",
     "Agent",
     "ApexDDPG",
     "ApexDQN",

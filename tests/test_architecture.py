@@ -49,8 +49,8 @@ MAY_IMPORT = {
     "losses": {"distribute"},
     "models": {"distribute", "distributions"},
     "multi_agent": {
-        *("agents", "checkpoint", "distribute", "envs", "models", "rollouts"),
-        "training",
+        *("agents", "callbacks", "checkpoint", "distribute", "envs", "losses"),
+        *("models", "rollouts", "training", "workers"),
     },
     "plotting": set(),
     "offline": {"envs", "rollouts"},

@@ -30,6 +30,7 @@ from kerasrl.losses.evolution import (
     evolution_weights,
     random_search_weights,
 )
+from kerasrl.losses.mixing import monotonic_mix, sum_mix
 from kerasrl.losses.offline import (
     conservative_gap,
     expectile_loss,
@@ -103,6 +104,7 @@ __all__ = [
     "marwil_loss",
     "masked_mean",
     "mean_value",
+    "monotonic_mix",
     "moving_square",
     "n_step_returns",
     "policy_gradient",
@@ -120,6 +122,7 @@ __all__ = [
     "soft_policy_loss",
     "soft_values",
     "standardize",
+    "sum_mix",
     "sum_over_replicas",
     "summing_over_replicas",
     "surrogate_reference",

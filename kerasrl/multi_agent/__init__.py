@@ -18,7 +18,12 @@ from kerasrl.multi_agent.games import (
     perfect_move,
 )
 from kerasrl.multi_agent.policies import RandomPolicy
+from kerasrl.multi_agent.qmix import QMIX
+from kerasrl.multi_agent.self_play import Opponents, SelfPlay, either_side
 from kerasrl.multi_agent.source import MultiAgentRollout
+from kerasrl.multi_agent.team_env import TeamEnv
+from kerasrl.multi_agent.team_network import TeamNetwork
+from kerasrl.multi_agent.vdn import VDN
 from kerasrl.multi_agent.worlds import MultiAgentPendulum, Pursuit
 from kerasrl.multi_agent.wrappers import make_multi_agent, with_agent_groups
 
@@ -35,6 +40,8 @@ ENVIRONMENTS = {
 __all__ = [
     "ENVIRONMENTS",
     "MATRICES",
+    "QMIX",
+    "VDN",
     "MatrixGame",
     "MultiAgent",
     "MultiAgentEnv",
@@ -42,12 +49,17 @@ __all__ = [
     "MultiAgentPendulum",
     "MultiAgentRollout",
     "MultiEnvironments",
+    "Opponents",
     "Pursuit",
     "RandomPolicy",
+    "TeamEnv",
+    "TeamNetwork",
     "RockPaperScissors",
+    "SelfPlay",
     "TicTacToe",
     "TwoStep",
     "as_multi_agent",
+    "either_side",
     "load",
     "make_multi_agent",
     "perfect_move",

@@ -8,51 +8,11 @@ from kerasrl.agents import Agent
 from kerasrl.multi_agent import playing, policies, saving
 from kerasrl.multi_agent.arena import Player
 from kerasrl.multi_agent.env import MultiEnvironments
+from kerasrl.multi_agent.self_play import OpponentPlayer, Opponents
 from kerasrl.multi_agent.source import MultiAgentSource
 from kerasrl.training import hyperparameters, statistics
 from kerasrl.training.hyperparameters import Configurable, Hyperparameter
 from kerasrl.training.trainer import Trainer
-
-REWARDS = ("own", "sum", "mean")
-
-
-def _check_members(name, members):
-    if not isinstance(members, dict) or not members:
-        raise TypeError(
-            f"Received agents={members!r:.200}. Expected a dict from ids of policies "
-            'to agents, such as {"main": kerasrl.PPO()}.'
-        )
-    for each, member in members.items():
-        if not isinstance(each, str) or not each:
-            raise TypeError(
-                f"Received {each!r} as the id of a policy. Expected a string."
-            )
-        policies.check_member(each, member)
-    if len({id(member) for member in members.values()}) < len(members):
-        raise ValueError(
-            "Received one policy under two ids. Agents that share a policy are mapped "
-            "to one id."
-        )
-    return dict(members)
-
-
-def _check_mapping(name, mapping):
-    if mapping is None or callable(mapping):
-        return mapping
-    if isinstance(mapping, dict):
-        return dict(mapping)
-    raise TypeError(
-        f"Received mapping={mapping!r:.200}. Expected None, a dict from agents to ids "
-        "of policies, or a function of an agent's id and an episode."
-    )
-
-
-def _check_train(name, train):
-    if train is None or callable(train):
-        return train
-    if isinstance(train, str):
-        raise TypeError(f"Received train={train!r}. Expected a list: [{train!r}].")
-    return list(checks.names(name, tuple(train)))
 
 
 @keras.saving.register_keras_serializable("kerasrl")
@@ -106,11 +66,11 @@ class MultiAgent(Trainer, Configurable):
     scheduled: tuple = ()
 
     kinds = {
-        "agents": Hyperparameter(_check_members, "never"),
-        "mapping": Hyperparameter(_check_mapping, "fit"),
-        "train": Hyperparameter(_check_train, "now"),
+        "agents": Hyperparameter(policies.check_members, "never"),
+        "mapping": Hyperparameter(policies.check_mapping, "fit"),
+        "train": Hyperparameter(policies.check_train, "now"),
         "reward": Hyperparameter(
-            lambda name, value: checks.choice(name, value, REWARDS), "fit"
+            lambda name, value: checks.choice(name, value, policies.REWARDS), "fit"
         ),
         "seed": Hyperparameter(lambda _, value: checks.seed(value), "never"),
     }
@@ -142,7 +102,7 @@ class MultiAgent(Trainer, Configurable):
 
     def check_hyperparameters(self):
         super().check_hyperparameters()
-        named = []
+        named = [member.of for member in self.opponents.values()]
         if isinstance(self.mapping, dict):
             named += self.mapping.values()
         if isinstance(self.train, list):
@@ -188,6 +148,13 @@ class MultiAgent(Trainer, Configurable):
         """Dict of the agents that can learn, of all policies."""
         return {n: each for n, each in self.agents.items() if isinstance(each, Agent)}
 
+    @property
+    def opponents(self):
+        """Dict of the policies that are snapshots of others."""
+        return {
+            n: each for n, each in self.agents.items() if isinstance(each, Opponents)
+        }
+
     def trains(self, name):
         """Whether a policy learns now."""
         if name not in self.learners:
@@ -198,13 +165,17 @@ class MultiAgent(Trainer, Configurable):
 
     def find_policy(self, agent, episode):
         """Returns the id of the policy of an agent in an episode, by `mapping`."""
-        if callable(self.mapping):
-            name = self.mapping(agent, episode)
-        elif self.mapping is not None:
-            name = self.mapping.get(agent, agent)
+        return self.find_by(self.mapping, agent, episode)
+
+    def find_by(self, mapping, agent, episode):
+        """Does so by another mapping."""
+        if callable(mapping):
+            name = mapping(agent, episode)
+        elif mapping is not None:
+            name = mapping.get(agent, agent)
         else:
             name = next(iter(self.agents)) if len(self.agents) == 1 else agent
-        self._check_id(name, f" for the agent {agent!r}, by mapping={self.mapping!r}")
+        self._check_id(name, f" for the agent {agent!r}, by mapping={mapping!r}")
         return name
 
     # Training -------------------------------------------------------------------
@@ -268,10 +239,19 @@ class MultiAgent(Trainer, Configurable):
 
     def make_player(self, name, seats):
         """Returns what acts for a policy in an arena. Extend it to act otherwise."""
+        member = self.agents[name]
+        if isinstance(member, Opponents):
+            return OpponentPlayer(seats, member)
         return Player(seats)
 
     def episode_ended(self, episode):
         """Told of every `MultiAgentEpisode` that ended in training. Extend it."""
+        returns = episode.policy_returns()
+        for name, member in self.opponents.items():
+            if name in returns and member.of in returns:
+                number = episode.user_data["snapshots"][member.of]
+                own, other = returns[member.of], returns[name]
+                member.note(number, 0.5 + 0.5 * float(np.sign(own - other)))
 
     def start_learning(self, num_envs):
         for name, member in self.learners.items():
@@ -335,6 +315,9 @@ class MultiAgent(Trainer, Configurable):
             found["learning_rate"] = float(rate)
             found["policy_steps"] = float(member.env_steps)
             logs.update({f"{key}_{name}": value for key, value in found.items()})
+        for name, member in self.opponents.items():
+            found = member.drain_logs()
+            logs.update({f"{key}_{name}": value for key, value in found.items()})
         return logs
 
     @property
@@ -365,6 +348,7 @@ class MultiAgent(Trainer, Configurable):
         num_envs=None,
         env_config=None,
         verbose="auto",
+        mapping=None,
     ):
         """Plays whole episodes without learning.
 
@@ -374,20 +358,30 @@ class MultiAgent(Trainer, Configurable):
             deterministic: Whether policies take the mode of their distributions.
             seed: Integer or `None`, seed of environments, mappings and samples.
             verbose: As for `kerasrl.Agent.evaluate`.
+            mapping: What agents are mapped by instead, as for the constructor: a fixed
+                opponent, say.
 
         Returns:
             Dict with `return_mean` and `return_std` (of the sum over agents),
-            `length_mean` (environment steps), `episodes`, and for each policy that
-            played `return_mean_<id>`, the mean return of its agents.
+            `length_mean` (environment steps), `episodes`; for each policy that played
+            `return_mean_<id>`, the mean return of its agents, and, if there are
+            several, `win_rate_<id>`, the share of its episodes in which that was
+            greater than those of all others, and `draw_rate_<id>`, in which it was
+            as great as the greatest of others.
 
         Example:
 
         ```python
-        agent.evaluate("tic_tac_toe", episodes=100)["return_mean_main"]
+        sides = {"x": "main", "o": "random"}
+        agent.evaluate("tic_tac_toe", 100, mapping=sides)["win_rate_main"]
         ```
         """
+        making = env, num_envs, env_config
+        mapping = (
+            self.mapping if mapping is None else policies.check_mapping("", mapping)
+        )
         return playing.evaluate(
-            self, env, episodes, deterministic, seed, num_envs, env_config, verbose
+            self, making, episodes, deterministic, seed, verbose, mapping
         )
 
     def predict(
@@ -458,10 +452,17 @@ class MultiAgent(Trainer, Configurable):
             "agent_steps": self.agent_steps,
             "iterations": self.iterations,
             "statistics": self.statistics.get_state(),
+            "opponents": {n: each.get_state() for n, each in self.opponents.items()},
         }
 
-    def set_state(self, state):
-        """Restores what `get_state` returned."""
+    def get_arrays(self):
+        """Returns the weights of snapshots, a dict from ids to lists of arrays."""
+        return {n: each.get_arrays() for n, each in self.opponents.items()}
+
+    def set_state(self, state, arrays):
+        """Restores what `get_state` and `get_arrays` returned."""
+        for name, member in self.opponents.items():
+            member.set_state(state["opponents"][name], arrays[name])
         self.rng.bit_generator.state = state["rng"]
         self.env_name = state["env_name"]
         self.env_steps = state["env_steps"]

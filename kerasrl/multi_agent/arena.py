@@ -99,9 +99,10 @@ class Arena:
         seated, episode = self._seated[env], self.episodes[env]
         for agent, observation in turn.seen.items():
             if agent not in seated:
-                episode.policies[agent] = policy = self.find(agent, episode)
+                policy = self.find(agent, episode)
+                episode.policies[agent] = policy
                 player = self.player(policy, agent)
-                seated[agent] = player, player.seats.sit(env)
+                seated[agent] = player, player.sit(env, episode)
             player, row = seated[agent]
             player.seats.see(row, observation)
 
@@ -209,6 +210,10 @@ class Player:
     def __init__(self, seats, record=None):
         self.seats = seats
         self.record = record
+
+    def sit(self, env, episode):
+        """Gives an agent that begins in an environment a row of the seats."""
+        return self.seats.sit(env)
 
     def act(self, rows):
         """Chooses actions in rows of the seats, see `Seats.act`."""

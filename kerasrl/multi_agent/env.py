@@ -126,8 +126,6 @@ class _OldSpaces:
         if found:
             return dict(found)
         found = getattr(self.env, f"{role}_space", None)
-        if callable(found):
-            return {agent: found(agent) for agent in self.possible_agents}
         if isinstance(found, spaces.Dict) and set(found) == set(self.possible_agents):
             return dict(found.spaces)
         if isinstance(found, spaces.Space):

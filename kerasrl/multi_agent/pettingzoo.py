@@ -12,10 +12,9 @@ def is_aec(env):
 
 def is_parallel(env):
     """Whether an object is an environment in which agents act at once."""
+    # `agents` may be there only after the first reset.
     space = getattr(type(env), "observation_space", None)
-    return callable(space) and all(
-        hasattr(env, name) for name in ("possible_agents", "agents", "step")
-    )
+    return callable(space) and hasattr(env, "possible_agents")
 
 
 def make(name, config):

@@ -1,5 +1,7 @@
 """Several policies outside of training: whole episodes, and single actions."""
 
+import functools
+
 import numpy as np
 import optree
 
@@ -12,10 +14,9 @@ from kerasrl.rollouts.evaluation import spread
 from kerasrl.training import progress
 
 
-def evaluate(
-    agent, env, episodes, deterministic, seed, num_envs, env_config, verbose, seen=None
-):
-    """Implements `MultiAgent.evaluate`; `seen` is called with episodes that ended."""
+def evaluate(agent, making, episodes, deterministic, seed, verbose, mapping):
+    """Implements `MultiAgent.evaluate`; `making` are the arguments of environments."""
+    env, num_envs, env_config = making
     checks.choice("verbose", verbose, ("auto", 0, 1, 2))
     deterministic = checks.flag("deterministic", deterministic)
     episodes = checks.positive_integer("episodes", episodes)
@@ -29,11 +30,11 @@ def evaluate(
         num_envs = min(episodes, 8)
     envs = MultiEnvironments(env, num_envs, env_config)
     try:
-        agent.build(envs.observation_space, envs.action_space)
         seeds = rng.integers(2**31, size=(2, envs.num_envs)).tolist()
         table = Table(agent, envs, int(rng.integers(2**31)), deterministic, False)
-        arena = Arena(envs, agent.find_policy, table, agent.reward, seeds)
-        wanted, records, returns = spread(episodes, envs.num_envs), [], {}
+        find = functools.partial(agent.find_by, mapping)
+        arena = Arena(envs, find, table, agent.reward, seeds)
+        wanted, records, scores = spread(episodes, envs.num_envs), [], {}
         with progress.Evaluation(agent, episodes, verbose) as shown:
             arena.start()
             while any(wanted):
@@ -42,10 +43,7 @@ def evaluate(
                         continue
                     wanted[record.env_index] -= 1
                     records.append(record)
-                    for name, value in episode.policy_returns().items():
-                        returns.setdefault(name, []).append(value)
-                    if seen is not None:
-                        seen(episode)
+                    _score(episode.policy_returns(), scores)
                     shown.update(records)
     finally:
         envs.close()
@@ -55,8 +53,19 @@ def evaluate(
         "return_std": float(np.std(totals)),
         "length_mean": float(np.mean([record.length for record in records])),
         "episodes": len(records),
-        **{f"return_mean_{n}": float(np.mean(x)) for n, x in sorted(returns.items())},
+        **{name: float(np.mean(each)) for name, each in sorted(scores.items())},
     }
+
+
+def _score(returns, scores):
+    """Adds what the policies of one episode got to lists, by what it is called."""
+    for name, value in returns.items():
+        scores.setdefault(f"return_mean_{name}", []).append(value)
+        others = [other for key, other in returns.items() if key != name]
+        if others:
+            best = max(others)
+            scores.setdefault(f"win_rate_{name}", []).append(value > best)
+            scores.setdefault(f"draw_rate_{name}", []).append(value == best)
 
 
 def predict(agent, observations, state, deterministic, seed, episode):

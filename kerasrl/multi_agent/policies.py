@@ -3,12 +3,15 @@
 import keras
 import numpy as np
 
-from kerasrl import action_masks, spaces
+from kerasrl import action_masks, checks, spaces
 from kerasrl.agents import Agent, OffPolicyAgent
 from kerasrl.models.policy import Policy
 from kerasrl.rollouts import ScriptedPolicy
 from kerasrl.rollouts.scripted import ScriptedActor
 from kerasrl.training import origins
+
+#: Which rewards agents may learn from.
+REWARDS = ("own", "sum", "mean")
 
 
 @keras.saving.register_keras_serializable("kerasrl")
@@ -97,6 +100,49 @@ def check_member(name, member):
             "from its own trajectories, such as PPO, A2C, PG, DQN, R2D2, SAC, TD3 or "
             "DDPG with their defaults."
         )
+
+
+def check_members(name, members):
+    """Returns the policies of a `MultiAgent`, or raises."""
+    if not isinstance(members, dict) or not members:
+        raise TypeError(
+            f"Received agents={members!r:.200}. Expected a dict from ids of policies "
+            'to agents, such as {"main": kerasrl.PPO()}.'
+        )
+    for each, member in members.items():
+        if not isinstance(each, str) or not each or each.startswith("/"):
+            raise TypeError(
+                f"Received {each!r} as the id of a policy. Expected a text that does "
+                "not begin with a slash."
+            )
+        check_member(each, member)
+    if len({id(member) for member in members.values()}) < len(members):
+        raise ValueError(
+            "Received one policy under two ids. Agents that share a policy are mapped "
+            "to one id."
+        )
+    return dict(members)
+
+
+def check_mapping(name, mapping):
+    """Returns what agents are mapped by, or raises."""
+    if mapping is None or callable(mapping):
+        return mapping
+    if isinstance(mapping, dict):
+        return dict(mapping)
+    raise TypeError(
+        f"Received mapping={mapping!r:.200}. Expected None, a dict from agents to ids "
+        "of policies, or a function of an agent's id and an episode."
+    )
+
+
+def check_train(name, train):
+    """Returns which policies learn, or raises."""
+    if train is None or callable(train):
+        return train
+    if isinstance(train, str):
+        raise TypeError(f"Received train={train!r}. Expected a list: [{train!r}].")
+    return list(checks.names(name, tuple(train)))
 
 
 def is_replayed(member):

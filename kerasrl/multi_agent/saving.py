@@ -15,6 +15,7 @@ from kerasrl.training import saving
 
 _SETTINGS = ("mapping", "train", "reward", "seed")
 _STATE = {"rng", "env_name", "env_steps", "agent_steps", "iterations", "statistics"}
+_STATE |= {"opponents"}
 
 
 def check(agent, path):
@@ -67,6 +68,9 @@ def save(agent, path, include_replay):
         for number, (name, member) in enumerate(agent.learners.items()):
             own = member.save(pathlib.Path(directory) / str(number), include_replay)
             files[name] = np.frombuffer(own.read_bytes(), np.uint8)
+    for name, arrays in agent.get_arrays().items():
+        # No id of a policy begins like that.
+        files.update({f"/{i}/{name}": array for i, array in enumerate(arrays)})
     described = {
         "schema": archive.SCHEMA,
         "versions": saving.versions(),
@@ -100,6 +104,9 @@ def restore(cls, path, config, state, files):
         CheckpointError: It is not what `save` writes.
     """
     found = dict(config["config"])
+    snapshots = {}
+    for key in [key for key in files if key.startswith("/")]:
+        snapshots.setdefault(key.split("/", 2)[2], []).append(files.pop(key))
     safety.refuse_unknown(path, found)
     names, rules = found.pop("agents", None), found.pop("rules", None)
     if not isinstance(names, list) or not isinstance(rules, dict):
@@ -128,5 +135,9 @@ def restore(cls, path, config, state, files):
         contract.refuse(path, "the keys", sorted(state), sorted(_STATE))
     for key in ("env_steps", "agent_steps", "iterations"):
         contract.check_count(path, key, state[key])
-    agent.set_state(state)
+    opponents = state["opponents"]
+    if not isinstance(opponents, dict) or set(opponents) != set(agent.opponents):
+        contract.refuse(path, "opponents", opponents, sorted(agent.opponents))
+    arrays = {name: snapshots.get(name, []) for name in opponents}
+    agent.set_state(state, arrays)
     return agent

@@ -9,6 +9,7 @@ from kerasrl.multi_agent import policies
 from kerasrl.multi_agent.arena import Arena
 from kerasrl.multi_agent.recording import FreshRecord, ReplayedRecord
 from kerasrl.multi_agent.seats import Seats
+from kerasrl.multi_agent.self_play import Opponents
 
 #: Steps in every environment after which nobody who learns has enough, or nobody does.
 _MOST_STEPS = 1024
@@ -77,6 +78,10 @@ class Table:
     def _make(self, name, spaces):
         member = self.agent.agents[name]
         policies.prepare(name, member, *spaces)
+        if isinstance(member, Opponents):
+            main = self.agent.agents[member.of]
+            policies.prepare(member.of, main, *spaces)
+            member.attach(main)
         number = list(self.agent.agents).index(name)
         generator = np.random.default_rng((self._seed, number))
         if self._is_training and isinstance(member, Agent):
@@ -84,7 +89,7 @@ class Table:
         player = self.agent.make_player(
             name,
             Seats(
-                policies.actor_of(member, generator, self._deterministic),
+                self._actor(member, generator),
                 *spaces,
                 self.envs.num_envs,
                 lambda row: np.random.default_rng((self._seed, number, row)),
@@ -92,9 +97,17 @@ class Table:
             ),
         )
         policies.shift(member, player.seats.checked)
-        if isinstance(member, Agent) and not self._deterministic:
+        if isinstance(member, Opponents):
+            policies.shift(main, player.seats.checked)
+            player.seats.exploration = main.exploration_inputs
+        elif isinstance(member, Agent) and not self._deterministic:
             player.seats.exploration = member.exploration_inputs
         return player
+
+    def _actor(self, member, generator):
+        if isinstance(member, Opponents):
+            return member.actor()
+        return policies.actor_of(member, generator, self._deterministic)
 
 
 class MultiAgentSource:

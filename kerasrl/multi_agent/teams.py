@@ -1,0 +1,88 @@
+"""What VDN and QMIX share: acting and learning as a team."""
+
+from keras import ops
+
+from kerasrl import losses, workers
+from kerasrl.agents.exploration import epsilon_greedy
+from kerasrl.multi_agent.team_env import as_team
+from kerasrl.training import acting
+from kerasrl.training.trainer import Trainer
+
+
+def make_environments(agent, env, making):
+    """Makes environments of a team, as `Trainer.make_environments`."""
+    return workers.make_environments(as_team(env, agent.reward), **making)
+
+
+def evaluate(agent, env, *args, **kwargs):
+    """Plays whole episodes of a team, as `Trainer.evaluate`."""
+    return Trainer.evaluate(agent, as_team(env, agent.reward), *args, **kwargs)
+
+
+def act(agent, inputs, deterministic):
+    """Has each agent take its best action, or with probability epsilon any.
+
+    Args:
+        agent: An agent with a `TeamNetwork`.
+        inputs, deterministic: As for `kerasrl.Agent.act`.
+
+    Returns:
+        Dict of `"actions"` and `"state"`.
+    """
+    policy = agent.policy
+    outputs = acting.call_policy(policy, inputs)
+    state = outputs["state"]
+    if deterministic:
+        return {"actions": policy.distribution(outputs).mode(), "state": state}
+    count, size = policy.num_agents, policy.num_actions
+    values = ops.reshape(outputs["distribution"], (-1, size))
+    legal = policy.legal_actions(inputs["observations"])
+    numbers = epsilon_greedy(
+        values,
+        ops.repeat(inputs["epsilon"], count),
+        legal=ops.reshape(legal, (-1, size)),
+    )
+    return {"actions": ops.reshape(numbers, (-1, count)), "state": state}
+
+
+def loss(agent, batch, outputs):
+    """Computes the loss of the values of a team on sequences.
+
+    Args:
+        agent: An agent with a `TeamNetwork`, `double` and `n_step`.
+        batch: Dict of sequences `[N, L, ...]`, as `sequences.prepared` returns it.
+        outputs: What the policy returned for it.
+
+    Returns:
+        Tuple of the loss and a dict of what is logged.
+    """
+    policy = agent.policy
+    state = batch["observations"]["state"]
+    values = policy.by_agent(outputs["distribution"])
+    target_values = policy.by_agent(batch["target_outputs"]["distribution"])
+    selector = ops.stop_gradient(values) if agent.double else None
+    best = losses.greedy_values(target_values, selector)
+    with agent.target.scope():
+        row_values = policy.mix(best, state)
+    rows = {
+        name: ops.swapaxes(batch[name], 0, 1)
+        for name in ("rewards", "terminated", "truncated", "valid")
+    }
+    targets, usable = losses.transformed_n_step_targets(
+        ops.swapaxes(row_values, 0, 1),
+        **rows,
+        gamma=agent.gamma,
+        n=agent.n_step,
+        epsilon=None,
+    )
+    taken = losses.select_actions(values, ops.cast(batch["actions"], "int32"))
+    team = ops.swapaxes(policy.mix(taken, state), 0, 1)
+    weights = ops.broadcast_to(batch["weights"], ops.shape(team))
+    result, metrics = losses.td_loss(team, targets, weights, None, usable)
+    errors = losses.td_errors(team, targets, usable)
+    return result, {
+        **metrics,
+        "q_value": losses.mean_value(team, usable),
+        "count": ops.sum(ops.cast(usable, "float32")),
+        "td_errors": losses.sequence_priorities(errors, usable),
+    }

@@ -1,0 +1,120 @@
+"""Value decomposition networks."""
+
+from functools import partial
+
+import keras
+
+from kerasrl import checks
+from kerasrl.agents import exploration as exploring
+from kerasrl.agents import sequences
+from kerasrl.agents.off_policy import OffPolicyAgent
+from kerasrl.multi_agent import teams
+from kerasrl.multi_agent.team_network import TeamNetwork
+from kerasrl.optimizers import RMSprop
+from kerasrl.training import schedules
+from kerasrl.training.hyperparameters import Hyperparameter
+
+
+@keras.saving.register_keras_serializable("kerasrl")
+class VDN(OffPolicyAgent):
+    """A team whose value is the sum of the values of its agents.
+
+    All agents share a network with memory, and one reward: it learns, by double
+    Q-learning from replayed sequences, what an agent's choice is worth so that the sum
+    over agents is worth as much as the team gets. Each then takes what is best for it.
+    What is worth more only together, it cannot say: see `kerasrl.QMIX`.
+
+    Paper: Sunehag et al. (2018), https://arxiv.org/abs/1706.05296.
+
+    Args:
+        policy: `None` for a `kerasrl.multi_agent.TeamNetwork`, a dict of arguments of
+            it, or one.
+        reward: `"sum"` or `"mean"` of the rewards of agents, what the team gets.
+        double: Whether the online network chooses the action that the target network
+            values.
+        exploration: Probability with which each agent acts at random, as for
+            `kerasrl.DQN`.
+        burn_in, sequence_length, period: As for `kerasrl.R2D2`.
+        batch_size, train_every, tau, target_update_interval, max_grad_norm, **kwargs:
+            As for `kerasrl.OffPolicyAgent`. The batch size counts sequences.
+
+    Example:
+
+    ```python
+    agent = kerasrl.VDN()
+    agent.fit("two_step", steps=20_000)
+    agent.evaluate("two_step")["return_mean"]
+    ```
+    """
+
+    policy_base: type = TeamNetwork
+    default_policy: type = TeamNetwork
+
+    learns_sequences = True
+
+    make_environments = teams.make_environments
+    evaluate = teams.evaluate
+    make_buffer = sequences.make_buffer
+    iteration_length = sequences.iteration_length
+    num_updates = sequences.num_updates
+    update = sequences.update
+
+    kinds = {
+        **sequences.KINDS,
+        "reward": Hyperparameter(
+            partial(checks.choice, choices=("sum", "mean")), "fit"
+        ),
+        "double": Hyperparameter(checks.flag),
+        "exploration": Hyperparameter(schedules.probabilities, "now"),
+    }
+
+    def __init__(
+        self,
+        policy=None,
+        reward="sum",
+        double=True,
+        exploration=None,
+        burn_in=0,
+        sequence_length=20,
+        period=10,
+        batch_size=32,
+        train_every=20,
+        updates_per_call=1,
+        tau=1.0,
+        target_update_interval=2_000,
+        max_grad_norm=10.0,
+        **kwargs,
+    ):
+        super().__init__(
+            policy,
+            batch_size=batch_size,
+            train_every=train_every,
+            updates_per_call=updates_per_call,
+            tau=tau,
+            target_update_interval=target_update_interval,
+            max_grad_norm=max_grad_norm,
+            **kwargs,
+        )
+        self.reward = reward
+        self.double = double
+        if exploration is None:
+            exploration = keras.optimizers.schedules.PolynomialDecay(1.0, 50_000, 0.05)
+        self.exploration = exploration
+        self.burn_in = burn_in
+        self.sequence_length = sequence_length
+        self.period = period
+
+    def policy_options(self):
+        return {"mixer": "sum"}
+
+    def default_optimizer(self):
+        return RMSprop(5e-4, rho=0.99, epsilon=1e-5)
+
+    def exploration_inputs(self, num_envs):
+        return exploring.epsilon_inputs(self, num_envs)
+
+    def act(self, inputs, deterministic):
+        return teams.act(self, inputs, deterministic)
+
+    def loss(self, batch, outputs, settings):
+        return teams.loss(self, batch, outputs)

@@ -1,0 +1,106 @@
+"""Playing against one's own past."""
+
+import numpy as np
+import pytest
+import tiny
+
+import kerasrl
+from kerasrl.multi_agent import (
+    MultiAgent,
+    Opponents,
+    RandomPolicy,
+    SelfPlay,
+    either_side,
+)
+
+
+def make():
+    return MultiAgent(
+        {
+            "main": tiny.make("PPO"),
+            "past": Opponents("main", "prioritized"),
+            "random": RandomPolicy(),
+        },
+        either_side,
+        seed=5,
+    )
+
+
+def test_snapshots_stay_as_they_were_and_training_goes_on_exactly(tmp_path):
+    agent = make()
+    play = SelfPlay("past", every=3)
+    history = agent.fit(
+        "tic_tac_toe", steps=900, num_envs=4, callbacks=[play], verbose=0
+    ).history
+    past = agent.agents["past"]
+    assert len(past.snapshots) >= 3
+    # They are copies, and differ as the policy has learnt.
+    first, last = past.snapshots[0][0].copy(), past.snapshots[-1][0].copy()
+    assert not np.array_equal(first, last)
+    assert history["snapshots_past"][-1] == len(past.snapshots)
+    assert np.isfinite(history["elo_past"][-1])
+    matrix = past.matrix()
+    assert matrix.shape == (len(past.snapshots) + 1,) * 2
+    assert np.isnan(np.diag(matrix)).all()
+    known = ~np.isnan(matrix)
+    assert known.sum() >= 2 and np.allclose((matrix + matrix.T)[known], 1.0)
+
+    loaded = kerasrl.load(agent.save(tmp_path / "league.kerasrl"))
+    assert loaded.get_state() == agent.get_state()
+    for each in (agent, loaded):
+        play = SelfPlay("past", every=3)
+        each.fit("tic_tac_toe", steps=400, num_envs=4, callbacks=[play], verbose=0)
+    assert loaded.get_state() == agent.get_state()
+    arrays = zip(agent.get_weights(), loaded.get_weights(), strict=True)
+    assert all(np.array_equal(*pair) for pair in arrays)
+    arrays = agent.get_arrays()["past"], loaded.get_arrays()["past"]
+    assert all(np.array_equal(*pair) for pair in zip(*arrays, strict=True))
+    assert np.array_equal(agent.agents["past"].snapshots[0][0], first)
+
+    # A fixed opponent, whatever the mapping of training.
+    sides = {"x": "main", "o": "random"}
+    result = agent.evaluate("tic_tac_toe", 40, seed=0, verbose=0, mapping=sides)
+    rates = [result[f"{what}_rate_main"] for what in ("win", "draw")]
+    assert sum(rates) + result["win_rate_random"] == pytest.approx(1.0)
+    assert "return_mean_past" not in result
+
+
+def test_ratings_and_shares_are_those_of_their_definition():
+    past = Opponents("main")
+    past.snapshots, past.ratings = [[], []], [1000.0, 1200.0]
+    past.points, past.games = [0.0, 0.0], [0, 0]
+    past.note(1, 1.0)
+    expected = 1.0 / (1.0 + 10.0 ** (200 / 400))
+    assert past.rating == pytest.approx(1000.0 + 16.0 * (1 - expected))
+    assert past.ratings[1] == pytest.approx(1200.0 - 16.0 * (1 - expected))
+    past.note(1, 0.5)
+    assert past.shares(None)[1] == 0.75 and np.isnan(past.shares(None)[0])
+    assert past.shares().tolist() == [0.5, 2.5 / 4]
+    assert past.drain_logs()["win_rate"] == 0.75
+    assert np.isnan(past.drain_logs()["win_rate"])
+
+
+def test_the_hardest_opponents_are_met_most():
+    past = Opponents("main", "prioritized", power=2.0)
+    past.snapshots = [[], [], []]
+    past.points, past.games = [9.0, 4.0, 0.0], [9, 9, 9]
+    rng = np.random.default_rng(0)
+    counts = np.bincount([past.draw(rng) for _ in range(4000)], minlength=3) / 4000
+    weights = (1 - np.array([10, 5, 1]) / 11) ** 2
+    assert np.allclose(counts, weights / weights.sum(), atol=0.03)
+    past.choose = "latest"
+    assert past.draw(rng) == 2
+    past.choose = "uniform"
+    assert {past.draw(rng) for _ in range(50)} == {0, 1, 2}
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="'nobody'"):
+        MultiAgent({"main": kerasrl.PG(), "past": Opponents("nobody")})
+    with pytest.raises(ValueError, match="neither every nor win_rate"):
+        SelfPlay("past")
+    with pytest.raises(ValueError, match="no Opponents"):
+        agent = MultiAgent({"main": tiny.make("PG")})
+        agent.fit("tic_tac_toe", 50, callbacks=[SelfPlay("main", 3)], verbose=0)
+    with pytest.raises(ValueError, match="drawn by episode"):
+        Opponents("main").compute_actions(None, ())
