@@ -12,6 +12,7 @@ from kerasrl.multi_agent.self_play import OpponentPlayer, Opponents
 from kerasrl.multi_agent.source import MultiAgentSource
 from kerasrl.training import hyperparameters, statistics
 from kerasrl.training.hyperparameters import Configurable, Hyperparameter
+from kerasrl.training.mixing import Unmixed
 from kerasrl.training.trainer import Trainer
 
 
@@ -60,7 +61,8 @@ class MultiAgent(Trainer, Configurable):
 
     source_class = MultiAgentSource
     learns_from_rollouts = True
-    records_log_probs = asynchronous = off_policy = overlap = keeps_published = False
+    records_log_probs = False
+    asynchronous = off_policy = overlap = keeps_published = False
     synchronous = True
     lag = 0
     scheduled: tuple = ()
@@ -97,6 +99,8 @@ class MultiAgent(Trainer, Configurable):
         self.statistics = statistics.EpisodeStatistics()
         self.tally = statistics.Tally(self)
         self.published: dict = {}
+        self.mixing, self.offline_reading = Unmixed(), None
+        self._actors: dict = {}
 
     # Settings -------------------------------------------------------------------
 
@@ -254,6 +258,11 @@ class MultiAgent(Trainer, Configurable):
                 member.note(number, 0.5 + 0.5 * float(np.sign(own - other)))
 
     def start_learning(self, num_envs):
+        if self.records_log_probs or not isinstance(self.mixing, Unmixed):
+            raise ValueError(
+                "Received output or offline, a directory of episodes or a dataset of "
+                "one agent. Here are several: leave it out."
+            )
         for name, member in self.learners.items():
             if member.source is not None:
                 raise RuntimeError(

@@ -185,6 +185,11 @@ def test_random_policies_are_uniform_over_what_is_legal():
             "num_workers=2",
         ),
         (
+            lambda: MultiAgent({"a": kerasrl.PG()}).fit(PAIR, steps=9, output="x"),
+            ValueError,
+            "output or offline",
+        ),
+        (
             lambda: MultiAgent({"a": kerasrl.PG(), "b": kerasrl.PG()}).fit(PAIR, 9),
             ValueError,
             "for the agent 'agent_0'",
