@@ -34,7 +34,10 @@ from kerasrl.tuning.table import PROGRESS
 #: What `--progress` of `kerasrl train` means to a sweep.
 _PROGRESS_OF_TRAIN = {"bar": "table", "lines": "lines", "none": "none"}
 #: Options of `kerasrl train` that are about one training.
-_OF_ONE = ("resume", "elastic", "distribute", "data", "output", "tuned")
+_OF_ONE = (
+    *("resume", "elastic", "distribute", "data", "output", "tuned"),
+    *("offline", "offline_batch_size", "offline_ratio"),
+)
 
 
 class Seeds(click.ParamType):
@@ -194,7 +197,8 @@ def train_sweep(found: dict[str, dict[str, Any]], options: dict[str, Any]) -> No
     for name in _OF_ONE:
         if options[name]:
             refuse(
-                f"--{name} is for one training, and {options['file']} holds several."
+                f"--{name.replace('_', '-')} is for one training, and "
+                f"{options['file']} holds several."
                 + (
                     " The same command again goes on with a sweep."
                     if name in ("resume", "elastic")

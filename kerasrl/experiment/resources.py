@@ -26,6 +26,12 @@ KINDS = {
     "num_gpus_per_worker": _AMOUNT,
     "custom_resources_per_worker": optional(MAPPING),
 }
+#: What those of a worker are to a cluster, which finds places for workers.
+_OF_CLUSTER = {
+    "num_cpus_per_worker": "num_cpus",
+    "num_gpus_per_worker": "num_gpus",
+    "custom_resources_per_worker": "resources",
+}
 NO_GPU = "num_gpus_per_worker: workers act in NumPy and would not use a GPU. Give 0."
 
 
@@ -52,7 +58,8 @@ def split_resources(config: dict[str, Any]) -> tuple[dict[str, Any], Resources]:
 
     Returns:
         tuple of the rest of the configuration, and `Resources`: those of the learner
-        and `num_workers` times those of a worker.
+        and `num_workers` times those of a worker. With a `cluster`, which places
+        workers, what they ask for is in its entry of the rest instead.
 
     Raises:
         click.UsageError: for an amount that makes no sense, or that nothing would use.
@@ -60,7 +67,11 @@ def split_resources(config: dict[str, Any]) -> tuple[dict[str, Any], Resources]:
     given = {name: config[name] for name in KINDS if name in config}
     asked = check_all(given, KINDS)
     workers = check("num_workers", config.get("num_workers"), optional(whole(0))) or 0
-    if asked.get("num_gpus_per_worker"):
+    rest = {name: value for name, value in config.items() if name not in KINDS}
+    if config.get("cluster") is not None:
+        rest["cluster"] = of_cluster(config["cluster"], asked)
+        workers = 0
+    elif asked.get("num_gpus_per_worker"):
         refuse(NO_GPU)
     gpus = asked.get("num_gpus")
     if gpus is not None and gpus > 1 and gpus % 1:
@@ -71,8 +82,34 @@ def split_resources(config: dict[str, Any]) -> tuple[dict[str, Any], Resources]:
     }
     cores = asked.get("num_cpus_for_driver", 1)
     cores += workers * asked.get("num_cpus_per_worker", 1)
-    rest = {name: value for name, value in config.items() if name not in KINDS}
     return rest, Resources(float(cores), gpus, custom)
+
+
+def of_cluster(cluster: Any, asked: dict[str, Any]) -> Any:
+    """A cluster whose workers get what is asked for each.
+
+    Args:
+        cluster: as for `fit`.
+        asked: dict with names of RLlib's.
+
+    Raises:
+        click.UsageError: for an amount that the cluster says, too.
+    """
+    given = {
+        name: asked[of] for of, name in _OF_CLUSTER.items() if asked.get(of) is not None
+    }
+    if not given:
+        return cluster
+    own = {} if cluster == "ray" else cluster
+    if not isinstance(own, dict):
+        refuse(
+            f"{', '.join(of for of in _OF_CLUSTER if of in asked)} and cluster="
+            f"{cluster!r} both say what workers need. Say it in one of them."
+        )
+    for of, name in _OF_CLUSTER.items():
+        if name in own and name in given:
+            refuse(f"{of!r} and {name!r} of cluster are the same setting. Give one.")
+    return {**own, **given}
 
 
 def use_resources(config: dict[str, Any]) -> dict[str, Any]:
@@ -84,6 +121,8 @@ def use_resources(config: dict[str, Any]) -> dict[str, Any]:
         the rest of the configuration.
     """
     rest, asked = split_resources(config)
+    if config.get("cluster") is not None:
+        config = {x: v for x, v in config.items() if x not in _OF_CLUSTER}
     for name in ("num_cpus_for_driver", "num_cpus_per_worker"):
         if config.get(name, 1) != 1:
             refuse(

@@ -12,12 +12,12 @@ from kerasrl.experiment import (
     find_algorithm,
     make_agent,
     make_optimizer,
-    number,
     optional,
     refuse,
     split_config,
     whole,
 )
+from kerasrl.experiment.resources import split_resources
 from kerasrl.workers import read_cluster
 
 try:
@@ -29,7 +29,7 @@ except ImportError as error:
     ) from error
 
 #: What a trial reads itself; the rest are settings as `kerasrl train` takes them.
-OWN = ("run", "env", "steps", "steps_per_iteration", "num_gpus")
+OWN = ("run", "env", "steps", "steps_per_iteration")
 #: Environment steps of one result of Ray Tune if nothing else is said.
 STEPS_PER_ITERATION = 5_000
 _UNLIMITED = 10**12
@@ -51,7 +51,9 @@ class Trainable(tune.Trainable):
         steps: int, environment steps after which the trial is done. Default: never;
             Ray's `RunConfig(stop=...)` says when.
         steps_per_iteration: int, environment steps of one result. Default: 5000.
-        num_gpus: float, graphics cards of the learner. Default: 0.
+        num_gpus: float, graphics cards of the learner. Default: 0. Also RLlib's
+            `num_cpus_for_driver`, `num_cpus_per_worker`, `custom_resources_per_worker`
+            and, with `cluster`, `num_gpus_per_worker`.
         num_workers, cluster, ...: arguments of `fit`. With `cluster`, Ray reserves a
             place for each worker, on any node, else processors beside the learner.
         Anything else: hyperparameters, in kerasrl's or RLlib's spelling, also those of
@@ -85,6 +87,8 @@ class Trainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Read the settings. The agent is made when it is needed first."""
+        # Ray has seen to it.
+        config, _ = split_resources(config)
         own = {name: config.pop(name) for name in OWN if name in config}
         for name in ("run", "env"):
             if not isinstance(own.get(name), str):
@@ -175,15 +179,13 @@ class Trainable(tune.Trainable):
     def default_resource_request(
         cls, config: dict[str, Any]
     ) -> tune.PlacementGroupFactory:
-        """A processor for the learner, and one for each worker."""
-        num_workers = check("num_workers", config.get("num_workers", 0), whole(0))
-        amount = number("a number from 0", least=0)
-        num_gpus = check("num_gpus", config.get("num_gpus", 0), amount)
-        cluster = read_cluster(config.get("cluster"))
-        learner = {"CPU": 1.0, "GPU": float(num_gpus)}
+        """A processor for the learner and one for each worker, unless others are."""
+        rest, asked = split_resources(config)
+        learner = {"CPU": asked.cores, "GPU": float(asked.gpus or 0.0), **asked.custom}
+        cluster = read_cluster(rest.get("cluster"))
         if cluster is None:
-            learner["CPU"] += num_workers
             return tune.PlacementGroupFactory([learner])
+        num_workers = check("num_workers", rest.get("num_workers", 0), whole(0))
         worker = {
             "CPU": float(cluster.num_cpus),
             "GPU": float(cluster.num_gpus),

@@ -134,6 +134,8 @@ def test_ppo_is_trained_on_two_slots_and_goes_on(tmp_path):
         (("launch", "{missing}"), "cannot be read as YAML"),
         (("train", "-f", "{grid}", "--data", "x"), "--data is for one training"),
         (("train", "-f", "{grid}", "--output", "x"), "--output is for one training"),
+        (("train", "-f", "{grid}", "--tuned"), "--tuned is for one training"),
+        (("train", "-f", "{grid}", "--offline", "x"), "--offline is for one training"),
         (("tune", "-f", "{grid}", "--eval-episodes", 5), "give --eval-freq"),
         (("train", "-f", "{grid}", "--eval-episodes", 5), "give --eval-freq"),
     ],

@@ -141,6 +141,24 @@ def test_settings_that_make_no_sense(make, config, message):
             [{"CPU": 1}, {"CPU": 0.5, "arm": 1}],
         ),
         ({"num_workers": 2, "cluster": {"num_cpus": 0}}, [{"CPU": 1}]),
+        (
+            {
+                **{
+                    "num_workers": 2,
+                    "num_cpus_for_driver": 2,
+                    "num_cpus_per_worker": 3,
+                },
+                "custom_resources_per_worker": {"arm": 0.5},
+            },
+            [{"CPU": 8, "arm": 1}],
+        ),
+        (
+            {
+                **{"num_workers": 1, "cluster": "ray", "num_gpus_per_worker": 0.5},
+                "custom_resources_per_worker": {"arm": 1},
+            },
+            [{"CPU": 1}, {"CPU": 1, "GPU": 0.5, "arm": 1}],
+        ),
     ],
 )
 def test_it_asks_ray_for_what_its_workers_need(config, expected):

@@ -1,7 +1,12 @@
 import click
 import pytest
 
-from kerasrl.experiment.resources import Resources, split_resources, visible_gpus
+from kerasrl.experiment.resources import (
+    Resources,
+    split_resources,
+    use_resources,
+    visible_gpus,
+)
 from kerasrl.tuning.slots import Slots
 
 
@@ -102,6 +107,25 @@ def test_rllibs_names_become_resources():
     assert rest == {"gamma": 0.9, "num_workers": 3}
     assert found == Resources(7.0, 0.25, {"license": 3})
     assert split_resources({})[1] == Resources(1.0, None, {})
+
+
+def test_a_cluster_places_workers():
+    config = {
+        "num_workers": 3,
+        "num_cpus_per_worker": 2,
+        "num_gpus_per_worker": 0.5,
+        "custom_resources_per_worker": {"arm": 1},
+    }
+    asked = {"num_cpus": 2, "num_gpus": 0.5, "resources": {"arm": 1}}
+    for cluster, kept in (("ray", {}), ({"address": "auto"}, {"address": "auto"})):
+        rest, found = split_resources({**config, "cluster": cluster})
+        assert rest == {"num_workers": 3, "cluster": {**kept, **asked}}
+        assert found == Resources(1.0, None, {})
+        # A single training as well.
+        assert use_resources({**config, "cluster": cluster}) == rest
+    assert split_resources({"cluster": "ray"})[0] == {"cluster": "ray"}
+    with pytest.raises(click.UsageError, match="'num_cpus' of cluster are the same"):
+        split_resources({**config, "cluster": {"num_cpus": 1}})
 
 
 @pytest.mark.parametrize(
