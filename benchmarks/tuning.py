@@ -27,7 +27,7 @@ REPORTS, ROUNDS = 20, 10
 BAD_RATES = [1e-6, 1e-5, 0.1, 0.3]
 #: CartPole counts as solved at this mean return of 100 episodes.
 SOLVED = 475
-PPO_STEPS, PPO_INTERVAL = 122_880, 10_240
+PPO_STEPS, PPO_INTERVAL = 163_840, 10_240
 #: Settings that Optuna tries, and environment steps of each.
 TRIALS, TRIAL_STEPS = 20, 20_480
 #: How much better what it found must be than the worst tenth of what it tried.
@@ -112,7 +112,7 @@ def toy(directory, slots):
 
 
 def ppo_experiment(rates, steps):
-    """PPO on CartPole with learning rates to start from."""
+    """PPO on CartPole with learning rates, as `config` has them."""
     return {
         "ppo": {
             "run": "PPO",
@@ -120,7 +120,7 @@ def ppo_experiment(rates, steps):
             "stop": {"env_steps": steps, "episode_return_mean": SOLVED},
             "steps": steps,
             "config": {
-                "learning_rate": grid_search(list(rates)),
+                "learning_rate": rates,
                 "num_envs": 8,
                 "steps_per_epoch": PPO_INTERVAL // 2,
             },
@@ -130,19 +130,22 @@ def ppo_experiment(rates, steps):
 
 def ppo(directory, slots):
     """A population of PPO from bad learning rates, against each of them alone."""
-    experiment = ppo_experiment(BAD_RATES, PPO_STEPS)
+    experiment = ppo_experiment(grid_search(BAD_RATES), PPO_STEPS)
     alone = run_experiments(
         experiment, slots=slots, directory=directory / "alone", progress="lines"
     )
     together = run_experiments(
         experiment,
-        slots=len(BAD_RATES),
+        slots=slots,
         directory=directory / "population",
         scheduler=PopulationBasedTraining(
             {"learning_rate": loguniform(1e-6, 0.3)},
             interval=PPO_INTERVAL,
             quantile_fraction=0.5,
             factors=(3.0, 1 / 3),
+            # An interval takes a second, and a process several to start: who did well
+            # would have ended before others could learn from it.
+            synchronous=True,
         ),
         progress="lines",
     )
@@ -173,7 +176,7 @@ def optuna(directory, slots):
         num_trials=TRIALS,
         report_every=TRIAL_STEPS // 4,
     )
-    experiment = ppo_experiment([], TRIAL_STEPS)["ppo"]
+    experiment = ppo_experiment(None, TRIAL_STEPS)["ppo"]
     experiment["config"] |= {"steps_per_epoch": TRIAL_STEPS // 4}
     del experiment["config"]["learning_rate"], experiment["stop"]["episode_return_mean"]
     tried = run_experiments(

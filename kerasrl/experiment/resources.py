@@ -80,6 +80,7 @@ def split_resources(config: dict[str, Any]) -> tuple[dict[str, Any], Resources]:
         name: workers * check(f"custom_resources_per_worker.{name}", amount, _AMOUNT)
         for name, amount in (asked.get("custom_resources_per_worker") or {}).items()
     }
+    custom = {name: amount for name, amount in custom.items() if amount}
     cores = asked.get("num_cpus_for_driver", 1)
     cores += workers * asked.get("num_cpus_per_worker", 1)
     return rest, Resources(float(cores), gpus, custom)
