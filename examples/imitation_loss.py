@@ -19,7 +19,7 @@ import kerasrl
 class Imitating(kerasrl.models.ActorCritic):
     """Makes the actions of a dataset likely, besides what the algorithm wants."""
 
-    def __init__(self, imitation_coef=0.5, **kwargs):
+    def __init__(self, imitation_coef=10.0, **kwargs):
         super().__init__(**kwargs)
         self.imitation_coef = imitation_coef
 

@@ -11,6 +11,7 @@ before those that read it. `fit`'s own `History` comes last and sees everything.
 
 from kerasrl.callbacks.agent_checkpoint import AgentCheckpoint
 from kerasrl.callbacks.callback import Callback
+from kerasrl.callbacks.curiosity import Curiosity
 from kerasrl.callbacks.curriculum import Curriculum
 from kerasrl.callbacks.env_step_tensorboard import EnvStepTensorBoard
 from kerasrl.callbacks.periodic_evaluation import PeriodicEvaluation
@@ -22,6 +23,7 @@ from kerasrl.callbacks.video_recorder import VideoRecorder
 __all__ = [
     "AgentCheckpoint",
     "Callback",
+    "Curiosity",
     "Curriculum",
     "EnvStepTensorBoard",
     "PeriodicEvaluation",

@@ -6,8 +6,9 @@ import numpy as np
 
 from kerasrl import checks, spaces
 from kerasrl.offline import replaying, statistics
+from kerasrl.offline.episodes import EpisodeCheck
 from kerasrl.offline.reader import Reader
-from kerasrl.offline.table import take
+from kerasrl.offline.table import Table, take
 
 
 class Dataset:
@@ -120,6 +121,46 @@ class Dataset:
             numbers = range(len(part.lengths))
             chosen.append([i for i in numbers if function(table.episode(i))])
         return self._some(chosen)
+
+    def map(self, function):
+        """Returns a data set of what a function makes of each episode, in memory.
+
+        Such as rewards that are known only when an episode is over.
+
+        Args:
+            function: Takes an `Episode` and returns one of the same spaces. It must not
+                write into the arrays of its own.
+
+        Returns:
+            A `Dataset`.
+
+        Raises:
+            TypeError, ValueError: What it returned is no episode of these spaces.
+
+        Example:
+
+        ```python
+        def praised_for_the_end(episode):
+            rewards = np.full(episode.length, episode.episode_return / episode.length)
+            return dataclasses.replace(episode, rewards=rewards)
+
+        dataset = dataset.map(praised_for_the_end)
+        ```
+        """
+        check = EpisodeCheck(self.observation_space, self.action_space)
+        parts = []
+        for part in self.parts:
+            table = part.table()
+            numbers = range(len(part.lengths))
+            episodes = [check(function(table.episode(number))) for number in numbers]
+            parts.append(Table.of(episodes, self.observation_space, self.action_space))
+        return Dataset(
+            self.observation_space,
+            self.action_space,
+            parts,
+            self.metadata,
+            self.num_damaged,
+        )
 
     def split(self, shares, seed=None):
         """Deals the episodes out at random.

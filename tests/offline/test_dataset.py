@@ -1,5 +1,7 @@
 """Data sets in memory: what is in them, in batches, rollouts and replay."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from recorded import SPACES, assert_equal, dataset, make
@@ -151,6 +153,22 @@ def test_filter_and_split_share_the_episodes_out():
     assert test.reader(5, seed=0).next()["rewards"].shape == (5,)
     with pytest.raises(ValueError, match="positive"):
         data.split([1, 0])
+
+
+def test_rewards_are_rewritten_over_whole_episodes():
+    """As of a judge who speaks at the end: all steps share what came of them."""
+    data = dataset("box")
+
+    def shared(episode):
+        rewards = np.full(episode.length, episode.episode_return)
+        return dataclasses.replace(episode, rewards=rewards)
+
+    found = data.map(shared)
+    for one, other in zip(found.episodes, data.episodes, strict=True):
+        assert set(one.rewards) == {other.episode_return}
+        np.testing.assert_array_equal(one.observations, other.observations)
+    with pytest.raises(TypeError, match="Expected a kerasrl.offline.Episode"):
+        data.map(lambda episode: None)
 
 
 def test_statistics_are_those_of_numpy():

@@ -1,0 +1,240 @@
+"""Rewards for what a model of the environment did not foresee."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import optree
+from gymnasium import spaces as gym_spaces
+
+from kerasrl import checks, spaces
+from kerasrl.callbacks.callback import Callback
+
+
+class Curiosity(Callback):
+    """Adds to rewards how badly a learned model foresaw what followed.
+
+    A network predicts by how much an observation changes, from it and the action. With
+    changes divided by their running standard deviation, the reward of a step becomes
+
+        reward + scale * mean((predicted change - change)^2)
+
+    where the mean is near 1 for a model that knows nothing, and falls where it has
+    been often. After that the model learns from the rollout. What an episode is logged
+    to have returned stays without it. Where the next observation is not known, as after
+    a termination, nothing is added.
+
+    Papers: Pathak et al. (2017), https://arxiv.org/abs/1705.05363, here without the
+    inverse model, in the space of observations or of `features`; Burda et al. (2018),
+    https://arxiv.org/abs/1808.04355.
+
+    Adds to the epoch's logs `intrinsic_reward`, the mean of what was added, and
+    `curiosity_error`, the mean of the squares; NaN without a rollout. A model lives as
+    long as its callback: hand the same object to the next `fit`. It is in no checkpoint
+    of the agent. Each of several ranks has a model of its own.
+
+    Args:
+        scale: float, weight of what is added.
+        hidden_units: widths of the dense layers of the model.
+        learning_rate: float, of Adam.
+        batch_size: int, steps of one gradient step of the model.
+        clip: float, the largest mean of squares.
+        features: function of a tree of observations `[N, ...]` that returns an array
+            `[N, F]`, what is to be foreseen. `None` takes numbers as they are and
+            choices as one-hot vectors, and refuses images.
+        seed: int or None, of the model.
+
+    Raises:
+        ValueError: if a number is out of range; in `fit`, if observations are images.
+
+    Example:
+
+    ```python
+    curiosity = kerasrl.callbacks.Curiosity(scale=0.1)
+    kerasrl.PPO().fit("MountainCar-v0", steps=100_000, callbacks=[curiosity])
+    ```
+    """
+
+    def __init__(
+        self,
+        scale: float = 0.1,
+        hidden_units: Any = (64, 64),
+        learning_rate: float = 1e-3,
+        batch_size: int = 256,
+        clip: float = 5.0,
+        features: Callable[[Any], Any] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.scale = checks.positive("scale", scale)
+        self.hidden_units = checks.units("hidden_units", hidden_units) or ()
+        self.learning_rate = checks.positive("learning_rate", learning_rate)
+        self.batch_size = checks.positive_integer("batch_size", batch_size)
+        self.clip = checks.positive("clip", clip)
+        self.features = features
+        self.seed = checks.seed(seed)
+        self.foreseer: Any = None
+        self._rng = np.random.default_rng(self.seed)
+        self._changes, self._seen = _Moments(), _Moments()
+        self._added = np.zeros(3)  # Sums of rewards and errors, and their number.
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        policy = self.agent.policy
+        self._action_space = spaces.emitted(policy.action_space)
+        self._observation_space = policy.observation_space
+        if self.features is None:
+            for name, leaf in spaces.named_leaves(self._observation_space):
+                if len(leaf.shape or ()) == 3:
+                    raise ValueError(
+                        f"Curiosity foresees numbers, and {name} is an image: {leaf}. "
+                        "Give it features, a function that makes vectors of them."
+                    )
+
+    def on_rollout_end(self, rollout: Any) -> Any:
+        steps = _steps(rollout)
+        if not steps["is_known"].any():
+            return rollout
+        now, following = (
+            self._vectors(steps[name]) for name in ("observations", "following")
+        )
+        actions = _flat(self._action_space, steps["actions"])
+        is_known = steps["is_known"]
+        change = following - now
+        self._changes.add(change[is_known])
+        self._seen.add(now[is_known])
+        inputs = np.concatenate(
+            [(now - self._seen.mean) / self._seen.deviation, actions], axis=-1
+        ).astype(np.float32)
+        targets = (change / self._changes.deviation).astype(np.float32)
+        if self.foreseer is None:
+            self.foreseer = self._make(inputs.shape[1], targets.shape[1])
+        errors = np.zeros(len(targets))
+        for rows, count in self._batches(np.flatnonzero(is_known)):
+            found = np.asarray(self.foreseer.predict_on_batch(inputs[rows]))
+            squares = np.square(found - targets[rows]).mean(axis=-1)
+            errors[rows[:count]] = squares[:count]
+        shuffled = self._rng.permutation(np.flatnonzero(is_known))
+        for rows, count in self._batches(shuffled):
+            weights = (np.arange(len(rows)) < count).astype(np.float32)
+            self.foreseer.train_on_batch(inputs[rows], targets[rows], weights)
+        intrinsic = self.scale * np.minimum(errors, self.clip)
+        self._added += intrinsic.sum(), errors.sum(), is_known.sum()
+        shaped = intrinsic.reshape(rollout.rewards.shape).astype(np.float32)
+        return dataclasses.replace(rollout, rewards=rollout.rewards + shaped)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        added, errors, count = self._added
+        self._added = np.zeros(3)
+        if logs is not None:
+            logs["intrinsic_reward"] = added / count if count else np.nan
+            logs["curiosity_error"] = errors / count if count else np.nan
+
+    def _vectors(self, tree: Any) -> np.ndarray:
+        if self.features is None:
+            return _flat(self._observation_space, tree)
+        found = np.asarray(self.features(tree), np.float64)
+        size = len(optree.tree_leaves(tree)[0])
+        if found.ndim != 2 or len(found) != size:
+            raise ValueError(
+                f"features returned an array of shape {found.shape} for {size} "
+                "observations. Expected [N, F], a row for each."
+            )
+        return found
+
+    def _make(self, num_inputs: int, num_targets: int) -> Any:
+        def dense(units: int, activation: str | None = None) -> Any:
+            seed = int(self._rng.integers(2**31))
+            initializer = keras.initializers.GlorotUniform(seed)
+            return keras.layers.Dense(
+                units, activation=activation, kernel_initializer=initializer
+            )
+
+        layers = [dense(units, "relu") for units in self.hidden_units]
+        model = keras.Sequential(
+            [keras.Input((num_inputs,)), *layers, dense(num_targets)]
+        )
+        model.compile(keras.optimizers.Adam(self.learning_rate), "mse")
+        return model
+
+    def _batches(self, numbers: np.ndarray) -> Any:
+        """Pairs of rows, all as many so that one graph does, and how many count."""
+        for start in range(0, len(numbers), self.batch_size):
+            rows = numbers[start : start + self.batch_size]
+            yield np.resize(rows, self.batch_size), len(rows)
+
+
+class _Moments:
+    """Mean and standard deviation of all rows so far."""
+
+    def __init__(self) -> None:
+        self._count, self.mean, self._squares = 0, 0.0, 0.0
+
+    def add(self, rows: np.ndarray) -> None:
+        count, mean = len(rows), rows.mean(axis=0)
+        total = self._count + count
+        distance = mean - self.mean
+        self._squares = (
+            self._squares
+            + np.square(rows - mean).sum(axis=0)
+            + np.square(distance) * self._count * count / total
+        )
+        self.mean = self.mean + distance * count / total
+        self._count = total
+
+    @property
+    def deviation(self) -> np.ndarray:
+        """What never moved is divided by 1."""
+        found = np.sqrt(self._squares / self._count)
+        return np.where(found > 1e-8, found, 1.0)
+
+
+def _steps(rollout: Any) -> dict[str, Any]:
+    """Steps `[T * B, ...]`: what was seen and done, and what followed, if known."""
+    ended = rollout.terminated | rollout.truncated
+    is_known = rollout.valid & ~ended
+
+    def after(rows: Any, last: Any) -> Any:
+        return np.concatenate([rows[1:], np.asarray(last, rows.dtype)[None]])
+
+    following = optree.tree_map(
+        after, rollout.observations, rollout.next_inputs["observations"]
+    )
+    if rollout.final is not None:
+        place = rollout.final["time"], rollout.final["env"]
+
+        def put(rows: Any, final: Any) -> None:
+            rows[place] = final
+
+        optree.tree_map_(put, following, rollout.final["observations"])
+        is_known[place] = rollout.valid[place]
+
+    def flat(tree: Any) -> Any:
+        return optree.tree_map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+
+    return {
+        "observations": flat(rollout.observations),
+        "actions": flat(rollout.actions),
+        "following": flat(following),
+        "is_known": is_known.ravel(),
+    }
+
+
+def _flat(space: Any, tree: Any) -> np.ndarray:
+    """Rows of numbers `[N, F]`, float64; choices as one-hot vectors."""
+    columns = []
+    leaves = spaces.leaf_lister(space)(tree)
+    for array, (_, leaf) in zip(leaves, spaces.named_leaves(space), strict=True):
+        rows = np.asarray(array).reshape(len(array), -1)
+        if isinstance(leaf, (gym_spaces.Discrete, gym_spaces.MultiDiscrete)):
+            if isinstance(leaf, gym_spaces.Discrete):
+                counts = np.atleast_1d(leaf.n)
+            else:
+                counts = leaf.nvec.ravel()
+            starts = np.broadcast_to(np.ravel(leaf.start), counts.shape)
+            for column, count, start in zip(rows.T, counts, starts, strict=True):
+                columns.append(np.eye(int(count))[column.astype(int) - int(start)])
+        else:
+            columns.append(rows.astype(np.float64))
+    return np.concatenate(columns, axis=-1)

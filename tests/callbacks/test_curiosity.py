@@ -1,0 +1,100 @@
+"""Rewards for what was not foreseen: the definition, and that they fade."""
+
+import gymnasium
+import numpy as np
+import pytest
+import tiny
+
+import kerasrl
+from kerasrl.callbacks import Callback, Curiosity
+
+
+class Seen(Callback):
+    """Keeps the rewards of rollouts, before or after curiosity."""
+
+    def __init__(self):
+        super().__init__()
+        self.rollouts = []
+
+    def on_rollout_end(self, rollout):
+        self.rollouts.append(rollout)
+
+
+def test_what_is_added_is_the_error_of_the_prediction():
+    """A model that foresees no change at all is wrong by the change itself."""
+    curiosity = Curiosity(scale=0.5, clip=1e9, learning_rate=1e-12, seed=0)
+    before, after = Seen(), Seen()
+    make, zeros = curiosity._make, []
+
+    def make_zeros(*sizes):
+        model = make(*sizes)
+        model.set_weights([0.0 * weight for weight in model.get_weights()])
+        zeros.append(model)
+        return model
+
+    curiosity._make = make_zeros
+    agent = tiny.make("PPO")
+    agent.fit(
+        tiny.hostile_env("PPO"),
+        steps=32,
+        num_envs=2,
+        callbacks=[before, curiosity, after],
+        verbose=0,
+    )
+    (rollout,), (shaped,) = before.rollouts, after.rollouts
+    assert len(zeros) == 1
+    changes, added = [], []
+    for time in range(16):
+        for env in range(2):
+            ended = rollout.terminated[time, env] or rollout.truncated[time, env]
+            difference = shaped.rewards[time, env] - rollout.rewards[time, env]
+            if not ended:
+                later = (
+                    rollout.next_inputs["observations"]
+                    if time == 15
+                    else rollout.observations[time + 1]
+                )
+                following = later[env]
+            elif rollout.terminated[time, env]:
+                assert difference == 0.0  # Nobody knows what followed.
+                continue
+            else:
+                final = rollout.final
+                here = (final["time"] == time) & (final["env"] == env)
+                (following,) = final["observations"][here]
+            changes.append(following - rollout.observations[time, env])
+            added.append(difference)
+    changes = np.array(changes, np.float64)
+    spread = changes.std(axis=0)
+    spread[spread < 1e-8] = 1.0  # What never moves.
+    expected = 0.5 * np.square(changes / spread).mean(axis=-1)
+    np.testing.assert_allclose(added, expected, rtol=1e-3, atol=1e-4)
+    assert rollout.truncated.any() and rollout.terminated.any()
+
+
+def test_what_comes_again_and_again_is_no_news():
+    curiosity = Curiosity(seed=0, learning_rate=1e-2, batch_size=64)
+    history = tiny.make("PPO").fit(
+        *("CartPole-v1", 640), steps_per_epoch=64, num_envs=2, callbacks=[curiosity],
+        verbose=0,
+    ).history  # fmt: skip
+    errors = history["curiosity_error"]
+    assert 0.5 < errors[0] < 3.0 and errors[-1] < 0.3 * errors[0]
+    np.testing.assert_allclose(history["intrinsic_reward"], 0.1 * np.array(errors), 0.2)
+    # What episodes return is told without it.
+    assert history["episode_return_mean"] == history["episode_length_mean"]
+
+
+def test_what_cannot_be_foreseen_is_refused():
+    with pytest.raises(ValueError, match="scale"):
+        Curiosity(scale=0.0)
+    image = gymnasium.spaces.Box(0, 255, (8, 8, 3), np.uint8)
+
+    def make_env():
+        env = kerasrl.testing.RandomEndsEnv()
+        env.observation_space = image
+        return env
+
+    agent = tiny.make("PPO", policy={"normalize_observations": False})
+    with pytest.raises(ValueError, match="is an image.*features"):
+        agent.fit(make_env, steps=32, callbacks=[Curiosity()], verbose=0)
