@@ -1,6 +1,7 @@
 """Data sets in memory: what is in them, in batches, rollouts and replay."""
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -137,6 +138,24 @@ def test_every_step_is_read_once_an_epoch_from_parts_too():
         seen = np.concatenate([reader.next()["rewards"] for _ in range(15)])
         rewards = np.concatenate([x.rewards for x in data.episodes]).astype("float32")
         np.testing.assert_array_equal(np.sort(seen), np.sort(rewards))
+
+
+def test_a_reader_holds_its_data_once():
+    """And, while it loads them, one part more."""
+    steps = 20_000
+    seen = np.random.default_rng(0).normal(size=(steps, 128)).astype(np.float32)
+    ends = np.arange(steps) % 100 == 99
+    data = offline.from_arrays(seen, np.zeros(steps, np.int64), np.zeros(steps), ends)
+    parts = [part.parts[0] for part in data.split([1] * 5, seed=0)]
+    data = offline.Dataset(data.observation_space, data.action_space, parts)
+    reader = data.reader(8, seed=0)
+    tracemalloc.start()
+    try:
+        reader.next()
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1.2 * seen.nbytes and peak < 1.6 * seen.nbytes
 
 
 def test_filter_and_split_share_the_episodes_out():
