@@ -191,7 +191,10 @@ def test_ray_tune_runs_it_with_workers_and_a_population(tmp_path, monkeypatch):
                 "learning_rate": tune.grid_search([1e-5, 1e-3]),
             },
             tune_config=tune.TuneConfig(
-                metric="episode_return_mean", mode="max", scheduler=scheduler
+                metric="episode_return_mean",
+                mode="max",
+                scheduler=scheduler,
+                reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 storage_path=str(tmp_path), stop={"env_steps": 512}, verbose=0

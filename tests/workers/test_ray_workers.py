@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import signal
 import sys
 import time
@@ -212,11 +213,14 @@ def test_a_hanging_environment_is_replaced(cluster, tmp_path):
 @pytest.mark.slow
 def test_a_node_that_is_lost_is_made_up_for(cluster):
     class Busy:
-        pass
+        def is_there(self):
+            return True
 
     # Both workers go to a node that has the only processors that are free.
     busy = ray.remote(num_cpus=1)(Busy)
     others = [busy.remote() for _ in range(2)]
+    # Before that node is there: they would go to it as well.
+    assert all(ray.get([each.is_there.remote() for each in others]))
     node = cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20)
     cluster.wait_for_nodes()
     envs, collector = begun("act", 4, cluster="ray")
@@ -225,14 +229,22 @@ def test_a_node_that_is_lost_is_made_up_for(cluster):
         for other in others[:1]:
             ray.kill(other)
         cluster.remove_node(node, allow_graceful=False)
+        # Actors outlive their node for a moment, in which they may finish a rollout.
+        deadline, is_whole = time.monotonic() + 60.0, []
         with pytest.warns(RuntimeWarning) as caught:
-            assert not collector.collect().valid.any()
+            while min(envs.pool.generations) < 1 and time.monotonic() < deadline:
+                valid = collector.collect().valid
+                # Each half is of one worker.
+                parts = valid[:, :2], valid[:, 2:]
+                assert all(part.all() or not part.any() for part in parts)
+                is_whole.append(valid.all())
+        assert not all(is_whole)
         said = " ".join(str(each.message) for each in caught)
         assert "was lost with its node" in said or "its node was: it can" in said
         # There is room for one of them on the nodes that are left.
-        assert "has room for worker 2 (num_cpus=1). It shares" in said
+        assert re.search(r"has room for worker [12] \(num_cpus=1\). It shares", said)
         assert collector.collect().valid.all()
-        assert envs.pool.generations == [1, 1]
+        assert min(envs.pool.generations) >= 1
 
 
 def test_numbers_that_all_share_are_refused(cluster):
