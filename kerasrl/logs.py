@@ -37,6 +37,7 @@ LOGGED = (
     "actor_waiting_share",
     "learner_waiting_share",
     "acted_steps_per_second",
+    "agent_steps",
     "discarded_share",
     "population_return_mean",
     "population_return_std",

@@ -17,9 +17,9 @@ IN_A_PROCESS_OF_ITS_OWN = (
     *("asynchronous", "cluster", "custom_trainable"),
     "parallel_rollouts",
 )
-#: Their trials are processes that import TensorFlow, some 10 seconds each. Tests of
-#: `kerasrl.tuning` train such trials every day.
-SLOW = {"pbt_ppo", "sweep"}
+#: Their trials are processes that import TensorFlow, some 10 seconds each, or they make
+#: several agents. Tests of `kerasrl.tuning` and `kerasrl.multi_agent` do so every day.
+SLOW = {"multi_agent_pendulum", "pbt_ppo", "qmix", "sweep"}
 FEWER = {"pbt_ppo": ("--learning-rates", "1e-5", "1e-3")}
 WITHOUT_XLA = """
 from kerasrl.training import compiled

@@ -96,6 +96,10 @@ MASKS = {
 }
 HINDSIGHT = "Goals, with hindsight experience replay ([docs/goals.md](docs/goals.md))"
 RECURRENT = "Recurrent policies (LSTM, GRU)"
+SEVERAL = (
+    "One of several policies in an environment "
+    "([docs/multi_agent.md](docs/multi_agent.md))"
+)
 
 
 def policy_of(name, cell="gru"):
@@ -216,6 +220,16 @@ def test_hindsight(name):
         return
     with pytest.raises((TypeError, ValueError), match="hindsight"):
         AGENTS[name](hindsight="future")
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_several_policies(name):
+    """`tests/multi_agent` trains them."""
+    if MATRIX[SEVERAL][name]:
+        kerasrl.MultiAgent({"one": AGENTS[name]()})
+        return
+    with pytest.raises(TypeError, match="workers of its own"):
+        kerasrl.MultiAgent({"one": AGENTS[name]()})
 
 
 def action_of(name):

@@ -76,7 +76,10 @@ class RewardScaleWarning(Callback):
 
     def on_rollout_end(self, rollout: Any) -> None:
         # An agent that scales rewards itself has seen to it.
-        if self._measured >= self.rollouts or self.agent.normalize_rewards:
+        if self._measured >= self.rollouts:
+            return
+        # Nor are those of several policies of one scale.
+        if not hasattr(self.agent, "gamma") or self.agent.normalize_rewards:
             return
         gamma = float(self.agent.gamma)
         rewards = np.asarray(rollout.rewards, dtype="float64")

@@ -142,6 +142,11 @@ def rollout_command(
     if render:
         check_display()
     agent, env, env_config = open_checkpoint(**options)
+    if hasattr(agent, "check_env"):
+        refuse(
+            f"{options['checkpoint']} is of several agents, whose steps are in no one "
+            "archive or film. Use `kerasrl evaluate`."
+        )
     render_mode = "human" if render else "rgb_array" if video is not None else None
     envs = make_envs(env, num_envs=1, env_config=env_config, render_mode=render_mode)
     try:

@@ -141,7 +141,7 @@ def load_agent(path: str) -> Any:
             if found:
                 hint = f" It is a directory with {', '.join(found)}: name one of them."
         refuse(f"There is no checkpoint at {path}.{hint}")
-    return importlib.import_module("kerasrl.agents").load(path)
+    return importlib.import_module("kerasrl.multi_agent").load(path)
 
 
 def recorded_env(checkpoint: str, agent: Any) -> str | None:

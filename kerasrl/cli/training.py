@@ -281,7 +281,7 @@ def train_once(**options: Any) -> None:
         refuse(
             "Which environment? `kerasrl train ALGO ENV`; `kerasrl list` names some."
         )
-    env = check_env_name(env, settings.fit)
+    env = check_env_name(env, settings.fit, agent or algorithm)
     data = None if options["data"] is None else load_data("--data", options["data"])
     options = {**options, "offline": read_offline(options)}
     if agent is None:
@@ -409,13 +409,20 @@ def load_data(option: str, path: str) -> Any:
         refuse(f"{option}: {error}")
 
 
-def check_env_name(env: Any, fit: dict[str, Any]) -> str:
+def check_env_name(env: Any, fit: dict[str, Any], learner: Any) -> str:
     """Make the environment once: a bad choice ends the command before it starts."""
     from kerasrl.envs import make_envs
     from kerasrl.workers import check_settings
 
     names = ("num_envs", "num_workers", "worker_mode", "env_timeout", "cluster")
     check_settings(**{name: fit[name] for name in names if name in fit})
+    if hasattr(learner, "check_env"):
+        # It is of several agents.
+        try:
+            learner.check_env(env, fit.get("env_config"))
+        except (ImportError, TypeError) as error:
+            refuse(str(error))
+        return str(env)
     make_envs(env, num_envs=1, env_config=fit.get("env_config")).close()
     return str(env)
 

@@ -12,16 +12,23 @@ from kerasrl.experiment import catalog
 from kerasrl.experiment.refusals import first_line, refuse, unknown
 from kerasrl.spellings import RLLIB_ALGORITHMS
 
+#: Those of several agents: they are imported at once, as few know their arguments.
+_OF_SEVERAL = {
+    name.lower(): f"kerasrl.multi_agent:{name}"
+    for name in ("MultiAgent", "QMIX", "VDN")
+}
+
 
 def find_algorithm(name: str) -> Any:
     """What the catalog has of an algorithm, or the class that `module:Class` names."""
+    name = _OF_SEVERAL.get(name.lower(), name)
     if ":" in name:
         module, _, attribute = name.partition(":")
         try:
             found = getattr(import_module(module), attribute)
         except AttributeError:
             refuse(f"The module {module!r} has no {attribute!r}.")
-        agent = importlib.import_module("kerasrl.agents").Agent
+        agent = importlib.import_module("kerasrl.training.trainer").Trainer
         if not (inspect.isclass(found) and issubclass(found, agent)):
             refuse(f"{name} is not a subclass of kerasrl.Agent.")
         return found

@@ -33,6 +33,12 @@ def make_agent(algorithm: Any, settings: Settings) -> Any:
         drawn = secrets.randbelow(2**31)
         # The same for all ranks.
         arguments["seed"] = distribute.current().gather_data(drawn)[0]
+    if hasattr(agent_class, "from_settings"):
+        # It is made of several, which are described by their names.
+        try:
+            return agent_class.from_settings(arguments)
+        except (TypeError, ValueError) as error:
+            refuse(str(error))
     return agent_class(**arguments)
 
 

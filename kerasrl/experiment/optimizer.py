@@ -48,6 +48,13 @@ RANGES = {
 
 def make_optimizer(agent: Any, settings: Settings, resumed: bool) -> Any:
     """The agent's own kind of optimizer unless another one was named."""
+    if not hasattr(agent, "default_optimizer"):
+        if settings.optimizer_name is not None or settings.optimizer:
+            refuse(
+                f"{type(agent).__name__} has agents with an optimizer each. Leave out "
+                "learning_rate and optimizer."
+            )
+        return None
     if settings.optimizer_name is None:
         default = agent.default_optimizer()
         cls, config = type(default), default.get_config()

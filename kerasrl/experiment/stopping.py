@@ -36,7 +36,9 @@ def make_stop(
     known = {*LOGGED, *COUNTERS}
     if evaluation is not None:
         known |= {f"evaluation_{name}" for name in ("return_mean", "length_mean")}
-    if not modules and type(agent).__module__.startswith("kerasrl."):
+    # Of several agents, names have the ids of policies at their ends.
+    is_ours = type(agent).__module__.startswith("kerasrl.")
+    if not modules and is_ours and not hasattr(agent, "agents"):
         for name in criteria:
             if name not in known:
                 refuse(unknown("stop criterion", name, known))

@@ -5,7 +5,7 @@ import numpy as np
 
 from kerasrl import checks, distribute
 from kerasrl.agents import Agent
-from kerasrl.multi_agent import playing, policies, saving
+from kerasrl.multi_agent import playing, policies, saving, settings
 from kerasrl.multi_agent.arena import Player
 from kerasrl.multi_agent.env import MultiEnvironments
 from kerasrl.multi_agent.self_play import OpponentPlayer, Opponents
@@ -139,13 +139,14 @@ class MultiAgent(Trainer, Configurable):
         Agents that were compiled before keep their optimizers; to give an agent one of
         its own, compile it.
         """
-        if "optimizer" in options:
+        if options.pop("optimizer", None) is not None:
             raise ValueError(
                 "Received an optimizer for several policies. Each has one of its own: "
                 "compile the agents."
             )
         for member in self.learners.values():
-            member.compile(**options)
+            kept = member.policy.optimizer if member.policy.compiled else None
+            member.compile(kept, **options)
 
     @property
     def learners(self):
@@ -357,6 +358,7 @@ class MultiAgent(Trainer, Configurable):
         num_envs=None,
         env_config=None,
         verbose="auto",
+        output=None,
         mapping=None,
     ):
         """Plays whole episodes without learning.
@@ -367,6 +369,7 @@ class MultiAgent(Trainer, Configurable):
             deterministic: Whether policies take the mode of their distributions.
             seed: Integer or `None`, seed of environments, mappings and samples.
             verbose: As for `kerasrl.Agent.evaluate`.
+            output: `None`; there are no data sets of several agents.
             mapping: What agents are mapped by instead, as for the constructor: a fixed
                 opponent, say.
 
@@ -385,6 +388,11 @@ class MultiAgent(Trainer, Configurable):
         agent.evaluate("tic_tac_toe", 100, mapping=sides)["win_rate_main"]
         ```
         """
+        if output is not None:
+            raise ValueError(
+                f"Received output={str(output)!r}. Data sets are of one agent, and "
+                "here are several: leave it out."
+            )
         making = env, num_envs, env_config
         mapping = (
             self.mapping if mapping is None else policies.check_mapping("", mapping)
@@ -451,6 +459,8 @@ class MultiAgent(Trainer, Configurable):
         saving.check(self, path)
 
     restore = classmethod(saving.restore)
+    from_settings = classmethod(settings.from_settings)
+    check_env = staticmethod(settings.check_env)
 
     def get_state(self):
         """Returns what changes while training, besides the agents, as JSON data."""

@@ -4,7 +4,7 @@ from keras import ops
 
 from kerasrl import losses, workers
 from kerasrl.agents.exploration import epsilon_greedy
-from kerasrl.multi_agent.team_env import as_team
+from kerasrl.multi_agent.team_env import TeamEnv, as_team
 from kerasrl.training import acting
 from kerasrl.training.trainer import Trainer
 
@@ -17,6 +17,11 @@ def make_environments(agent, env, making):
 def evaluate(agent, env, *args, **kwargs):
     """Plays whole episodes of a team, as `Trainer.evaluate`."""
     return Trainer.evaluate(agent, as_team(env, agent.reward), *args, **kwargs)
+
+
+def check_env(env, env_config=None):
+    """Makes a team once; a bad choice is an error."""
+    TeamEnv(env, **(env_config or {})).close()
 
 
 def act(agent, inputs, deterministic):

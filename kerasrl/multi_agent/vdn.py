@@ -54,6 +54,7 @@ class VDN(OffPolicyAgent):
 
     make_environments = teams.make_environments
     evaluate = teams.evaluate
+    check_env = staticmethod(teams.check_env)
     make_buffer = sequences.make_buffer
     iteration_length = sequences.iteration_length
     num_updates = sequences.num_updates

@@ -113,6 +113,20 @@ def test_training_goes_on_exactly_with_masks_memory_and_rules(tmp_path):
     assert scores["episode_return_min"] == scores["episode_return_max"] == 0.0
 
 
+@pytest.mark.parametrize(
+    "name", tiny.among(["R2D2", "TD3", "DDPG", "SimpleQ", "SAC_recurrent"], ["R2D2"])
+)
+def test_others_learn_from_whole_episodes(name):
+    """Sequences of agents that are not asked at once, and continuous actions."""
+    agent = MultiAgent({"main": tiny.make(name)}, reward="mean", seed=0)
+    env, config = "tic_tac_toe", None
+    if name in tiny.CONTINUOUS:
+        env, config = "multi_agent_pendulum", {"max_steps": 20}
+    agent.fit(env, steps=250, num_envs=2, env_config=config, verbose=0)
+    assert agent.agents["main"].updates > 0
+    assert all(np.isfinite(array).all() for array in agent.get_weights())
+
+
 def test_mapping_is_asked_once_for_each_agent_and_episode():
     asked = []
 
