@@ -13,7 +13,7 @@ Each line is one run: seed, seconds, and what a deterministic evaluation gave. G
   0.80 won and at most 0.05 lost; perfect play is drawn.
 - `spread`: three agents with one PPO on simple_spread_v3 (extra `mpe`), mean return of
   an agent: -16 after 200,000 steps of agents, -13 after 600,000; `spread-separate`: a
-  PPO each, -18 after 600,000. Random actions give -26, each to its nearest landmark -16.
+  PPO each, -18 after 600,000. Random actions give -26, nearest landmarks -16.
 """
 
 import argparse
