@@ -6,8 +6,9 @@
 
 The data are made here, with a seed of their own. CartPole-v1: PPO until it balances, 20
 episodes of what it then does (expert); as many steps of uniform actions (random); both
-together (mixed). Pendulum-v1: all that SAC does in its first 20,000 steps (replay).
-With --data they are kept in a directory, and rows can be tried one at a time.
+together (mixed). Pendulum-v1: all that SAC does in its first 20,000 steps (replay), and
+the best 20 episodes of that (best), which hold nothing but good actions. With --data
+they are kept in a directory, and rows can be tried one at a time.
 
 Returns are means over 100 episodes, of deterministic policies and, where there is a
 distribution, of actions that are drawn: who clones a mixture does what most do if it
@@ -48,12 +49,15 @@ CARTPOLE = {
 }
 #: It values 31 actions of each sample: with the default of 256 units, for half an hour.
 CQL_SMALL = {"alpha": 1.0, "policy": {"hidden_units": (64, 64)}}
+IQL_FAST = {"expectile": 0.9, "beta": 10.0, "learning_rate": 1e-3}
 PENDULUM = {
     "bc-replay": ("replay", kerasrl.BC, {}, 8_000, "clearly below the others"),
-    "td3bc-replay": ("replay", kerasrl.TD3BC, {}, 10_000, ">= -300"),
-    "iql-replay": ("replay", kerasrl.IQL, {"expectile": 0.8}, 10_000, ">= -300"),
+    "td3bc-replay": ("replay", kerasrl.TD3BC, {"alpha": 10.0}, 10_000, ">= -300"),
+    "iql-replay": ("replay", kerasrl.IQL, IQL_FAST, 10_000, ">= -300"),
     "cql-replay": ("replay", kerasrl.CQL, CQL_SMALL, 10_000, ">= -300"),
     "sac-replay": ("replay", kerasrl.SAC, {"temperature": 0.1}, 10_000, "control"),
+    "bc-best": ("best", kerasrl.BC, {}, 4_000, "for comparison"),
+    "sac-best": ("best", kerasrl.SAC, {"temperature": 0.1}, 10_000, "control"),
 }
 IMITATION = {
     "ppo-imitating": ("expert", None, {}, 150_000, "fewer steps than ppo-alone"),
@@ -152,7 +156,8 @@ def pendulum_data():
             )
         )
         start = stop
-    return {"replay": episodes}
+    best = sorted(episodes, key=lambda episode: episode.episode_return)[-20:]
+    return {"replay": episodes, "best": best}
 
 
 def data_of(task, directory):
@@ -175,7 +180,10 @@ def train(task, name, dataset, seed):
     _, agent_class, arguments, steps, _ = rows[name]
     if task == "imitation":
         return [steps_to_balance(name, dataset, steps, seed)]
+    arguments = dict(arguments)
+    rate = arguments.pop("learning_rate", None)
     agent = agent_class(**arguments, updates_per_call=50, seed=seed)
+    agent.compile(None if rate is None else kerasrl.optimizers.Adam(rate))
     try:
         agent.fit(dataset, steps=steps, verbose=0)
     except FloatingPointError:

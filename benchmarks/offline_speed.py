@@ -1,0 +1,122 @@
+"""Samples per second of learning from data: reading and updates, and d3rlpy's.
+
+    python benchmarks/offline_speed.py --peer /path/to/python
+
+Behaviour cloning and discrete CQL of the same random steps, with the same batches and
+networks (two layers of 256 ReLU units; CQL with two critics), in turn in processes of
+their own, each library with its default number of threads. d3rlpy wants an old
+gymnasium: `--peer` is the Python of an environment that has it. Start-up and compiling
+are left out. Medians of several rounds are what counts.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results"
+SIZE, BATCH, STEPS = 20_000, 256, 1_000
+ROWS = ("bc", "cql")
+
+
+def arrays():
+    """Returns random steps of CartPole's shapes, of episodes of 100 steps."""
+    generator = np.random.default_rng(0)
+    observations = generator.normal(size=(SIZE, 4)).astype(np.float32)
+    actions = generator.integers(2, size=SIZE)
+    ends = (np.arange(SIZE) % 100 == 99).astype(np.float32)
+    return observations, actions, np.ones(SIZE, np.float32), ends
+
+
+def ours(row):
+    """Returns samples per second of kerasrl."""
+    import kerasrl
+
+    dataset = kerasrl.offline.from_arrays(*arrays())
+    policy = {"hidden_units": (256, 256)}
+    if row == "bc":
+        policy["activation"] = "relu"
+        agent = kerasrl.BC(policy=policy, batch_size=BATCH, updates_per_call=50)
+    else:
+        agent = kerasrl.CQL(policy=policy, batch_size=BATCH, updates_per_call=50)
+    return measure(lambda steps: agent.fit(dataset, steps=steps, verbose=0))
+
+
+def theirs(row):
+    """Returns samples per second of d3rlpy."""
+    import d3rlpy
+
+    observations, actions, rewards, ends = arrays()
+    dataset = d3rlpy.dataset.MDPDataset(observations, actions, rewards, ends)
+    if row == "bc":
+        config = d3rlpy.algos.DiscreteBCConfig(batch_size=BATCH)
+    else:
+        config = d3rlpy.algos.DiscreteCQLConfig(batch_size=BATCH, n_critics=2)
+    algorithm = config.create(device="cpu")
+    quiet = {
+        "show_progress": False,
+        "logger_adapter": d3rlpy.logging.NoopAdapterFactory(),
+    }
+    return measure(
+        lambda steps: algorithm.fit(
+            dataset, n_steps=steps, n_steps_per_epoch=steps, **quiet
+        )
+    )
+
+
+def measure(fit):
+    """Times a second call: the first one builds and compiles."""
+    fit(100)
+    start = time.perf_counter()
+    fit(STEPS)
+    return STEPS * BATCH / (time.perf_counter() - start)
+
+
+def main():
+    """Runs both in turn, and prints and writes a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peer", default=sys.executable)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        library, row = arguments.one
+        print(json.dumps({"kerasrl": ours, "d3rlpy": theirs}[library](row)))
+        return
+    found = {}
+    for row in ROWS:
+        found[row] = {"kerasrl": [], "d3rlpy": []}
+        for _ in range(arguments.rounds):
+            for library, python in (
+                ("kerasrl", sys.executable),
+                ("d3rlpy", arguments.peer),
+            ):
+                command = [python, __file__, "--one", library, row]
+                text = subprocess.run(
+                    command, capture_output=True, text=True, check=True
+                ).stdout
+                found[row][library].append(float(text.splitlines()[-1]))
+                print(row, library, round(found[row][library][-1]), flush=True)
+    lines = [
+        "| | kerasrl | d3rlpy | ratio | by round |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row, rates in found.items():
+        own, other = (np.median(rates[name]) for name in ("kerasrl", "d3rlpy"))
+        pairs = zip(rates["kerasrl"], rates["d3rlpy"], strict=True)
+        each = ", ".join(f"{a / b:.1f}" for a, b in pairs)
+        lines.append(
+            f"| {row} | {own:,.0f} | {other:,.0f} | {own / other:.1f} | {each} |"
+        )
+    text = "\n".join(lines) + "\n"
+    print(text)
+    (RESULTS / "offline_speed.md").write_text(text)
+    (RESULTS / "offline_speed.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
