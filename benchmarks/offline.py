@@ -48,11 +48,12 @@ CARTPOLE = {
     "dqn-random": ("random", kerasrl.DQN, {"batch_size": 256}, 8_000, "control"),
 }
 #: It values 31 actions of each sample: with the default of 256 units, for half an hour.
-CQL_SMALL = {"alpha": 1.0, "policy": {"hidden_units": (64, 64)}}
+CQL_SMALL = {"alpha": 0.2, "policy": {"hidden_units": (64, 64)}, "learning_rate": 1e-3}
+TD3BC_FAST = {"alpha": 10.0, "learning_rate": 1e-3}
 IQL_FAST = {"expectile": 0.9, "beta": 10.0, "learning_rate": 1e-3}
 PENDULUM = {
     "bc-replay": ("replay", kerasrl.BC, {}, 8_000, "clearly below the others"),
-    "td3bc-replay": ("replay", kerasrl.TD3BC, {"alpha": 10.0}, 10_000, ">= -300"),
+    "td3bc-replay": ("replay", kerasrl.TD3BC, TD3BC_FAST, 10_000, ">= -300"),
     "iql-replay": ("replay", kerasrl.IQL, IQL_FAST, 10_000, ">= -300"),
     "cql-replay": ("replay", kerasrl.CQL, CQL_SMALL, 10_000, ">= -300"),
     "sac-replay": ("replay", kerasrl.SAC, {"temperature": 0.1}, 10_000, "control"),

@@ -4,13 +4,15 @@
 
 Behaviour cloning and discrete CQL of the same random steps, with the same batches and
 networks (two layers of 256 ReLU units; CQL with two critics), in turn in processes of
-their own, each library with its default number of threads. d3rlpy wants an old
+their own, each on one core with one thread: on a machine that does other things too,
+threads that wait for each other would be what is measured. d3rlpy wants an old
 gymnasium: `--peer` is the Python of an environment that has it. Start-up and compiling
 are left out. Medians of several rounds are what counts.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -19,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
-SIZE, BATCH, STEPS = 20_000, 256, 1_000
+SIZE, BATCH, STEPS = 20_000, 256, 500
 ROWS = ("bc", "cql")
 
 
@@ -76,6 +78,11 @@ def measure(fit):
     return STEPS * BATCH / (time.perf_counter() - start)
 
 
+def on_one_core():
+    """Keeps a process on the first of the cores it may use."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+
+
 def main():
     """Runs both in turn, and prints and writes a table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -97,7 +104,12 @@ def main():
             ):
                 command = [python, __file__, "--one", library, row]
                 text = subprocess.run(
-                    command, capture_output=True, text=True, check=True
+                    command,
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                    env={**os.environ, "OMP_NUM_THREADS": "1"},
+                    preexec_fn=on_one_core,
                 ).stdout
                 found[row][library].append(float(text.splitlines()[-1]))
                 print(row, library, round(found[row][library][-1]), flush=True)
