@@ -35,6 +35,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
 
 
+def pytest_collection_finish():
+    """Lets Python's collector leave out what modules hold, TensorFlow's above all."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """Leaves XLA, which compiles for seconds, to the tests that are marked with it."""

@@ -2,7 +2,6 @@
 
 import pathlib
 
-import pytest
 from by_definition import BOX
 
 import kerasrl
@@ -11,12 +10,6 @@ from kerasrl import testing
 ROOT = pathlib.Path(__file__).parents[1]
 _SMALL = {"hidden_units": (8,)}
 _REPLAY = {"learning_starts": 60, "batch_size": 8, "buffer_size": 500}
-
-
-def among(names, daily):
-    """Names as parameters: those that are not for every day are marked `slow`."""
-    slow = pytest.mark.slow
-    return [n if n in daily else pytest.param(n, marks=slow) for n in names]
 
 
 def _making(agent_class, made, defaults):
@@ -97,10 +90,10 @@ def env_of(name):
     return "Pendulum-v1" if name in CONTINUOUS else "CartPole-v1"
 
 
-def make(name, seed=7, jit_compile=False, **arguments):
+def make(name, seed=7, jit_compile=False, run_eagerly=False, **arguments):
     """An agent by its name, compiled without XLA, which takes seconds."""
     agent = AGENTS[name](seed=seed, **arguments)
-    agent.compile(jit_compile=jit_compile)
+    agent.compile(jit_compile=jit_compile, run_eagerly=run_eagerly)
     return agent
 
 

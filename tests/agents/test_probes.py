@@ -16,7 +16,7 @@ AGENTS = {
     "IMPALA": lambda **kw: kerasrl.IMPALA(rollout_length=16, lag=2, **kw),
     "APPO": lambda **kw: kerasrl.APPO(rollout_length=16, lag=1, **kw),
 }
-DAILY = ["PG", "A2C", "PPO"]
+DAILY = ["PPO"]
 #: What all do with one code.
 ONE = ["PPO"]
 
@@ -79,6 +79,7 @@ def test_without_bootstrap_the_value_is_wrong():
     assert abs(value(inputs, [])["values"][0] - 10.0) > 2.0
 
 
+@pytest.mark.slow
 def test_recurrent_policy_remembers():
     """Only memory of the first observation tells which action pays at the end."""
     returns = {}
@@ -213,7 +214,13 @@ def test_r2d2_remembers():
     assert train(agent, lambda: testing.MemoryEnv(1), 8_000, 1e-2, num_envs=4) > 0.9
 
 
-@pytest.mark.parametrize("agent_class", [kerasrl.DDPG, kerasrl.TD3, kerasrl.SAC])
+@pytest.mark.parametrize(
+    "agent_class",
+    [
+        kerasrl.TD3,
+        *(pytest.param(x, marks=pytest.mark.slow) for x in (kerasrl.DDPG, kerasrl.SAC)),
+    ],
+)
 def test_continuous_identity_from_replay(agent_class):
     agent = agent_class(
         policy={"hidden_units": (32,)},

@@ -11,10 +11,10 @@ from kerasrl import testing
 
 #: One agent for each kind of update, replay and memory, for every day. The others are
 #: made of the same parts: `make test-slow` has them all.
-CENTRAL = ["PPO", "PPO_recurrent", "Rainbow", "R2D2", "TD3", "SAC"]
+CENTRAL = ["PPO", "R2D2", "SAC"]
 
 #: Those whose updates XLA compiles every day. Loops over time take long: one of them.
-COMPILED = ["A2C", "PPO", "IMPALA", "Rainbow", "R2D2", "TD3", "SAC"]
+COMPILED = ["IMPALA", "Rainbow", "SAC"]
 
 
 def assert_same_weights(first, second):
@@ -33,7 +33,7 @@ def steps_for(name):
     return 400 if name in tiny.ON_POLICY else 200
 
 
-@pytest.mark.parametrize("name", tiny.among(tiny.AGENTS, ["PPO", "DQN"]))
+@pytest.mark.parametrize("name", tiny.among(tiny.AGENTS, ["DQN"]))
 def test_another_seed_gives_other_weights(name):
     """Also where the first weights are the same: what is drawn later differs."""
     agents = [tiny.make(name, seed, policy={"seed": 0}) for seed in (3, 4)]
@@ -137,7 +137,7 @@ def test_a_run_traces_once(name):
     assert agent.iterations > 10
 
 
-@pytest.mark.parametrize("name", ["DQN", "R2D2"])
+@pytest.mark.parametrize("name", tiny.among(["DQN", "R2D2"], ["DQN"]))
 def test_without_replay_a_loaded_agent_starts_with_an_empty_buffer(name, tmp_path):
     agent = tiny.make(name)
     env = tiny.env_of(name)
@@ -155,7 +155,7 @@ def test_without_replay_a_loaded_agent_starts_with_an_empty_buffer(name, tmp_pat
     assert loaded.updates > agent.updates > 0
 
 
-@pytest.mark.parametrize("name", ["DQN", "R2D2"])
+@pytest.mark.parametrize("name", tiny.among(["DQN", "R2D2"], ["DQN"]))
 def test_another_number_of_envs_is_refused_and_leaves_the_agent_usable(name):
     agent = tiny.make(name)
     agent.fit("CartPole-v1", steps=80, num_envs=2, verbose=0)
@@ -186,7 +186,7 @@ def test_episodes_do_not_go_on_across_fits(name):
     "name",
     tiny.among(
         [n for n in tiny.OFF_POLICY if "_recurrent" not in n or n == "SAC_recurrent"],
-        ["Rainbow", "ApexDQN", "R2D2", "TD3", "SAC"],
+        ["ApexDQN", "R2D2", "SAC"],
     ),
 )
 def test_normalized_observations_and_documented_logs(name):
@@ -233,9 +233,7 @@ def test_each_reward_is_scaled_and_clipped_before_they_are_summed(name):
     assert kept.max() <= 1.75  # 1 + 0.5 + 0.25
 
 
-@pytest.mark.parametrize(
-    "name", tiny.among(["DQN", "R2D2", "SAC_discrete"], ["R2D2", "SAC_discrete"])
-)
+@pytest.mark.parametrize("name", tiny.among(["DQN", "R2D2", "SAC_discrete"], ["R2D2"]))
 def test_nested_observations(name):
     agent = tiny.make(name)
     history = agent.fit(testing.NestedEnv, steps=120, num_envs=2, verbose=0).history
@@ -251,9 +249,7 @@ def test_nested_observations(name):
     assert actions.shape == (1,)
 
 
-@pytest.mark.parametrize(
-    "name", tiny.among(["DQN", "R2D2", "SAC_discrete"], ["DQN", "R2D2"])
-)
+@pytest.mark.parametrize("name", tiny.among(["DQN", "R2D2", "SAC_discrete"], ["R2D2"]))
 def test_steps_that_only_reset_are_not_learnt_from(name):
     """A `NEXT_STEP` vector environment has filler steps between episodes."""
     envs = gymnasium.vector.SyncVectorEnv(

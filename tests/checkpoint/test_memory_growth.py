@@ -5,6 +5,7 @@ import gc
 import pathlib
 
 import fuzzing
+import pytest
 
 import kerasrl
 
@@ -17,6 +18,7 @@ def resident():
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
+@pytest.mark.slow
 def test_saving_and_loading_in_a_loop(tmp_path):
     def pairs(count):
         agent = kerasrl.load(fuzzing.GOLDEN / "ppo_schema1.kerasrl")

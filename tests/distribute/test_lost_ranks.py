@@ -15,9 +15,8 @@ LIMIT = 30
 STARTING = 240
 
 
-@pytest.mark.parametrize(
-    "mode", ["horovod", pytest.param("multiworker", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["horovod", "multiworker"])
 def test_a_killed_rank_ends_the_job(mode, tmp_path):
     processes = launching.launch(mode, SCRIPT, tmp_path)
     outputs = kill_one_of_two(tmp_path, processes)

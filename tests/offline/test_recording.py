@@ -5,6 +5,7 @@ import numpy as np
 import optree
 import pytest
 import tiny
+from daily import among
 from recorded import SPACES, as_tree, sampled
 
 import kerasrl
@@ -79,7 +80,14 @@ def steps_of(rollouts, space):
 
 @pytest.mark.parametrize(
     ("kind", "num_workers"),
-    [("box", 0), ("image", 2), ("integers", 0), ("nested", 0), ("nested", 2)],
+    [
+        ("integers", 0),
+        ("nested", 2),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (("box", 0), ("image", 2), ("nested", 0))
+        ),
+    ],
 )
 def test_what_is_written_is_what_was_collected(kind, num_workers, tmp_path):
     agent, kept = tiny_ppo(), Rollouts()
@@ -142,7 +150,9 @@ def test_what_followed_the_last_step_is_written(tmp_path):
         assert is_over == episode.terminated
 
 
-@pytest.mark.parametrize("name", ["PPO", "A2C", "DQN", "SAC", "SAC_discrete"])
+@pytest.mark.parametrize(
+    "name", among(["PPO", "A2C", "DQN", "SAC", "SAC_discrete"], ["PPO", "DQN", "SAC"])
+)
 def test_recording_changes_nothing_and_knows_how_probable_actions_were(name, tmp_path):
     weights = []
     for output in (None, tmp_path):

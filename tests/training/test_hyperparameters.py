@@ -191,7 +191,7 @@ def _plain(agent):
 
 
 #: What the arguments of the others are, some agent here has too.
-DAILY = ["PG", "PPO", "Rainbow", "R2D2", "TD3", "SAC_discrete"]
+DAILY = ["PPO", "R2D2", "SAC_discrete"]
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,11 @@ def changed_config(path, **values):
                 "target_kl": 0.01,
             },
         ),
-        ("Rainbow", {"gamma": 0.5, "n_step": 1, "batch_size": 4, "train_every": 2}),
+        pytest.param(
+            "Rainbow",
+            {"gamma": 0.5, "n_step": 1, "batch_size": 4, "train_every": 2},
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "SAC",
             {"target_entropy": -3.0, "max_grad_norm": 0.1},

@@ -110,9 +110,7 @@ def without_workers():
     return agent
 
 
-@pytest.mark.parametrize(
-    "mode", tiny.among(["act", "step", "alternate"], ["act", "alternate"])
-)
+@pytest.mark.parametrize("mode", tiny.among(["act", "step", "alternate"], ["act"]))
 def test_workers_see_the_same(mode):
     """Of observations whose keys are not sorted."""
     agent, alone = make("PPO"), without_workers()
@@ -160,7 +158,7 @@ def test_a_lost_worker_is_replaced_by_one_that_knows():
     assert np.abs(observations).max() <= 10
 
 
-@pytest.mark.parametrize("name", ["PPO", "DQN"])
+@pytest.mark.parametrize("name", tiny.among(["PPO", "DQN"], ["DQN"]))
 def test_saved_and_resumed_exactly(name, tmp_path):
     agent = make(name)
     agent.fit(Clock, steps=96, num_envs=2, verbose=0)

@@ -233,7 +233,7 @@ def leans(agent, batch, outputs, settings):
     return {"lean": keras.ops.mean(told)}
 
 
-@pytest.mark.parametrize("name", ["A2C", "R2D2"])
+@pytest.mark.parametrize("name", among(["A2C", "R2D2"], ["A2C"]))
 def test_what_only_environments_will_tell_is_no_mistake(name):
     made = getattr(kerasrl, name).with_updates("Leans", metrics=leans)
     agent = made(**(ON if name == "A2C" else OFF))

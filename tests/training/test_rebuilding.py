@@ -461,10 +461,10 @@ def test_an_optimizer_without_a_learning_rate_serves_several_parts():
     ("agent_class", "freezes", "recompiles"),
     [
         (kerasrl.A2C, True, False),
-        (kerasrl.A2C, False, True),
-        (kerasrl.DQN, True, True),
-        (kerasrl.DQN, True, False),
         (kerasrl.DQN, False, True),
+        pytest.param(kerasrl.A2C, False, True, marks=pytest.mark.slow),
+        pytest.param(kerasrl.DQN, True, True, marks=pytest.mark.slow),
+        pytest.param(kerasrl.DQN, True, False, marks=pytest.mark.slow),
     ],
 )
 def test_layers_frozen_in_between_are_saved_and_resume_exactly(

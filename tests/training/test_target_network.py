@@ -84,7 +84,7 @@ def test_frozen_variables_pass_gradients_on_but_get_none():
 
 def test_what_follows():
     """Everything that is trained; of soft actor-critic only the critics."""
-    for name in tiny.OFF_POLICY:
+    for name in ("DQN", "R2D2", "TD3", "SAC", "SAC_recurrent"):
         agent = tiny.make(name)
         env = gymnasium.make(tiny.env_of(name))
         agent.build(env.observation_space, env.action_space)
@@ -135,8 +135,8 @@ def restore_best_weights(agent, weights, path):
     "set_weights", [set_by_agent, set_by_policy, load, restore_best_weights]
 )
 def test_the_target_is_what_the_weights_were_set_to(set_weights, tmp_path):
-    agent = tiny.make("SAC")
-    agent.fit(tiny.env_of("SAC"), steps=80, num_envs=2, verbose=0)
+    agent = tiny.make("SAC", run_eagerly=True)
+    agent.fit(tiny.env_of("SAC"), steps=68, num_envs=2, verbose=0)
     if set_weights is not restore_best_weights:
         # A target that diverged must not stay so.
         agent.target.variables[0].assign(agent.target.variables[0] + np.nan)
@@ -181,7 +181,7 @@ def test_layers_that_were_set_before_training_are_followed():
 
 
 def test_a_checkpoint_has_a_target_of_its_own(tmp_path):
-    agent = tiny.make("DQN", learning_starts=0)
+    agent = tiny.make("DQN", run_eagerly=True, learning_starts=0)
     agent.fit(tiny.env_of("DQN"), steps=64, num_envs=2, verbose=0)
     assert not np.array_equal(agent.target.variables[0], agent.target.sources[0])
     loaded = kerasrl.load(agent.save(tmp_path / "agent.kerasrl"))
@@ -298,7 +298,7 @@ def test_several_steps_in_a_call_are_those_of_several_calls():
     [
         # Half a step in an iteration.
         pytest.param(1, 20, 1, 1, marks=pytest.mark.slow),
-        (3, 20, 1, 1),  # One and a half.
+        pytest.param(3, 20, 1, 1, marks=pytest.mark.slow),  # One and a half.
         pytest.param(2, 4, 1, 1, marks=pytest.mark.slow),  # Two whole ones.
         pytest.param(1, 7, 3, 1, marks=pytest.mark.slow),
         (2, 4, 1, 5),  # More in a call than an iteration brings.
@@ -340,7 +340,7 @@ def test_r2d2_takes_exactly_the_steps_that_are_due(
 
 def test_an_empty_buffer_is_filled_before_it_is_learnt_from(tmp_path):
     """After loading without replay, however long the training before was."""
-    agent = tiny.make("DQN", learning_starts=60)
+    agent = tiny.make("DQN", run_eagerly=True, learning_starts=60)
     env = tiny.env_of("DQN")
     agent.fit(env, steps=96, num_envs=2, verbose=0)
     before = agent.updates
@@ -359,9 +359,7 @@ def test_an_empty_buffer_is_filled_before_it_is_learnt_from(tmp_path):
     assert empty.updates > before
 
 
-@pytest.mark.parametrize(
-    "name", tiny.among(["DQN", "R2D2", "SAC", "DDPG"], ["R2D2", "SAC"])
-)
+@pytest.mark.parametrize("name", tiny.among(["DQN", "R2D2", "SAC", "DDPG"], ["R2D2"]))
 def test_nothing_is_learnt_before_learning_starts(name):
     agent = tiny.make(name, learning_starts=100)
     env = gymnasium.make(tiny.env_of(name))

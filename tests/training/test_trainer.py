@@ -36,7 +36,10 @@ def weights(agent):
     return [keras.ops.convert_to_numpy(x) for x in agent.policy.variables]
 
 
-@pytest.mark.parametrize("name, num_workers", [("A2C", 2), ("DQN", 0)])
+@pytest.mark.parametrize(
+    "name, num_workers",
+    [("A2C", 2), pytest.param("DQN", 0, marks=pytest.mark.slow)],
+)
 def test_iterating_is_fitting(name, num_workers):
     arguments = {
         "steps": 160,

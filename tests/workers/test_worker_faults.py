@@ -16,6 +16,7 @@ import gymnasium
 import numpy as np
 import optree
 import pytest
+from daily import among
 from envs.bad_environments import OBSERVATION_SPACES, BadEnv
 from walks import Actor, Listener, Walk, ZeroActor, begun, generators, wait_for_end
 
@@ -214,8 +215,13 @@ def test_closing_does_not_wait_for_ever():
     "mode, what, message",
     [
         ("act", lambda: os._exit(3), r"exit code 3\."),
-        ("step", lambda: os._exit(3), r"exit code 3\."),
-        ("alternate", lambda: os._exit(3), r"exit code 3\."),
+        pytest.param(
+            *("step", lambda: os._exit(3), r"exit code 3\."), marks=pytest.mark.slow
+        ),
+        pytest.param(
+            *("alternate", lambda: os._exit(3), r"exit code 3\."),
+            marks=pytest.mark.slow,
+        ),
         ("act", crash, "(?s)SIGSEGV.*in crash.*in step"),
         ("step", lambda: os.kill(os.getpid(), signal.SIGKILL), "SIGKILL"),
         ("act", close_everything, "exit code"),
@@ -240,7 +246,7 @@ def test_crashes_before_the_first_step(place, few_losses):
     assert ("making its environments" in str(caught.value)) == (place == "init")
 
 
-@pytest.mark.parametrize("mode", ["act", "step"])
+@pytest.mark.parametrize("mode", among(["act", "step"], ["act"]))
 def test_crashes_now_and_then_are_put_up_with(mode, few_losses):
     envs, collector = trouble(mode, lambda: os._exit(3), at=9)
     with envs, pytest.warns(RuntimeWarning, match="exit code 3") as caught:
@@ -250,7 +256,7 @@ def test_crashes_now_and_then_are_put_up_with(mode, few_losses):
     assert sum(rollout.valid.all() for rollout in rollouts) == 9 - len(caught)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", among(MODES, ["act"]))
 def test_a_worker_lost_before_the_first_rollout(mode):
     envs, collector = begun(mode, num_envs=4)
     with envs:
@@ -262,7 +268,7 @@ def test_a_worker_lost_before_the_first_rollout(mode):
         assert collector.collect().valid.all()
 
 
-@pytest.mark.parametrize("mode", ["act", "step"])
+@pytest.mark.parametrize("mode", among(["act", "step"], ["act"]))
 @pytest.mark.parametrize("moment", ["reset", "share_fragment", "share_steps"])
 def test_a_worker_lost_while_it_gets_ready(mode, moment, monkeypatch):
     """It has just ended when it is asked for something, once."""
@@ -326,7 +332,7 @@ def test_infos_of_a_lost_worker():
 # Processes of environments -------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", among(MODES, ["step"]))
 def test_a_killed_worker_whose_environment_had_forked(mode):
     """The fork holds all that the worker held."""
     envs, collector = trouble(mode, fork_unseen, "init", at=1)
@@ -389,7 +395,7 @@ class Slow(gymnasium.Env):
         return np.zeros(4, np.float32), 0.0, False, False, {}
 
 
-@pytest.mark.parametrize("mode", ["act", "step"])
+@pytest.mark.parametrize("mode", among(["act", "step"], ["step"]))
 def test_vector_environments_that_do_not_hang(mode):
     def factory():
         return gymnasium.vector.SyncVectorEnv([Slow, Slow])
@@ -436,7 +442,7 @@ class Says(Walk):
         return info
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", among(MODES, ["act"]))
 @pytest.mark.parametrize("place", ["reset", "step"])
 def test_infos_that_cannot_be_sent_are_named(mode, place):
     envs, collector = begun(
@@ -448,7 +454,7 @@ def test_infos_that_cannot_be_sent_are_named(mode, place):
         collector.collect()
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", among(MODES, ["act"]))
 def test_infos_that_nobody_reads_are_not_sent(mode):
     for place in ("reset", "step"):
         envs, collector = begun(mode, 4, env=Says, config={"place": place})
