@@ -2,6 +2,7 @@
 
 import types
 
+import daily
 import keras
 import numpy as np
 import pytest
@@ -219,7 +220,7 @@ def test_one_synchronous_actor_is_prioritized_dqn(num_workers):
     np.testing.assert_array_equal(logs[0]["loss"], logs[1]["loss"])
 
 
-@pytest.mark.parametrize("name", tiny.among(NAMES, ["ApexDQN"]))
+@pytest.mark.parametrize("name", daily.among(NAMES, ["ApexDQN"]))
 def test_a_fixed_lag_is_resumed_exactly(name, tmp_path):
     agent = tiny.make(name, synchronous=True, lag=2)
     settings = {"steps": 200, "num_envs": 4, "num_workers": 2}

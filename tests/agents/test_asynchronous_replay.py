@@ -2,6 +2,7 @@
 
 import types
 
+import daily
 import numpy as np
 import pytest
 import tiny
@@ -25,7 +26,7 @@ def fit(name, steps=400, epochs=1, **arguments):
     return agent, history.history
 
 
-@pytest.mark.parametrize("name", tiny.among([*tiny.OFF_POLICY], ["Rainbow", "R2D2"]))
+@pytest.mark.parametrize("name", daily.among([*tiny.OFF_POLICY], ["Rainbow", "R2D2"]))
 def test_every_algorithm_learns_from_them(name):
     agent, history = fit(name, normalize_rewards=True)
     assert agent.env_steps >= 400 and agent.updates > 0

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from daily import among
 from gymnasium import spaces
 from test_hybrid_actions import Identity
-from tiny import among
 
 import kerasrl
 from kerasrl import testing
@@ -18,6 +18,7 @@ AGENTS = {
 LEARNING = {"PPO": (60_000, 0.01), "A2C": (100_000, 0.05)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", among(["PPO", "A2C"], ["PPO"]))
 def test_resume_is_exact_with_workers(name, tmp_path, monkeypatch):
     """And with memory; PPO is held near the policy that acted. Entropy is estimated."""

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from daily import among
 from gymnasium import spaces
 from laplace import Laplace
-from tiny import among
 
 import kerasrl
 from kerasrl import testing

@@ -6,6 +6,7 @@ learn. What moves a random generator there must reach it all the same.
 
 import collections
 
+import daily
 import keras
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ DRAWING = {
 DAILY = {"PPO", "A3C", "IMPALA", "PPO_recurrent", "Rainbow", "R2D2", "TD3", "SAC"}
 
 
-@pytest.mark.parametrize("name", tiny.among(DRAWING, DAILY))
+@pytest.mark.parametrize("name", daily.among(DRAWING, DAILY))
 def test_every_draw_moves_its_generator(name, monkeypatch):
     counter = Counter(monkeypatch)
     arguments = dict(DRAWING[name])

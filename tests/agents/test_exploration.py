@@ -1,5 +1,6 @@
 """What agents try: how often, how far, and never while they are judged."""
 
+import daily
 import gymnasium
 import keras
 import numpy as np
@@ -282,7 +283,7 @@ def test_uniform_actions_cover_the_box_until_learning_starts(agent_class):
         assert chi_square(counts, np.full(10, 0.1)) < 27.9  # 9 degrees, 99.9 %.
 
 
-@pytest.mark.parametrize("name", tiny.among(tiny.CONTINUOUS, ["TD3", "SAC"]))
+@pytest.mark.parametrize("name", daily.among(tiny.CONTINUOUS, ["TD3", "SAC"]))
 def test_actions_stay_within_asymmetric_bounds(name):
     """`Still` refuses others. With noise wide enough to reach every bound."""
     arguments = {} if name.startswith("SAC") else {"noise_scale": 2.0}

@@ -1,5 +1,6 @@
 """Agents that learn from goals that were achieved."""
 
+import daily
 import gymnasium
 import keras
 import numpy as np
@@ -95,7 +96,7 @@ def test_resume_is_exact_and_workers_change_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    tiny.among(["SimpleQ", "DDPG", "TD3", "SAC", "SAC_discrete"], ["SimpleQ"]),
+    daily.among(["SimpleQ", "DDPG", "TD3", "SAC", "SAC_discrete"], ["SimpleQ"]),
 )
 def test_every_agent_that_replays_transitions(name):
     """On goals of floats that are normalized, with rewards that are too."""

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from daily import among
 from gymnasium import spaces
-from tiny import among, hostile_env
+from tiny import hostile_env
 
 import kerasrl
 from kerasrl import testing

@@ -59,6 +59,7 @@ def test_what_is_seen_is_said(name, steps):
     assert result["return_mean"] >= 0.95 * best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_resume_is_exact(num_workers, tmp_path):
     """With a memory of previous actions, and in workers."""

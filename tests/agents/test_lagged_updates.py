@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from daily import among
 from references import until_filler
 from references import vtrace as reference_vtrace
-from tiny import among
 
 import kerasrl
 from kerasrl import testing

@@ -1,5 +1,6 @@
 """Action masks from exploration to targets, with memory, in workers, after a resume."""
 
+import daily
 import keras
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def in_vector():
     return SyncVectorEnv([make, make], autoreset_mode=AutoresetMode.NEXT_STEP)
 
 
-@pytest.mark.parametrize("name", tiny.among(DISCRETE_AGENTS, CENTRAL))
+@pytest.mark.parametrize("name", daily.among(DISCRETE_AGENTS, CENTRAL))
 def test_no_illegal_action_ever(name):
     """Before learning starts and after, in evaluation, with fillers, on a resume."""
     make = lambda: illegal_actions(terminates=True)  # noqa: E731

@@ -88,7 +88,7 @@ def assert_same(first, second):
         np.testing.assert_array_equal(a, b, err_msg=a.path)
 
 
-@pytest.mark.parametrize("name", among([*AGENTS], ["MARWIL", "IQL", "CQL_discrete"]))
+@pytest.mark.parametrize("name", among([*AGENTS], ["MARWIL", "IQL"]))
 def test_goes_on_exactly_where_it_was_saved(name, tmp_path):
     """Also within an epoch of the dataset: 40 steps of 16 are no whole ones of 72."""
     dataset = data_for(name)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from tiny import among
+from daily import among
 
 import kerasrl
 from kerasrl import testing

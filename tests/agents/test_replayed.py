@@ -145,8 +145,8 @@ FAMILIES = {
 }
 
 
-#: One for each buffer, and one with critics.
-DAILY = [("DQN", 0), ("DQN", 1), ("R2D2", 0), ("SAC", 0)]
+#: One for each buffer.
+DAILY = [("DQN", 1), ("R2D2", 0)]
 
 
 @pytest.mark.parametrize(
@@ -250,6 +250,7 @@ def make_telling():
     return agent
 
 
+@pytest.mark.slow
 def test_resume_is_exact(tmp_path):
     straight, resumed = make_telling(), make_telling()
     for agent in (straight, resumed):

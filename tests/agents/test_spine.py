@@ -1,5 +1,6 @@
 """What every agent keeps to: seeds, exact resume, one trace a run, bad input."""
 
+import daily
 import gymnasium
 import keras
 import numpy as np
@@ -33,7 +34,7 @@ def steps_for(name):
     return 400 if name in tiny.ON_POLICY else 200
 
 
-@pytest.mark.parametrize("name", tiny.among(tiny.AGENTS, ["DQN"]))
+@pytest.mark.parametrize("name", daily.among(tiny.AGENTS, ["DQN"]))
 def test_another_seed_gives_other_weights(name):
     """Also where the first weights are the same: what is drawn later differs."""
     agents = [tiny.make(name, seed, policy={"seed": 0}) for seed in (3, 4)]
@@ -46,7 +47,7 @@ def test_another_seed_gives_other_weights(name):
 
 # In one test, because what takes long is to trace the update of each agent.
 @pytest.mark.xla
-@pytest.mark.parametrize("name", tiny.among(tiny.AGENTS, CENTRAL))
+@pytest.mark.parametrize("name", daily.among(tiny.AGENTS, CENTRAL))
 def test_same_seed_same_weights_whatever_is_done_in_between(name, tmp_path):
     """Saving, loading, evaluating and predicting change nothing, and trace nothing."""
     # XLA for one of them.
@@ -126,7 +127,7 @@ def test_dropout_and_averaged_weights_resume_exactly(
 
 
 @pytest.mark.xla
-@pytest.mark.parametrize("name", tiny.among(tiny.AGENTS, COMPILED))
+@pytest.mark.parametrize("name", daily.among(tiny.AGENTS, COMPILED))
 def test_a_run_traces_once(name):
     """With XLA: of which the one trace says too that it could compile it."""
     agent = tiny.make(name, jit_compile="auto")
@@ -137,7 +138,7 @@ def test_a_run_traces_once(name):
     assert agent.iterations > 10
 
 
-@pytest.mark.parametrize("name", tiny.among(["DQN", "R2D2"], ["DQN"]))
+@pytest.mark.parametrize("name", daily.among(["DQN", "R2D2"], ["DQN"]))
 def test_without_replay_a_loaded_agent_starts_with_an_empty_buffer(name, tmp_path):
     agent = tiny.make(name)
     env = tiny.env_of(name)
@@ -155,7 +156,7 @@ def test_without_replay_a_loaded_agent_starts_with_an_empty_buffer(name, tmp_pat
     assert loaded.updates > agent.updates > 0
 
 
-@pytest.mark.parametrize("name", tiny.among(["DQN", "R2D2"], ["DQN"]))
+@pytest.mark.parametrize("name", daily.among(["DQN", "R2D2"], ["DQN"]))
 def test_another_number_of_envs_is_refused_and_leaves_the_agent_usable(name):
     agent = tiny.make(name)
     agent.fit("CartPole-v1", steps=80, num_envs=2, verbose=0)
@@ -184,7 +185,7 @@ def test_episodes_do_not_go_on_across_fits(name):
 
 @pytest.mark.parametrize(
     "name",
-    tiny.among(
+    daily.among(
         [n for n in tiny.OFF_POLICY if "_recurrent" not in n or n == "SAC_recurrent"],
         ["ApexDQN", "R2D2", "SAC"],
     ),
@@ -233,7 +234,7 @@ def test_each_reward_is_scaled_and_clipped_before_they_are_summed(name):
     assert kept.max() <= 1.75  # 1 + 0.5 + 0.25
 
 
-@pytest.mark.parametrize("name", tiny.among(["DQN", "R2D2", "SAC_discrete"], ["R2D2"]))
+@pytest.mark.parametrize("name", daily.among(["DQN", "R2D2", "SAC_discrete"], ["R2D2"]))
 def test_nested_observations(name):
     agent = tiny.make(name)
     history = agent.fit(testing.NestedEnv, steps=120, num_envs=2, verbose=0).history
@@ -249,7 +250,7 @@ def test_nested_observations(name):
     assert actions.shape == (1,)
 
 
-@pytest.mark.parametrize("name", tiny.among(["DQN", "R2D2", "SAC_discrete"], ["R2D2"]))
+@pytest.mark.parametrize("name", daily.among(["DQN", "R2D2", "SAC_discrete"], ["R2D2"]))
 def test_steps_that_only_reset_are_not_learnt_from(name):
     """A `NEXT_STEP` vector environment has filler steps between episodes."""
     envs = gymnasium.vector.SyncVectorEnv(

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
+from daily import among
 from gymnasium import spaces
-from tiny import among
 
 import kerasrl
 from kerasrl.checkpoint import weights

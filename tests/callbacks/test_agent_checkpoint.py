@@ -111,7 +111,8 @@ def test_a_real_agent_goes_on_from_its_checkpoint(tmp_path):
             "CartPole-v1", steps=steps, num_envs=2, callbacks=callbacks, verbose=0
         )
 
-    agent = kerasrl.PPO(rollout_length=16, num_epochs=2, minibatch_size=16, seed=1)
+    agent = kerasrl.PPO(rollout_length=16, num_epochs=1, minibatch_size=32, seed=1)
+    agent.compile(run_eagerly=True)
     checkpoint = AgentCheckpoint(tmp_path, every=2)
     fit(agent, 128, [checkpoint])
     assert names(tmp_path)[:2] == ["checkpoint-2", "checkpoint-4"]

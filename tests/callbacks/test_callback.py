@@ -57,6 +57,7 @@ def test_hooks_in_a_real_fit():
             calls.append("batch_end")
 
     agent = kerasrl.PPO(rollout_length=32, num_epochs=1, minibatch_size=64, seed=0)
+    agent.compile(run_eagerly=True)
     history = agent.fit(
         "CartPole-v1",
         steps=256,
@@ -87,6 +88,7 @@ def test_rollout_can_be_rewritten():
 
     def weights(callbacks):
         agent = kerasrl.PG(rollout_length=16, seed=0, normalize_advantages=False)
+        agent.compile(run_eagerly=True)
         agent.fit("CartPole-v1", steps=64, num_envs=2, callbacks=callbacks, verbose=0)
         return agent.get_weights()
 

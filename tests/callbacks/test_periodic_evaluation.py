@@ -80,6 +80,7 @@ def test_bad_arguments():
 def test_with_a_real_agent_leaves_training_alone():
     def train(callbacks):
         agent = kerasrl.PPO(rollout_length=16, num_epochs=1, seed=3)
+        agent.compile(run_eagerly=True)
         history = agent.fit(
             "CartPole-v1",
             steps=128,

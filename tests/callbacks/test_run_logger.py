@@ -88,6 +88,7 @@ def test_directories_of_the_same_second_differ(tmp_path):
 @pytest.mark.parametrize("algorithm", ["PG", "A2C", "PPO"])
 def test_with_a_real_agent(tmp_path, algorithm):
     agent = getattr(kerasrl, algorithm)(rollout_length=8, seed=0)
+    agent.compile(run_eagerly=True)
     agent.fit(
         "CartPole-v1",
         steps=64,

@@ -7,7 +7,9 @@ from kerasrl.callbacks import VideoRecorder
 
 
 def test_films_are_written_every_so_many_epochs(tmp_path):
-    kerasrl.PPO(rollout_length=16, num_epochs=1, seed=0).fit(
+    agent = kerasrl.PPO(rollout_length=16, num_epochs=1, seed=0)
+    agent.compile(run_eagerly=True)
+    agent.fit(
         "CartPole-v1",
         steps=128,
         steps_per_epoch=32,

@@ -126,7 +126,7 @@ def sequences(rng, state):
 
 def built(agent, actions, start=ranks.synchronize):
     # Momentum, not Adam: that would scale gradients as small as rounding errors up.
-    agent.compile(keras.optimizers.SGD(0.3, momentum=0.9))
+    agent.compile(keras.optimizers.SGD(0.3, momentum=0.9), jit_compile=False)
     agent.build(BOX, actions)
     with agent.replicas.scope():
         start(agent, 0)

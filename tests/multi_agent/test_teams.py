@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tiny import among
+from daily import among
 
 import kerasrl
 from kerasrl.multi_agent import MatrixGame, Pursuit, TeamEnv, TeamNetwork, TicTacToe

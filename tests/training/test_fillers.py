@@ -7,7 +7,8 @@ import pytest
 import references
 import tensorflow as tf
 from by_definition import DISCRETE, OBSERVATIONS
-from tiny import OFF_POLICY, ON_POLICY, among
+from daily import among
+from tiny import OFF_POLICY, ON_POLICY
 
 import kerasrl
 from kerasrl.agents import on_policy

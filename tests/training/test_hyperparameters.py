@@ -7,8 +7,9 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from daily import among
 from keras.optimizers import schedules
-from tiny import AGENTS, OFF_POLICY, among, env_of, make
+from tiny import AGENTS, OFF_POLICY, env_of, make
 
 import kerasrl
 from kerasrl import checks

@@ -1,5 +1,6 @@
 """Half precision: gradients are scaled, clipped and unscaled in the right order."""
 
+import daily
 import keras
 import numpy as np
 import pytest
@@ -56,7 +57,8 @@ def test_a_step_is_that_of_single_precision(
         np.testing.assert_allclose(a, b, rtol=0, atol=0.02 * np.abs(b).max() + 1e-5)
 
 
-@pytest.mark.parametrize("name", tiny.among(["PPO_recurrent", "R2D2", "SAC"], ["SAC"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", daily.among(["PPO_recurrent", "R2D2", "SAC"], ["SAC"]))
 def test_saved_and_loaded_in_between(name, mixed_float16, tmp_path):
     straight = tiny.make(name)
     env = tiny.env_of(name)

@@ -7,6 +7,7 @@ import signal
 import types
 import zipfile
 
+import daily
 import gymnasium
 import keras
 import numpy as np
@@ -89,7 +90,7 @@ def test_what_is_seen_is_normalized_by_definition(name):
     np.testing.assert_array_equal(agent.predict(times, deterministic=True), chosen)
 
 
-@pytest.mark.parametrize("name", tiny.among(["PPO", "DQN"], ["PPO"]))
+@pytest.mark.parametrize("name", daily.among(["PPO", "DQN"], ["PPO"]))
 def test_what_only_a_clock_tells_is_learnt(name):
     policy = {"hidden_units": (16,), "normalize_observations": True}
     if name == "PPO":
@@ -110,7 +111,7 @@ def without_workers():
     return agent
 
 
-@pytest.mark.parametrize("mode", tiny.among(["act", "step", "alternate"], ["act"]))
+@pytest.mark.parametrize("mode", daily.among(["act", "step", "alternate"], ["act"]))
 def test_workers_see_the_same(mode):
     """Of observations whose keys are not sorted."""
     agent, alone = make("PPO"), without_workers()
@@ -158,7 +159,7 @@ def test_a_lost_worker_is_replaced_by_one_that_knows():
     assert np.abs(observations).max() <= 10
 
 
-@pytest.mark.parametrize("name", tiny.among(["PPO", "DQN"], ["DQN"]))
+@pytest.mark.parametrize("name", daily.among(["PPO", "DQN"], ["DQN"]))
 def test_saved_and_resumed_exactly(name, tmp_path):
     agent = make(name)
     agent.fit(Clock, steps=96, num_envs=2, verbose=0)

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from daily import among
 from gymnasium import spaces
-from tiny import among
 
 import kerasrl
 from kerasrl.checkpoint.weights import variables as all_variables

@@ -1,5 +1,6 @@
 """The target network: what it holds, who gets a gradient, when and how far it moves."""
 
+import daily
 import gymnasium
 import keras
 import numpy as np
@@ -359,7 +360,7 @@ def test_an_empty_buffer_is_filled_before_it_is_learnt_from(tmp_path):
     assert empty.updates > before
 
 
-@pytest.mark.parametrize("name", tiny.among(["DQN", "R2D2", "SAC", "DDPG"], ["R2D2"]))
+@pytest.mark.parametrize("name", daily.among(["DQN", "R2D2", "SAC", "DDPG"], ["R2D2"]))
 def test_nothing_is_learnt_before_learning_starts(name):
     agent = tiny.make(name, learning_starts=100)
     env = gymnasium.make(tiny.env_of(name))

@@ -1,5 +1,6 @@
 """What layers add to the loss, by definition: of each training pass, once."""
 
+import daily
 import keras
 import numpy as np
 import pytest
@@ -108,7 +109,7 @@ def test_r2d2_adds_terms_of_the_rows_that_it_learns_from(burn_in):
     np.testing.assert_allclose(found[1] - found[0], expected, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", tiny.among(tiny.ON_POLICY, ["PPO", "A2C_recurrent"]))
+@pytest.mark.parametrize("name", daily.among(tiny.ON_POLICY, ["PPO", "A2C_recurrent"]))
 def test_on_policy_terms(name):
     """Of what was acted on, in one step on all of it."""
     losses, observations = [], []

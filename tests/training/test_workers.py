@@ -5,7 +5,7 @@ import signal
 
 import numpy as np
 import pytest
-from tiny import among
+from daily import among
 
 import kerasrl
 from kerasrl import testing

@@ -12,7 +12,8 @@ import warnings
 import numpy as np
 import pytest
 import ray
-from tiny import among, make
+from daily import among
+from tiny import make
 from walks import Listener, Walk, ZeroActor, assert_equal, begun, generators
 
 import kerasrl
