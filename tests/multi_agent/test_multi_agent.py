@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tiny
+from daily import among
 
 import kerasrl
 from kerasrl.multi_agent import (
@@ -114,7 +115,7 @@ def test_training_goes_on_exactly_with_masks_memory_and_rules(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", tiny.among(["R2D2", "TD3", "DDPG", "SimpleQ", "SAC_recurrent"], ["R2D2"])
+    "name", among(["R2D2", "TD3", "DDPG", "SimpleQ", "SAC_recurrent"], ["R2D2"])
 )
 def test_others_learn_from_whole_episodes(name):
     """Sequences of agents that are not asked at once, and continuous actions."""

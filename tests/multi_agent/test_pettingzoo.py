@@ -6,7 +6,6 @@ import pytest
 from kerasrl.multi_agent import MultiEnvironments, as_multi_agent
 from kerasrl.multi_agent.env import Game, make_env
 
-pettingzoo = pytest.importorskip("pettingzoo")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
@@ -57,7 +56,6 @@ def test_names_that_nobody_knows_are_explained():
 
 
 def test_simple_spread_has_the_known_return_of_doing_nothing():
-    pytest.importorskip("mpe2")
     envs = MultiEnvironments("pettingzoo:parallel:mpe2.simple_spread_v3", 1)
     env = envs.envs[0]
     totals = []
