@@ -443,6 +443,6 @@ def test_the_matrix_names_the_agents():
         assert list(cells) == list(AGENTS), row
     # Rows that hold for all of them.
     for row in MATRIX:
-        some = (RECURRENT, HINDSIGHT, *MASKS.values())
+        some = (RECURRENT, HINDSIGHT, SEVERAL, *MASKS.values())
         if "actions" not in row and row not in some:
             assert all(MATRIX[row].values()), row

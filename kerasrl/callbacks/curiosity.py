@@ -208,7 +208,8 @@ def _steps(rollout: Any) -> dict[str, Any]:
             rows[place] = final
 
         optree.tree_map_(put, following, rollout.final["observations"])
-        is_known[place] = rollout.valid[place]
+        # Not after a termination, whatever learns: to end is nothing to be curious of.
+        is_known[place] = rollout.valid[place] & ~rollout.terminated[place]
 
     def flat(tree: Any) -> Any:
         return optree.tree_map(lambda x: x.reshape(-1, *x.shape[2:]), tree)

@@ -35,8 +35,8 @@ class MultiAgentEnv:
     Attributes:
         possible_agents: List of the ids (strings) of all that may ever act.
         observation_spaces, action_spaces: Dicts of `gymnasium.Space` by agent.
-            Observations `Dict(observation=..., action_mask=...)` say which actions are
-            legal.
+            Observations that are a `Dict` of `"observation"` and `"action_mask"` say
+            which actions are legal.
         state_space: `gymnasium.spaces.Box` of `state()`, or `None` if there is none.
 
     Example:

@@ -180,15 +180,24 @@ def check_bounds(leaves, action_space):
 def denormalized(episode, action_space):
     """Returns an episode with Box actions from -1 to 1 laid over their bounds.
 
+    Log-probabilities of them become those of the actions as they are then: densities of
+    numbers that are spread over other bounds are as much smaller.
+
     Args:
         episode: `Episode`.
         action_space: `gymnasium.spaces.Space` of bounded `Box`es, or others that stay.
 
     Raises:
-        ValueError: A `Box` is not bounded, or an action beyond -1 and 1.
+        ValueError: A `Box` is not bounded, or an action beyond -1 and 1; or there are
+            `"emitted_actions"`, which only policies that act by bounds have.
     """
+    if "emitted_actions" in episode.extras:
+        raise ValueError(
+            "Received actions_normalized=True for data with emitted_actions, whose "
+            "actions are within their bounds already. Leave it out."
+        )
     leaves = spaces.leaf_lister(action_space)(episode.actions)
-    scaled = []
+    scaled, stretch, is_rounded = [], 0.0, False
     for array, (name, space) in zip(
         leaves, spaces.named_leaves(action_space, "action"), strict=True
     ):
@@ -207,10 +216,20 @@ def denormalized(episode, action_space):
                 )
             low, high = space.low.astype(np.float64), space.high.astype(np.float64)
             array = low + (np.clip(array, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
+            stretch += np.log((high - low) / 2.0).sum()
+            is_rounded |= space.dtype.kind != "f"
             array = array if space.dtype.kind == "f" else np.rint(array)
             array = array.astype(space.dtype)
         scaled.append(array)
-    return dataclasses.replace(episode, actions=tree_of(action_space, scaled))
+    extras = dict(episode.extras)
+    if "log_probs" in extras:
+        if is_rounded:
+            del extras["log_probs"]  # Densities of what was rounded since.
+        else:
+            extras["log_probs"] = extras["log_probs"] - np.float32(stretch)
+    return dataclasses.replace(
+        episode, actions=tree_of(action_space, scaled), extras=extras
+    )
 
 
 def tree_of(space, leaves):

@@ -241,6 +241,10 @@ def from_arrays(
         leaves["observations"], leaves.get("next_observations", ()), strict=False
     ):
         if steps > 1 and now.shape == following.shape:  # Others are refused below.
+            if now.dtype.kind == following.dtype.kind == "f":
+                # One of them may have been kept with fewer digits.
+                coarser = min(now.dtype, following.dtype, key=lambda x: x.itemsize)
+                now, following = now.astype(coarser), following.astype(coarser)
             differs = now[1:] != following[:-1]
             stops[:-1] |= differs.reshape(steps - 1, -1).any(axis=1)
     lasts = np.flatnonzero(stops)

@@ -171,13 +171,15 @@ def _share(agent, batch_size, ratio):
 
 def _pieces(agent, batch_size):
     """How a dataset is read for losses."""
-    size = _SIZE if batch_size is None else batch_size
+    length = 1
+    if agent.policy.is_recurrent:
+        # As long as what else is learnt from.
+        length = getattr(agent, "sequence_length", None) or agent.rollout_length
+    size = max(1, _SIZE // length) if batch_size is None else batch_size
     size = checks.positive_integer("offline_batch_size", size)
     if not agent.policy.is_recurrent:
         reading.refuse_previous_inputs(agent)
         return {"batch_size": size}
-    # As long as what else is learnt from.
-    length = getattr(agent, "sequence_length", None) or agent.rollout_length
     return {"batch_size": size, "sequence_length": length}
 
 

@@ -72,6 +72,22 @@ def test_what_is_added_is_the_error_of_the_prediction():
     assert rollout.truncated.any() and rollout.terminated.any()
 
 
+def test_to_end_is_no_news_for_replay_either():
+    """Whose rollouts have what was seen after a termination, too."""
+    before, after = Seen(), Seen()
+    agent = tiny.make("DQN", learning_starts=1000)
+    callbacks = [before, Curiosity(seed=0), after]
+    agent.fit(
+        tiny.hostile_env("DQN"), steps=96, num_envs=2, callbacks=callbacks, verbose=0
+    )
+    ends = 0
+    for rollout, shaped in zip(before.rollouts, after.rollouts, strict=True):
+        added = shaped.rewards - rollout.rewards
+        assert (added[rollout.terminated] == 0.0).all()
+        ends += rollout.terminated.sum()
+    assert ends > 0
+
+
 def test_what_comes_again_and_again_is_no_news():
     curiosity = Curiosity(seed=0, learning_rate=1e-2, batch_size=64)
     history = tiny.make("PPO").fit(

@@ -283,3 +283,16 @@ def test_rows_that_do_not_follow_each_other_are_episodes_of_their_own():
     batch = data.reader(4, seed=0).next()
     pairs = zip(batch["observations"], batch["next_observations"], strict=True)
     assert all(y - x == 1.0 for x, y in pairs)
+
+
+def test_rows_with_fewer_digits_follow_each_other_all_the_same():
+    steps = np.arange(4)[:, None] / 7.0
+    for seen, following in ((np.float32, np.float64), (np.float64, np.float32)):
+        data = offline.from_arrays(
+            steps[:3].astype(seen),
+            np.zeros(3, int),
+            np.arange(3.0),
+            np.zeros(3, bool),
+            next_observations=steps[1:].astype(following),
+        )
+        assert data.num_episodes == 1

@@ -33,18 +33,31 @@ def test_what_was_written_is_what_is_read(kind, tmp_path, monkeypatch):
 
 
 def test_what_was_emitted_and_what_is_normalized(tmp_path):
+    """Densities of what is laid over other bounds are those of the new numbers."""
     episodes = make("box")
     for episode in episodes:
         episode.actions = np.clip(episode.actions, -1.0, 1.0)
-        episode.extras["emitted_actions"] = 3.0 * episode.actions
+        episode.extras["log_probs"] = np.full(len(episode.rewards), -1.5, np.float32)
     data = offline.from_episodes(episodes, *SPACES["box"])
     offline.convert(data, tmp_path / "x-v0", "minari")
     found = offline.load(tmp_path / "x-v0", actions_normalized=True)
+    size = SPACES["box"][1].shape[0]
     for one, other in zip(found.episodes, episodes, strict=True):
+        np.testing.assert_allclose(one.actions, 2.0 * other.actions, atol=1e-6)
+        expected = -1.5 - size * np.log(2.0)
+        np.testing.assert_allclose(one.extras["log_probs"], expected, rtol=1e-6)
+    for episode in episodes:
+        episode.extras["emitted_actions"] = 3.0 * episode.actions
+    data = offline.from_episodes(episodes, *SPACES["box"])
+    offline.convert(data, tmp_path / "y-v0", "minari")
+    for one, other in zip(
+        offline.load(tmp_path / "y-v0").episodes, episodes, strict=True
+    ):
         np.testing.assert_array_equal(
             one.extras["emitted_actions"], other.extras["emitted_actions"]
         )
-        np.testing.assert_allclose(one.actions, 2.0 * other.actions, atol=1e-6)
+    with pytest.raises((ValueError, offline.DamagedFile), match="Leave it out"):
+        offline.load(tmp_path / "y-v0", actions_normalized=True)
 
 
 @pytest.mark.parametrize("kind", SPACES)
