@@ -206,8 +206,7 @@ class MultiAgent(Trainer, Configurable):
         others are built when an agent is mapped to them. `fit` does this.
 
         Args:
-            observation_space, action_space: `gymnasium.spaces.Dict` of those of
-                agents.
+            observation_space, action_space: `gymnasium.spaces.Dict`s, by agent.
 
         Raises:
             ValueError: A policy was built for other spaces, or nobody learns.
@@ -246,7 +245,7 @@ class MultiAgent(Trainer, Configurable):
         """Returns what acts for a policy in an arena. Extend it to act otherwise."""
         member = self.agents[name]
         if isinstance(member, Opponents):
-            return OpponentPlayer(seats, member)
+            return OpponentPlayer(seats, member, name)
         return Player(seats)
 
     def episode_ended(self, episode):
@@ -254,9 +253,9 @@ class MultiAgent(Trainer, Configurable):
         returns = episode.policy_returns()
         for name, member in self.opponents.items():
             if name in returns and member.of in returns:
-                number = episode.user_data["snapshots"][member.of]
-                own, other = returns[member.of], returns[name]
-                member.note(number, 0.5 + 0.5 * float(np.sign(own - other)))
+                number = episode.user_data["snapshots"][name]
+                ahead = returns[member.of] - returns[name]
+                member.note(number, 0.5 + 0.5 * float(np.sign(ahead)))
 
     def start_learning(self, num_envs):
         if self.records_log_probs or not isinstance(self.mixing, Unmixed):
@@ -402,7 +401,14 @@ class MultiAgent(Trainer, Configurable):
         )
 
     def predict(
-        self, observations, state=None, deterministic=True, seed=None, episode=None
+        self,
+        observations,
+        state=None,
+        deterministic=True,
+        seed=None,
+        episode=None,
+        previous_actions=None,
+        previous_rewards=None,
     ):
         """Returns actions for observations of some agents.
 
@@ -412,6 +418,7 @@ class MultiAgent(Trainer, Configurable):
                 episodes.
             deterministic, seed: As for `kerasrl.Agent.predict`.
             episode: What `mapping` is asked with.
+            previous_actions, previous_rewards: As `kerasrl.Agent.predict`, by agent.
 
         Returns:
             Dict of actions `[N, ...]` by agent; where some policy is recurrent, a tuple
@@ -420,7 +427,10 @@ class MultiAgent(Trainer, Configurable):
         Raises:
             ValueError: A policy is not built yet, or observations do not fit.
         """
-        return playing.predict(self, observations, state, deterministic, seed, episode)
+        previous = (previous_actions, previous_rewards)
+        return playing.predict(
+            self, observations, state, deterministic, seed, episode, previous
+        )
 
     def summary(self, **kwargs):
         """Prints the layers of every policy that is a network."""
@@ -483,8 +493,6 @@ class MultiAgent(Trainer, Configurable):
         for name, member in self.opponents.items():
             member.set_state(state["opponents"][name], arrays[name])
         self.rng.bit_generator.state = state["rng"]
-        self.env_name = state["env_name"]
-        self.env_steps = state["env_steps"]
-        self.agent_steps = state["agent_steps"]
-        self.iterations = state["iterations"]
+        for name in ("env_name", "env_steps", "agent_steps", "iterations"):
+            setattr(self, name, state[name])
         self.statistics.set_state(state["statistics"])

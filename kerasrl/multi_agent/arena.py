@@ -156,9 +156,10 @@ class Arena:
         for agent, reward in turn.rewards.items():
             returns[agent] = returns.get(agent, 0.0) + reward
         shared = sum(turn.rewards.values())
+        seated = self._seated[env]  # Who lived before the step.
         if self.reward == "mean":
-            shared /= max(len(turn.rewards), 1)
-        for agent, (player, row) in self._seated[env].items():
+            shared /= max(len(seated), 1)
+        for agent, (player, row) in seated.items():
             own = self.reward == "own"
             reward = turn.rewards.get(agent, 0.0) if own else shared
             player.seats.rewards[row] += reward

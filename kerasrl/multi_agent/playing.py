@@ -68,13 +68,15 @@ def _score(returns, scores):
             scores.setdefault(f"draw_rate_{name}", []).append(value == best)
 
 
-def predict(agent, observations, state, deterministic, seed, episode):
-    """Implements `MultiAgent.predict`."""
-    if not isinstance(observations, dict):
-        raise ValueError(
-            f"Received observations={observations!r:.200}. Expected a dict from agents "
-            "to observations [N, ...]."
-        )
+def predict(agent, observations, state, deterministic, seed, episode, previous):
+    """Implements `MultiAgent.predict`; `previous` is a pair of actions and rewards."""
+    names = ("observations", "previous_actions", "previous_rewards")
+    for name, given in zip(names, (observations, *previous), strict=True):
+        if not (isinstance(given, dict) or (given is None and name in names[1:])):
+            raise ValueError(
+                f"Received {name}={given!r:.200}. Expected a dict from agents to "
+                f"{name.replace('_', ' ')} [N, ...]."
+            )
     rng = np.random.default_rng(checks.seed(seed))
     if episode is None:
         episode = MultiAgentEpisode(0, 0, rng)
@@ -85,7 +87,8 @@ def predict(agent, observations, state, deterministic, seed, episode):
         own = None if state is None else state.get(name)
         if isinstance(member, Agent):
             drawn = None if seed is None else int(rng.integers(2**31))
-            found = member.predict(seen, own, deterministic=deterministic, seed=drawn)
+            before = [(each or {}).get(name) for each in previous]
+            found = member.predict(seen, own, *before, deterministic, drawn)
             if member.policy.is_recurrent:
                 found, states[name] = found
             actions[name] = found

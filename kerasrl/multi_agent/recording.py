@@ -169,7 +169,8 @@ class ReplayedRecord:
 
     Whole episodes of single agents, one behind the other as they ended, as if of one
     environment: sums over several steps and sequences stay whole however agents take
-    turns. An agent's steps come when it has ended.
+    turns. An agent's steps come when it has ended; those of an episode that had begun
+    before are left out.
 
     Args:
         seats: `Seats`.
@@ -189,17 +190,18 @@ class ReplayedRecord:
         for row, (terminated, truncated) in zip(
             steps.rows.tolist(), flags, strict=True
         ):
+            own = self._running.setdefault(row, [])
+            if seats.starts[row]:
+                own.clear()  # Of an episode that did not end.
+            elif not own:
+                continue  # Of an episode whose first steps were not recorded.
             step = _copy(
                 take({**seats.inputs, "actions": seats.actions}, row)
                 | {"extras": take(seats.extras, row), "state": take(seats.state, row)}
             )
             step["rewards"] = np.float32(seats.rewards[row])
-            step["starts"] = bool(seats.starts[row])
             step["terminated"], step["truncated"] = terminated, truncated
             step["final"] = None
-            own = self._running.setdefault(row, [])
-            if step["starts"]:
-                own.clear()  # Of an episode that did not end.
             step["starts"] = not own
             own.append(step)
             if terminated or truncated:

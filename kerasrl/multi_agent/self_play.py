@@ -239,21 +239,22 @@ class OpponentPlayer(Player):
     Args:
         seats: `Seats`, with the actor of `opponents`.
         opponents: `Opponents`.
+        name: Their id.
     """
 
-    def __init__(self, seats, opponents):
+    def __init__(self, seats, opponents, name):
         super().__init__(seats)
         self.opponents = opponents
+        self.name = name
         self._numbers: dict = {}
 
     def sit(self, env, episode):
         """Draws who plays in an episode; all seats of it have the same."""
         row = super().sit(env, episode)
         drawn = episode.user_data.setdefault("snapshots", {})
-        of = self.opponents.of
-        if of not in drawn:
-            drawn[of] = self.opponents.draw(episode.rng)
-        self._numbers[row] = drawn[of]
+        if self.name not in drawn:
+            drawn[self.name] = self.opponents.draw(episode.rng)
+        self._numbers[row] = drawn[self.name]
         return row
 
     def act(self, rows):

@@ -149,12 +149,13 @@ class MultiAgentSource:
 
     def refresh(self):
         """Makes all actors and their exploration those of the present weights."""
+        for member in self.agent.learners.values():
+            member.progress = self.agent.progress
         for name, player in self.table.players.items():
-            member = self.agent.agents[name]
-            if isinstance(member, Agent):
-                member.progress = self.agent.progress
+            if name in self.agent.learners:
                 player.seats.actor.refresh()
-                player.seats.refresh()
+            # Of opponents too, who explore as the policy that they are of.
+            player.seats.refresh()
 
     def _settle(self):
         """Records those who learn, and no others."""
@@ -165,6 +166,8 @@ class MultiAgentSource:
             elif player.record is None:
                 if policies.is_replayed(member):
                     length = member.iteration_length(1)
+                    # What was recorded before does not go on.
+                    member.buffer.cut()
                     player.record = ReplayedRecord(player.seats, length)
                 else:
                     length = member.iteration_length(self.num_envs)
@@ -180,12 +183,13 @@ class MultiAgentSource:
         before = arena.env_steps, arena.agent_steps
         self._settle()
         for _ in range(_MOST_STEPS):
+            count = len(self.table.players)
             ended = arena.step()
             self._episodes += [record for record, _ in ended]
             for _, episode in ended:
                 self.agent.episode_ended(episode)
-            if ended:
-                self._settle()  # Policies may have begun to play.
+            if ended or len(self.table.players) > count:
+                self._settle()  # Policies have begun to play.
             records = {
                 name: player.record
                 for name, player in self.table.players.items()

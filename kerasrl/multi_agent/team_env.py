@@ -22,6 +22,9 @@ class TeamEnv(gymnasium.Env):
     | `"action_mask"` | `[n * A]`, of who is not asked only the first action |
     | `"state"` | float32 `[S]`: `state()`, or all observations one after the other |
 
+    At the end of an episode that a time limit cuts off, all that it cuts off are taken
+    to be asked: the last observation has the value of what they would do next.
+
     The action is MultiDiscrete, `[A] * n`: what agents do that are not asked does not
     matter. Agents may wait, die and be born.
 
@@ -88,11 +91,11 @@ class TeamEnv(gymnasium.Env):
             for place, agent in enumerate(self.agents)
             if agent in self._asked
         }
+        count = len(self._game.alive)
         turn = self._game.step(actions)
-        rewards = list(turn.rewards.values())
-        reward = float(sum(rewards))
+        reward = float(sum(turn.rewards.values()))
         if self.reward == "mean":
-            reward /= max(len(rewards), 1)
+            reward /= max(count, 1)
         cut = any(truncated for _, truncated, _ in turn.ended.values())
         is_cut = turn.is_over and cut
         infos = {"rewards": turn.rewards}
@@ -114,6 +117,8 @@ class TeamEnv(gymnasium.Env):
         mask = np.zeros((shape[0], self._width), np.int8)
         mask[:, 0] = 1
         last = {a: end[2] for a, end in turn.ended.items() if end[2] is not None}
+        # What a time limit cuts off has a value: that of what they would do next.
+        cut = {a for a, end in turn.ended.items() if end[1]} if turn.is_over else set()
         for place, agent in enumerate(self.agents):
             given = {**last, **turn.seen}.get(agent)
             if given is None:
@@ -123,7 +128,8 @@ class TeamEnv(gymnasium.Env):
             plain = action_masks.without_mask(given) if has_mask else given
             flat = _flat(self._spaces[place], plain)
             seen[place, : len(flat)] = flat
-            if agent in turn.seen:
+            can = legal is None or np.any(np.asarray(legal) > 0)
+            if agent in turn.seen or (agent in cut and can):
                 acts[place] = 1.0
                 size = self._sizes[place]
                 mask[place] = 0

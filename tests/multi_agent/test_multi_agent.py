@@ -14,6 +14,8 @@ from kerasrl.multi_agent import (
     TicTacToe,
     make_multi_agent,
 )
+from kerasrl.multi_agent.env import MultiEnvironments
+from kerasrl.multi_agent.source import MultiAgentSource
 
 PAIR = make_multi_agent("CartPole-v1", 2)
 _BY_NAME = {"agent_0": "one", "agent_1": "two"}
@@ -171,6 +173,55 @@ def test_shared_rewards_are_sums_and_means():
         agent.fit(TwoStep, steps=32, num_envs=2, verbose=0)
         totals[reward] = sum(seen)
     assert totals["sum"] == 2 * totals["own"] and totals["mean"] == totals["own"] > 0
+
+
+def make_source(agent, env="tic_tac_toe"):
+    envs = MultiEnvironments(env, 1)
+    agent.build(envs.observation_space, envs.action_space)
+    source = MultiAgentSource(agent, envs)
+    source.start()
+    return source
+
+
+def test_training_that_is_switched_off_and_on_joins_nothing():
+    agent = MultiAgent({"main": tiny.make("R2D2")}, seed=0)
+    source, member = make_source(agent), agent.agents["main"]
+    for _ in range(2):
+        (rollout,) = source.collect().rollouts["main"][:1]
+        assert not (rollout.terminated | rollout.truncated)[-1].any()
+        member.buffer.add(rollout)
+        agent.train = []
+        source._settle()
+        agent.train = None
+    assert len(member.buffer) == 2 * rollout.num_steps
+
+
+def test_who_moves_second_is_recorded_from_its_first_move():
+    agent = MultiAgent(
+        {n: tiny.make("PG", rollout_length=2) for n in ("x", "o")}, seed=0
+    )
+    source = make_source(agent)
+    assert set(source.collect().rollouts) == {"x", "o"}
+    assert source.table.players["o"].record.pending == 1
+
+
+def test_predictions_take_what_was_done_before():
+    agent = MultiAgent({"main": tiny.make("PPO_recurrent")}, seed=0)
+    envs = MultiEnvironments("two_step", 1)
+    agent.build(envs.observation_space, envs.action_space)
+    seen, done, paid = np.ones((2, 3), np.float32), np.array([1, 0]), np.array([3.0, 1])
+    _, states = agent.predict(
+        {"agent_1": seen},
+        previous_actions={"agent_1": done},
+        previous_rewards={"agent_1": paid},
+    )
+    member = agent.agents["main"]
+    _, expected = member.predict(seen, previous_actions=done, previous_rewards=paid)
+    _, other = member.predict(seen)
+    left, right, wrong = map(keras.tree.flatten, (states["agent_1"], expected, other))
+    assert equal(left, right) and not equal(left, wrong)
+    with pytest.raises(ValueError, match="previous_actions=array"):
+        agent.predict({"agent_1": seen}, previous_actions=done)
 
 
 def test_random_policies_are_uniform_over_what_is_legal():

@@ -12,6 +12,10 @@ from kerasrl.multi_agent import (
     SelfPlay,
     either_side,
 )
+from kerasrl.multi_agent.arena import MultiAgentEpisode
+from kerasrl.multi_agent.env import MultiEnvironments
+from kerasrl.multi_agent.self_play import OpponentPlayer
+from kerasrl.multi_agent.source import MultiAgentSource
 
 
 def make():
@@ -92,6 +96,54 @@ def test_the_hardest_opponents_are_met_most():
     assert past.draw(rng) == 2
     past.choose = "uniform"
     assert {past.draw(rng) for _ in range(50)} == {0, 1, 2}
+
+
+def test_opponents_explore_as_the_policy_does_now():
+    agent = MultiAgent(
+        {
+            "main": tiny.make("DQN", exploration=0.5, learning_starts=0),
+            "past": Opponents("main"),
+        },
+        either_side,
+        seed=0,
+    )
+    envs = MultiEnvironments("tic_tac_toe", 2)
+    agent.build(envs.observation_space, envs.action_space)
+    source = MultiAgentSource(agent, envs)
+    source.start()
+    source.collect()
+    seats = source.table.players["past"].seats
+    assert (seats._explored["epsilon"] == 0.5).all()
+    agent.agents["main"].exploration = 0.25
+    source.refresh()
+    source.collect()
+    assert (seats._explored["epsilon"] == 0.25).all()
+
+
+def test_opponents_of_one_policy_are_drawn_each_for_itself():
+    episode, found = MultiAgentEpisode(0, 0, None), []
+    for number, name in enumerate(("past", "older")):
+        opponents = Opponents("main")
+        opponents.draw = lambda rng, number=number: number
+        player = OpponentPlayer(_Chairs(), opponents, name)
+        found.append(player._numbers[player.sit(0, episode)])
+    assert found == [0, 1]
+    agent = MultiAgent(
+        {n: tiny.make("PG") if n == "main" else Opponents("main") for n in _LEAGUE}
+    )
+    for name in ("past", "older"):
+        agent.agents[name].note = lambda k, points, name=name: found.append((name, k))
+    episode.policies = {name: name for name in _LEAGUE}
+    agent.episode_ended(episode)
+    assert found[2:] == [("past", 0), ("older", 1)]
+
+
+_LEAGUE = ("main", "past", "older")
+
+
+class _Chairs:
+    def sit(self, env):
+        return 0
 
 
 def test_what_cannot_be_is_refused():

@@ -3,9 +3,23 @@
 import numpy as np
 import pytest
 from daily import among
+from gymnasium import spaces
 
 import kerasrl
-from kerasrl.multi_agent import MatrixGame, Pursuit, TeamEnv, TeamNetwork, TicTacToe
+from kerasrl.multi_agent import (
+    MatrixGame,
+    MultiAgentEnv,
+    MultiEnvironments,
+    Pursuit,
+    RandomPolicy,
+    TeamEnv,
+    TeamNetwork,
+    TicTacToe,
+    teams,
+)
+from kerasrl.multi_agent.arena import Arena, Player
+from kerasrl.multi_agent.seats import Seats
+from kerasrl.rollouts.scripted import ScriptedActor
 
 SMALL = {
     "policy": {"hidden_units": 8},
@@ -50,6 +64,76 @@ def test_a_team_has_members_that_die_and_are_born():
         assert reward == pytest.approx(np.mean(list(infos["rewards"].values())))
         ended = terminated or truncated
     assert len(counts) > 1
+
+
+class Sparse(MultiAgentEnv):
+    """Pays one of two agents, and is cut off after some steps."""
+
+    possible_agents = ["a", "b"]
+    observation_spaces = dict.fromkeys(possible_agents, spaces.Box(0.0, 9.0, (1,)))
+    action_spaces = dict.fromkeys(possible_agents, spaces.Discrete(2))
+
+    def __init__(self, length=2):
+        self.length = length
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0
+        return self._seen(), {}
+
+    def step(self, actions):
+        self.steps += 1
+        is_late = self.steps == self.length
+        return self._seen(), {"a": 3.0}, {}, {"__all__": is_late}, {}
+
+    def _seen(self):
+        return dict.fromkeys(self.possible_agents, np.ones(1, np.float32))
+
+
+def test_a_time_limit_is_no_termination():
+    """What it cuts off has the value of the last observation, of all that it cut."""
+    env = TeamEnv(Sparse(1))
+    env.reset()
+    last, reward, terminated, truncated, _ = env.step(np.array([1, 0]))
+    assert truncated and not terminated and reward == 3.0
+    assert last["acts"].tolist() == [1.0, 1.0] and last["action_mask"].all()
+    agent = make("VDN", gamma=0.5, double=False)
+    agent.build(env.observation_space, env.action_space)
+    policy, inputs = agent.policy, agent.policy.example_inputs(1)
+    inputs["observations"] = {name: value[None] for name, value in last.items()}
+    output = policy.call(inputs, policy.get_initial_state(1))["distribution"]
+    best = np.array(policy.by_agent(output))[0].max(axis=-1)
+    assert (best != 0).all()
+    # The last step of a sequence, and what it led to.
+    no, pair = np.zeros((1, 2), bool), np.repeat(np.array(output), 2, axis=0)[None]
+    batch = {
+        "observations": {"state": np.repeat(last["state"][None, None], 2, axis=1)},
+        "target_outputs": {"distribution": pair},
+        "actions": np.zeros((1, 2, 2), int),
+        "rewards": np.array([[reward, 0.0]], "float32"),
+        "terminated": no,
+        "truncated": np.array([[True, False]]),
+        "valid": np.array([[True, False]]),
+        "weights": np.ones((1, 1), "float32"),
+    }
+    _, logs = teams.loss(agent, batch, {"distribution": np.zeros_like(pair)})
+    assert float(logs["td_errors"][0]) == pytest.approx(
+        reward + 0.5 * best.sum(), rel=1e-5
+    )
+
+
+def test_means_of_rewards_are_over_all_that_live():
+    env = TeamEnv(Sparse(), reward="mean")
+    env.reset()
+    assert env.step(np.array([1, 0]))[1] == 1.5
+    envs, policy = MultiEnvironments(Sparse()), RandomPolicy()
+    policy.setup(envs.observation_spaces["a"], envs.action_spaces["a"])
+    actor = ScriptedActor(policy, np.random.default_rng(0))
+    own = policy.observation_space, policy.action_space
+    player = Player(Seats(actor, *own, 1, lambda row: None, "test"))
+    arena = Arena(envs, lambda *_: "p", lambda *_: player, "mean", [[0], [0]])
+    arena.start()
+    arena.step()
+    assert player.seats.rewards.tolist() == [1.5, 1.5]
 
 
 def test_sizes_of_members_may_differ():

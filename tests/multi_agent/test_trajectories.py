@@ -107,7 +107,7 @@ class Known(kerasrl.ScriptedPolicy):
         return actions, state + 1, {"age": state}
 
 
-def collect(make_record, num_envs, steps):
+def collect(make_record, num_envs, steps, late=0):
     """Plays; returns the environments, the rollouts, and the record."""
     envs = MultiEnvironments(Hostile, num_envs)
     policy = Known()
@@ -119,6 +119,8 @@ def collect(make_record, num_envs, steps):
     seeds = [list(range(1, num_envs + 1)), list(range(num_envs))]
     arena = Arena(envs, lambda *_: "p", lambda *_: player, "own", seeds)
     arena.start()
+    for _ in range(late):
+        arena.step()
     player.record = record = make_record(seats)
     rollouts = []
     for _ in range(steps):
@@ -208,6 +210,12 @@ def test_replayed_rollouts_have_whole_episodes_of_agents(length, num_envs):
     joined = np.concatenate([r.episode_starts[:, 0] for r in rollouts])
     over = np.concatenate([(r.terminated | r.truncated)[:, 0] for r in rollouts])
     assert (joined[1:] == over[:-1]).all()
+
+
+def test_replayed_rollouts_leave_out_episodes_that_had_begun():
+    envs, rollouts, _ = collect(lambda s: ReplayedRecord(s, 3), 2, 100, late=5)
+    found, expected = check(rollouts, envs)
+    assert 20 < found < expected
 
 
 def test_steps_do_not_depend_on_how_many_environments_there_are():
