@@ -99,10 +99,10 @@ class ParallelAdapter(_Adapter):
         seen, rewards, terminated, truncated, infos = self.env.step(actions)
         # Whoever is left out of `agents` will not act again.
         left = set(self.env.agents)
-        gone = {agent for agent in seen if agent not in left}
+        gone = {*seen, *terminated, *truncated} - left
         cut = {a for a in gone if truncated.get(a) and not terminated.get(a)}
-        terminated = {a: a in gone and a not in cut for a in seen}
-        truncated = {a: a in cut for a in seen}
+        terminated = dict.fromkeys(gone - cut, True)
+        truncated = dict.fromkeys(cut, True)
         terminated["__all__"] = not left
         return seen, rewards, terminated, truncated, infos
 

@@ -209,6 +209,20 @@ class Policies(keras.Model):
         }
         self.optimizer = None
 
+    def set_weights(self, weights):
+        super().set_weights(weights)
+        self._tell_observers()
+
+    def load_weights(self, filepath, skip_mismatch=False, **kwargs):
+        super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
+        self._tell_observers()
+
+    def _tell_observers(self):
+        """Has what follows the networks, such as targets, know of new weights."""
+        for network in self.networks.values():
+            for observer in list(network.observers):
+                observer.weights_were_set()
+
     @property
     def metrics(self):
         """None: those of the policies are logged under their names."""

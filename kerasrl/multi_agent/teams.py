@@ -16,6 +16,12 @@ def make_environments(agent, env, making):
 
 def evaluate(agent, env, *args, **kwargs):
     """Plays whole episodes of a team, as `Trainer.evaluate`."""
+    is_instance = hasattr(env, "step") and not isinstance(env, type)
+    if is_instance and env is agent.fitted_env:
+        raise ValueError(
+            "Received the very environment that fit is stepping. Evaluate on another: "
+            "a name, a function that makes one, or a second instance."
+        )
     return Trainer.evaluate(agent, as_team(env, agent.reward), *args, **kwargs)
 
 

@@ -3,7 +3,7 @@
 import gymnasium
 from gymnasium import spaces
 
-from kerasrl import checks
+from kerasrl import action_masks, checks
 from kerasrl.multi_agent.env import MultiAgentEnv, make_env
 
 
@@ -104,6 +104,19 @@ class _Groups(MultiAgentEnv):
             raise ValueError(
                 f"Received groups named {taken}, as agents that are in none of them. "
                 "Give them other names."
+            )
+        masked = [
+            agent
+            for agent in members
+            if action_masks.has_mask(
+                env.observation_spaces[agent], env.action_spaces[agent]
+            )
+        ]
+        if masked:
+            raise ValueError(
+                f"Received groups with {masked}, who observe which actions are legal. "
+                "Nothing would read that of a group: leave them out of it, or use "
+                "kerasrl.QMIX, which honours it."
             )
         self._group_of = {a: n for n, group in self.groups.items() for a in group}
         self.possible_agents = [*self.groups, *alone]

@@ -224,6 +224,17 @@ def test_predictions_take_what_was_done_before():
         agent.predict({"agent_1": seen}, previous_actions=done)
 
 
+def test_all_weights_at_once_are_those_of_targets_too():
+    agent = MultiAgent({"main": tiny.make("DQN")}, seed=0)
+    envs = MultiEnvironments("two_step", 1)
+    agent.build(envs.observation_space, envs.action_space)
+    told = []
+    for observer in agent.agents["main"].policy.observers:
+        observer.weights_were_set = lambda: told.append(1)
+    agent.policy.set_weights(agent.policy.get_weights())
+    assert told
+
+
 def test_random_policies_are_uniform_over_what_is_legal():
     policy = RandomPolicy()
     policy.setup(TicTacToe.observation_spaces["x"], TicTacToe.action_spaces["x"])

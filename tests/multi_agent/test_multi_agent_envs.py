@@ -245,6 +245,8 @@ def test_groups_act_as_one_and_sum_rewards():
     assert infos["team"]["rewards"] == {"agent_0": 4.0, "agent_1": 4.0}
     with pytest.raises(ValueError, match="each agent once"):
         with_agent_groups(TwoStep(), {"team": ["agent_0", "agent_9"]})
+    with pytest.raises(ValueError, match="which actions are legal"):
+        with_agent_groups(TicTacToe(), {"team": ["x"]})
 
 
 def test_dict_environments_of_others_come_in_without_their_packages():
@@ -310,5 +312,16 @@ def test_parallel_environments_have_deaths_and_births():
     assert [list(turn.seen) for turn in turns] == [["a", "b"], ["a"], ["a", "c"], []]
     assert turns[1].ended == {"b": (True, False, 1)}
     assert turns[3].ended == {"a": (False, True, 3), "c": (False, True, 3)}
+    # Whoever ends need not be observed once more.
+    env = as_multi_agent(Parallel())
+    step = env.env.step
+
+    def leave_out(actions):
+        seen, *rest = step(actions)
+        return ({a: each for a, each in seen.items() if a != "b"}, *rest)
+
+    env.env.step = leave_out
+    turns = [turn for _, turn in play(env, lambda agent, seen: 0)]
+    assert turns[1].ended == {"b": (True, False, None)}
     assert MultiEnvironments(Parallel).name == "parallel"
     assert MultiEnvironments(Parallel()).name == "parallel"

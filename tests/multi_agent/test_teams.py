@@ -211,6 +211,10 @@ def test_other_environments_are_refused():
         make("VDN").build(*_cartpole())
     with pytest.raises(ValueError, match="Discrete actions"):
         TeamEnv("multi_agent_pendulum")
+    agent, env = make("VDN"), Sparse()
+    agent.fitted_env = env
+    with pytest.raises(ValueError, match="very environment"):
+        agent.evaluate(env)
 
 
 def _cartpole():
