@@ -50,6 +50,7 @@ def test_example(path, tmp_path, monkeypatch, capsys):
             capture_output=True,
             text=True,
             check=False,
+            timeout=300,  # Not for ever, where it waits for a cluster that is gone.
         )
         assert result.returncode == 0, result.stderr
         output, errors = result.stdout, result.stderr

@@ -1,18 +1,11 @@
 """QMIX: monotonic mixing of the values of a team."""
 
-from functools import partial
-
 import keras
 
-from kerasrl import checks
-from kerasrl.agents import exploration as exploring
-from kerasrl.agents import sequences
+from kerasrl.agents import exploration, sequences
 from kerasrl.agents.off_policy import OffPolicyAgent
 from kerasrl.multi_agent import teams
 from kerasrl.multi_agent.team_network import TeamNetwork
-from kerasrl.optimizers import RMSprop
-from kerasrl.training import schedules
-from kerasrl.training.hyperparameters import Hyperparameter
 
 
 @keras.saving.register_keras_serializable("kerasrl")
@@ -55,14 +48,12 @@ class QMIX(OffPolicyAgent):
     num_updates = sequences.num_updates
     update = sequences.update
 
-    kinds = {
-        **sequences.KINDS,
-        "reward": Hyperparameter(
-            partial(checks.choice, choices=("sum", "mean")), "fit"
-        ),
-        "double": Hyperparameter(checks.flag),
-        "exploration": Hyperparameter(schedules.probabilities, "now"),
-    }
+    default_optimizer = teams.default_optimizer
+    exploration_inputs = exploration.epsilon_inputs
+    act = teams.act
+    loss = teams.loss
+
+    kinds = {**sequences.KINDS, **teams.KINDS}
 
     def __init__(
         self,
@@ -93,24 +84,10 @@ class QMIX(OffPolicyAgent):
         )
         self.reward = reward
         self.double = double
-        if exploration is None:
-            exploration = keras.optimizers.schedules.PolynomialDecay(1.0, 50_000, 0.05)
-        self.exploration = exploration
+        self.exploration = teams.EXPLORATION if exploration is None else exploration
         self.burn_in = burn_in
         self.sequence_length = sequence_length
         self.period = period
 
     def policy_options(self):
         return {"mixer": "monotonic"}
-
-    def default_optimizer(self):
-        return RMSprop(5e-4, rho=0.99, epsilon=1e-5)
-
-    def exploration_inputs(self, num_envs):
-        return exploring.epsilon_inputs(self, num_envs)
-
-    def act(self, inputs, deterministic):
-        return teams.act(self, inputs, deterministic)
-
-    def loss(self, batch, outputs, settings):
-        return teams.loss(self, batch, outputs)

@@ -1,12 +1,31 @@
 """What VDN and QMIX share: acting and learning as a team."""
 
+from functools import partial
+
+import keras
 from keras import ops
 
-from kerasrl import losses, workers
+from kerasrl import checks, losses, workers
 from kerasrl.agents.exploration import epsilon_greedy
 from kerasrl.multi_agent.team_env import TeamEnv, as_team
-from kerasrl.training import acting
+from kerasrl.optimizers import RMSprop
+from kerasrl.training import acting, schedules
+from kerasrl.training.hyperparameters import Hyperparameter
 from kerasrl.training.trainer import Trainer
+
+#: Arguments of teams.
+KINDS = {
+    "reward": Hyperparameter(partial(checks.choice, choices=("sum", "mean")), "fit"),
+    "double": Hyperparameter(checks.flag),
+    "exploration": Hyperparameter(schedules.probabilities, "now"),
+}
+#: Their default.
+EXPLORATION = keras.optimizers.schedules.PolynomialDecay(1.0, 50_000, 0.05)
+
+
+def default_optimizer(agent):
+    """Makes the optimizer of the published experiments."""
+    return RMSprop(5e-4, rho=0.99, epsilon=1e-5)
 
 
 def make_environments(agent, env, making):
@@ -56,13 +75,14 @@ def act(agent, inputs, deterministic):
     return {"actions": ops.reshape(numbers, (-1, count)), "state": state}
 
 
-def loss(agent, batch, outputs):
+def loss(agent, batch, outputs, settings):
     """Computes the loss of the values of a team on sequences.
 
     Args:
         agent: An agent with a `TeamNetwork`, `double` and `n_step`.
         batch: Dict of sequences `[N, L, ...]`, as `sequences.prepared` returns it.
         outputs: What the policy returned for it.
+        settings: Dict of scheduled values; there are none.
 
     Returns:
         Tuple of the loss and a dict of what is logged.

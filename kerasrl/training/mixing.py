@@ -9,7 +9,7 @@ from kerasrl.models import Policy
 from kerasrl.training import datasets, reading
 from kerasrl.training.parts import Replaceable
 
-#: Samples of a batch of a dataset, if nobody says how many.
+#: Steps of a batch of a dataset, if nobody says how many.
 _SIZE = 256
 
 
@@ -40,7 +40,7 @@ class Mixing:
         agent: The `Agent`, built.
         dataset: As for `datasets.DatasetSource`.
         batch_size: Integer, samples of the dataset for each gradient step; pieces of
-            episodes if the policy has memory. `None` for 256.
+            episodes if the policy has memory. `None` for 256 steps in all.
         ratio: Float in (0, 1), or `None`.
 
     Raises:

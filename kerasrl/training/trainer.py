@@ -124,7 +124,7 @@ class Trainer(Reaching):
                 finds a batch of it under `batch["offline"]` in each gradient step, or
                 `offline_ratio` mixes it into replay. See `docs/offline_algorithms.md`.
             offline_batch_size: Integer, samples of that batch, or pieces of episodes
-                for policies with memory. Default: 256.
+                for policies with memory. Default: as many as have 256 steps.
             offline_ratio: Float in (0, 1), the share of each batch of replay that is of
                 the dataset instead.
             callbacks: List of Keras callbacks; those of `kerasrl.callbacks` have more

@@ -115,7 +115,7 @@ def test_a_time_limit_is_no_termination():
         "valid": np.array([[True, False]]),
         "weights": np.ones((1, 1), "float32"),
     }
-    _, logs = teams.loss(agent, batch, {"distribution": np.zeros_like(pair)})
+    _, logs = teams.loss(agent, batch, {"distribution": np.zeros_like(pair)}, {})
     assert float(logs["td_errors"][0]) == pytest.approx(
         reward + 0.5 * best.sum(), rel=1e-5
     )
