@@ -270,6 +270,10 @@ EXPERIMENTS["ppo-kung-fu"] = Experiment(
     deterministic=False,
     episodes=16,
 )
+# Box2D, of the extra `box2d`: what counts as solved.
+EXPERIMENTS["ppo-lunarlander"] = Experiment(
+    algorithm="PPO", env="LunarLander-v3", gate=200, required=1.0
+)
 EXPERIMENTS.update(off_policy_experiments(Experiment))
 
 
