@@ -6,8 +6,20 @@ from kerasrl import checks, names
 from kerasrl.models.impala import ImpalaCNN
 from kerasrl.models.trunks import CNN, MLP
 
+
+def _q_network(**config):
+    from kerasrl.models.q_network import QNetwork  # Whose trunks are found by name.
+
+    return QNetwork(**config)
+
+
 MODELS = names.Names(
-    "model", "kerasrl.register_model", nature=CNN, impala=ImpalaCNN, mlp=MLP
+    "model",
+    "kerasrl.register_model",
+    nature=CNN,
+    impala=ImpalaCNN,
+    mlp=MLP,
+    q_network=_q_network,
 )
 _EXPECTED = (
     "Expected a subclass of kerasrl.models.Policy, or of keras.Layer (which every "
@@ -21,8 +33,8 @@ def register_model(name, model):
     `policy="name"` is then such a policy, or the default policy with such a trunk, and
     `policy={"trunk": "name", ...}` one with further arguments. The model's own are said
     with `{"model": "name", "model_config": {...}}`. Registering a name again replaces
-    it, but for the built-in `"nature"` (`CNN`), `"impala"` (`ImpalaCNN`) and `"mlp"`
-    (`MLP`).
+    it, but for the built-in `"nature"` (`CNN`), `"impala"` (`ImpalaCNN`), `"mlp"`
+    (`MLP`) and `"q_network"` (`QNetwork`).
 
     A class is also registered with Keras, as `"models>name"` unless it is already:
     checkpoints hold that name, and loading asks for it.

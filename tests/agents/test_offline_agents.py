@@ -22,6 +22,7 @@ AGENTS = {
     "IQL_discrete": kerasrl.IQL,
     "CQL": kerasrl.CQL,
     "CQL_discrete": kerasrl.CQL,
+    "CQL_values": kerasrl.CQL,
 }
 CONTINUOUS = ("TD3BC", "IQL", "CQL")
 
@@ -30,6 +31,8 @@ def make(name, **arguments):
     given = {"policy": SMALL, "batch_size": 16, "updates_per_call": 4, "seed": 7}
     if name == "CQL":
         given["num_actions"] = 2
+    if name == "CQL_values":
+        given["policy"] = kerasrl.models.QNetwork(**SMALL)
     agent = AGENTS[name](**{**given, **arguments})
     agent.compile(jit_compile=False)
     return agent
@@ -106,7 +109,10 @@ def test_goes_on_exactly_where_it_was_saved(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", among(["MARWIL", "IQL", "CQL_discrete", "TD3BC"], ["MARWIL", "TD3BC"])
+    "name",
+    among(
+        ["MARWIL", "IQL", "CQL_discrete", "CQL_values", "TD3BC"], ["MARWIL", "TD3BC"]
+    ),
 )
 def test_goes_on_in_an_environment(name):
     """Whoever has learnt from data does not begin by acting at random."""
@@ -132,7 +138,9 @@ def test_goes_on_in_an_environment(name):
     )
     agent = make(name)
     agent.fit(dataset, steps=4, verbose=0)
-    if name != "MARWIL":
+    if name == "CQL_values":
+        np.testing.assert_allclose(agent.exploration_inputs(2)["epsilon"], 0.05)
+    elif name != "MARWIL":
         assert agent.exploration_inputs(2)["random"].tolist() == [0.0, 0.0]
         agent.learning_starts = 16
     agent.fit(env.spec.id, steps=64, num_envs=2, verbose=0)
@@ -184,6 +192,7 @@ def test_better_actions_are_imitated_more():
         "MARWIL": {**one_step, "beta": 3.0, "advantage_norm_start": 0.3},
         "IQL_discrete": {**one_step, "beta": 10.0},
         "CQL_discrete": {**one_step, "alpha": 0.1},
+        "CQL_values": {**one_step, "alpha": 0.1},
     }.items():
         agent = make(name, **more)
         agent.compile(kerasrl.optimizers.Adam(3e-3), jit_compile=False)
@@ -220,6 +229,51 @@ def test_custom_losses_join():
     agent.fit(data_for("BC"), steps=4, verbose=0)
     for variable in agent.policy.trainable_variables:
         np.testing.assert_array_equal(variable, 0.0)
+
+
+@pytest.mark.parametrize("terminated", [0, 1])
+def test_conservative_values_are_learnt_as_the_paper_says(terminated):
+    """The table is that of a published example, whose gap is 1.50586828."""
+    table = np.float32([[1.0, 2.0, 3.0], [0.0, -1.0, 0.5]])
+    following = np.float32([[0.0, 1.0, 0.2], [4.0, 3.0, 5.0]])
+    agent = make("CQL_values", policy=kerasrl.models.QNetwork(hidden_units=()))
+    agent.alpha = 2.0
+    agent.build(spaces.Box(0.0, 1.0, (2,), np.float32), spaces.Discrete(3))
+    agent.policy.set_weights([following, np.zeros(3, np.float32)])
+    for variable in agent.policy.trainable_variables:  # Not those of the target.
+        variable.assign(table if len(variable.shape) == 2 else variable)
+    rewards, ended = np.float32([0.5, -1.0]), np.array([False, bool(terminated)])
+    seen = np.eye(2, dtype=np.float32)
+    batch = {
+        "observations": seen,
+        "next_observations": seen[::-1],
+        "actions": np.array([0, 2]),
+        "rewards": rewards,
+        "discounts": np.float32(0.9) * ~ended,
+        "weights": np.ones(2, np.float32),
+    }
+    loss, logs = agent.loss(batch, agent.policy({"observations": seen}), {})
+    squares = []
+    for row, action in enumerate([0, 2]):
+        other = 1 - row
+        best = max(range(3), key=lambda a: table[other, a])  # noqa: B023
+        target = rewards[row] + 0.9 * (not ended[row]) * following[other, best]
+        squares.append((table[row, action] - target) ** 2)
+    np.testing.assert_allclose(logs["conservative_gap"], 1.50586828, rtol=1e-6)
+    np.testing.assert_allclose(
+        loss, 0.5 * np.mean(squares) + 2.0 * 1.50586828, rtol=1e-6
+    )
+
+
+def test_conservative_quantiles_are_held_down_by_their_mean():
+    policy = kerasrl.models.QNetwork(hidden_units=(8,), num_quantiles=5)
+    agent = make("CQL_values", policy=policy)
+    logs = agent.fit(data_for("CQL_values"), steps=4, verbose=0).history
+    outputs = agent.policy({"observations": np.ones((3, 3), np.float32)})
+    means = keras.ops.mean(outputs["quantiles"], axis=-1)
+    np.testing.assert_allclose(outputs["q_values"], means, rtol=1e-6)
+    # Of two actions that are worth as much as each other, about log 2.
+    assert 0.3 < logs["conservative_gap"][0] < 1.5
 
 
 def test_callbacks_evaluate_and_end_training():
@@ -273,6 +327,7 @@ def test_the_norm_of_advantages_moves_as_its_loss_says():
         (lambda d: kerasrl.BC().fit(d), ValueError, "steps"),
         (lambda d: kerasrl.BC().fit("CartPole-v1", steps=8), TypeError, "PPO"),
         (lambda d: kerasrl.TD3BC().fit(d, steps=8), TypeError, "Box"),
+        (lambda d: kerasrl.CQL(policy=kerasrl.models.ActorCritic()), TypeError, "QFun"),
         (
             lambda d: kerasrl.MARWIL(policy={"cell": "gru"}).fit(d, steps=8),
             ValueError,

@@ -124,6 +124,8 @@ def test_whole_policies():
     made = {"model": "twice", "model_config": {"factor": 3.0}}
     assert type(kerasrl.A2C(policy=made).policy) is Twice
     assert kerasrl.A2C(policy=made).policy.factor == 3.0
+    described = {"model": "q_network", "model_config": {"num_quantiles": 3}}
+    assert kerasrl.CQL(policy=described).policy.num_quantiles == 3
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_whole_policies():
             "PPO",
             "qqq",
             ValueError,
-            "impala, mlp, nature, small, twice, wide.*regist",
+            "impala, mlp, nature, q_network, small, twice, wide.*regist",
         ),
         ("PPO", {"trunk": "qqq"}, ValueError, "Unknown model 'qqq'.*impala"),
         ("DQN", "twice", TypeError, "is a Twice.*from kerasrl.models.QFunction"),
