@@ -98,7 +98,8 @@ def check_state(path, state, arrays):
         refuse(path, "env_name", name, "a text or null")
     _check_generator(path, state["rng"])
     _check_statistics(path, state["statistics"])
-    _check_reading(path, state.get("reading"))
+    for name in ("reading", "offline_reading"):
+        _check_reading(path, name, state.get(name))
     if "reward_scaler" in state:
         _check_scaler(path, state["reward_scaler"])
     _check_replay(path, state, arrays)
@@ -186,16 +187,16 @@ def _check_statistics(path, state):
         check_count(path, "statistics.lengths", value)
 
 
-def _check_reading(path, reading):
+def _check_reading(path, where, reading):
     if reading is None:
         return
     if not isinstance(reading, dict) or set(reading) != {"of", "state"}:
-        refuse(path, "reading", reading, "the keys ['of', 'state'], or null")
+        refuse(path, where, reading, "the keys ['of', 'state'], or null")
     for name, entries in reading.items():
         if not isinstance(entries, dict):
-            refuse(path, f"reading.{name}", entries, "an object")
+            refuse(path, f"{where}.{name}", entries, "an object")
         for key, value in entries.items():
-            _check_number(path, f"reading.{name}.{key}", value)
+            _check_number(path, f"{where}.{name}.{key}", value)
 
 
 def _check_scaler(path, state):

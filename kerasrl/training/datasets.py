@@ -101,7 +101,10 @@ def open_reader(agent, dataset, arguments, before):
         "num_steps": int(dataset.num_steps),
         **arguments,
     }
-    goes_on = before is not None and before["of"] == key
+    if hasattr(dataset, "fingerprint"):
+        key["contents"] = dataset.fingerprint()
+    # Files that were written before know less of what was read.
+    goes_on = before is not None and {**key, **before["of"]} == key
     # Drawn only where it is needed: to go on is to do as if nothing had ended.
     seed = 0 if goes_on else int(agent.rng.integers(2**31))
     reader = dataset.reader(**arguments, seed=seed)

@@ -182,6 +182,7 @@ def compute_loss(agent, batch, settings, loss):
                     "something to updates. Choose another name."
                 )
         metrics = {**metrics, **custom}
+    beside.note(batch, [total, *metrics.values()])
     return total, metrics
 
 

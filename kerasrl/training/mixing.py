@@ -42,13 +42,14 @@ class Mixing:
         batch_size: Integer, samples of the dataset for each gradient step; pieces of
             episodes if the policy has memory. `None` for 256 steps in all.
         ratio: Float in (0, 1), or `None`.
+        info_keys: Names of infos that are collected besides.
 
     Raises:
         TypeError: It is no dataset, or the agent has no use for it.
         ValueError: The spaces differ, or arguments contradict each other.
     """
 
-    def __init__(self, agent, dataset, batch_size=None, ratio=None):
+    def __init__(self, agent, dataset, batch_size=None, ratio=None, info_keys=()):
         if not datasets.is_dataset(dataset):
             raise TypeError(
                 f"Received offline={dataset!r:.200}. Expected a "
@@ -64,6 +65,8 @@ class Mixing:
         self.is_mixed = ratio is not None
         if self.is_mixed:
             self._arguments = _share(agent, batch_size, ratio)
+            kept = {"infos": info_keys, "extras": reading.extras_example(agent)}
+            _refuse_kept([name for name, found in kept.items() if found])
         else:
             _check_used(agent)
             self._arguments = _pieces(agent, batch_size)
@@ -107,12 +110,8 @@ class Mixing:
         kept = [
             name for name in ("extras", "infos") if optree.tree_leaves(batches[name])
         ]
-        if kept:
-            raise ValueError(
-                f"Received offline_ratio, and steps whose {' and '.join(kept)} replay "
-                "keeps, which those of a dataset do not have. Leave out info_keys, and "
-                "whatever acting records."
-            )
+        # Perhaps since an earlier `fit`.
+        _refuse_kept(kept)
         shape = batches["rewards"].shape
         found = self._stacked(self._reader, shape[0])
         size = found["rewards"].shape[1]
@@ -167,6 +166,16 @@ def _share(agent, batch_size, ratio):
             "use fit(dataset) to learn from it alone."
         )
     return {**arguments, "batch_size": size}
+
+
+def _refuse_kept(names):
+    """Raises a ValueError if replay keeps what steps of a dataset do not have."""
+    if names:
+        raise ValueError(
+            f"Received offline_ratio, and steps whose {' and '.join(names)} replay "
+            "keeps, which those of a dataset do not have. Leave out info_keys, and "
+            "whatever acting records."
+        )
 
 
 def _pieces(agent, batch_size):

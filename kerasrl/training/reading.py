@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kerasrl.losses import IMPOSSIBLE
 from kerasrl.rollouts.rollout import BEHAVIOR_LOG_PROBS
-from kerasrl.training import acting
+from kerasrl.training import acting, graphs
 
 _logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def previous_inputs_read(policy):
     # Leaves are in the order of sorted names; variables come after them.
     names = [name for name in sorted(specs) for _ in tf.nest.flatten(specs[name])]
     places = zip(names, graph.inputs, strict=False)
-    used = _ancestors(graph.outputs)
+    used = graphs.ancestors(graph.outputs)
     read = {name for name, tensor in places if tensor.op in used}
     return sorted(read & {"previous_actions", "previous_rewards"})
 
@@ -149,17 +149,6 @@ def warn_of_rewards(agent, rewards):
             "(gymnasium.wrappers.TransformReward), or pass normalize_rewards=True.",
             stacklevel=2,
         )
-
-
-def _ancestors(tensors):
-    """All operations that some tensors are computed from."""
-    seen, stack = set(), [tensor.op for tensor in tensors]
-    while stack:
-        op = stack.pop()
-        if op not in seen:
-            seen.add(op)
-            stack += [tensor.op for tensor in op.inputs]
-    return seen
 
 
 def warn_of_no_learning(agent, steps):

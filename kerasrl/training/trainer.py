@@ -262,7 +262,7 @@ class Trainer(Reaching):
                 if lengths[:2] == (None, None):
                     lengths = (source.steps, None, lengths[2])
             if mixing != (None, None, None):
-                self.mixing = Mixing(self, *mixing)
+                self.mixing = Mixing(self, *mixing, info_keys)
             offline = source is not None and source.is_dataset
             if not offline:
                 iteration = iteration and iteration * self.replicas.num_ranks

@@ -5,6 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from gymnasium import spaces as gs
 from recorded import SPACES, assert_equal, dataset, make
 
 from kerasrl import offline
@@ -156,6 +157,29 @@ def test_a_reader_holds_its_data_once():
     finally:
         tracemalloc.stop()
     assert held < 1.2 * seen.nbytes and peak < 1.6 * seen.nbytes
+
+
+def test_memory_stays_flat_where_data_do_not_fit(tmp_path):
+    """Of files of 24 MB a reader holds the 4 MB that it may, and a part as it loads."""
+    box = gs.Box(0, 255, (4096,), np.uint8)
+    with offline.Writer(tmp_path, box, gs.Discrete(2), shard_bytes=2**20) as writer:
+        generator = np.random.default_rng(0)
+        for _ in range(24):
+            seen = generator.integers(256, size=(256, 4096), dtype=np.uint8)
+            taken = np.zeros(255, np.int64)
+            writer.add(offline.Episode(seen, taken, np.ones(255), True))
+    data = offline.load(tmp_path)
+    assert len(data.parts) == 24
+    reader = data.reader(64, seed=0, memory_bytes=2**22)
+    reader.next()
+    tracemalloc.start()
+    try:
+        while reader.epoch < 2:
+            reader.next()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * 2**20 < data.nbytes / 2
 
 
 def test_filter_and_split_share_the_episodes_out():

@@ -95,6 +95,7 @@ def test_each_gradient_step_has_the_next_batch(name):
     length = {"sequence_length": agent.rollout_length} if memory else {}
     assert found["of"] == {
         **{"num_episodes": 8, "num_steps": 40, "batch_size": 7},
+        "contents": data.fingerprint(),
         **length,
     }
     reader = data.reader(7, seed=found["state"]["seed"], **length)
@@ -130,6 +131,52 @@ def test_reading_goes_on_where_it_was_saved(name, tmp_path):
         assert each.offline_reading["state"] != before
     for a, b in zip(agent.get_weights(), loaded.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@keras.saving.register_keras_serializable("test_mixing")
+class Deaf(models.ActorCritic):
+    """Has a loss of its own, which looks at no dataset."""
+
+    def custom_loss(self, loss, batch):
+        batch["offline"]["rewards"]  # Of which it makes nothing.
+        return 2.0 * loss
+
+
+@keras.saving.register_keras_serializable("test_mixing")
+class Measuring(models.ActorCritic):
+    """Only logs what it finds."""
+
+    def custom_metrics(self, batch):
+        return {"recorded_reward": ops.mean(batch["offline"]["rewards"])}
+
+
+def test_data_of_which_nothing_is_computed_are_refused():
+    data = dataset_of(np.full(40, 3.0))
+    arguments = {"num_envs": 2, "verbose": 0, "offline": data}
+    with pytest.raises(ValueError, match="nothing would be learnt: no loss"):
+        make("PPO", Deaf(hidden_units=(4,))).fit("CartPole-v1", 32, **arguments)
+    agent = make("PPO", Measuring(hidden_units=(4,)))
+    logs = agent.fit("CartPole-v1", 32, **arguments).history
+    assert logs["recorded_reward"] == [3.0]
+
+
+def test_other_data_of_as_many_steps_are_read_from_their_start():
+    """Data of the same counts, loaded anew or not, and other data."""
+    data, other = dataset_of(np.arange(40.0)), dataset_of(np.arange(40.0) + 1.0)
+    agent = kerasrl.BC(policy={"hidden_units": (4,)}, batch_size=16, seed=0)
+    agent.compile(jit_compile=False)
+
+    def position(dataset):
+        agent.fit(dataset, steps=8, verbose=0)
+        return {k: agent.reading["state"][k] for k in ("seed", "epoch", "position")}
+
+    first, second = position(data), position(dataset_of(np.arange(40.0)))
+    assert second["seed"] == first["seed"] and second["epoch"] > first["epoch"]
+    assert position(other) != position(data)
+    assert position(other)["epoch"] == first["epoch"]
+    # As a file has it that was written before contents were known.
+    del agent.reading["of"]["contents"]
+    assert position(other)["epoch"] > first["epoch"]
 
 
 class Drawn(kerasrl.callbacks.Callback):
@@ -228,6 +275,13 @@ DATA = dataset_of(np.arange(10.0))
             ),
             ValueError,
             "Leave out either",
+        ),
+        (
+            lambda: kerasrl.DQN().fit(
+                "CartPole-v1", 8, offline=DATA, offline_ratio=0.5, info_keys=["x"]
+            ),
+            ValueError,
+            "infos.*Leave out info_keys",
         ),
         (
             lambda: kerasrl.ES().fit("CartPole-v1", 8, offline=DATA),
