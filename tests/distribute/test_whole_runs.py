@@ -8,6 +8,8 @@ import pytest
 
 from kerasrl.agents import epsilon_ladder
 
+OTHERS = ["sac", "other", "with_data"]
+
 
 # One test for each engine, so that processes are started once. What is tested is the
 # same for both; one is enough for every day, and of that, without what has parts of the
@@ -16,23 +18,26 @@ from kerasrl.agents import epsilon_ladder
     "mode, others",
     [
         ("horovod", []),
-        pytest.param("horovod", ["sac", "other"], marks=pytest.mark.slow),
-        pytest.param("multiworker", ["sac", "other"], marks=pytest.mark.slow),
+        pytest.param("horovod", OTHERS, marks=pytest.mark.slow),
+        pytest.param("multiworker", OTHERS, marks=pytest.mark.slow),
     ],
 )
 def test_two_ranks(mode, others, tmp_path):
     launching.run(mode, "whole_runs.py", tmp_path, *others)
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
-    for name in ("ppo", "overlapping_sac", *others):
+    for name in ("ppo", "overlapping_sac", *others[:2]):
         check_ranks_agree(*(rank[name] for rank in ranks))
     for name in ("ppo", "overlapping_sac"):
         for rank in ranks:
             check_same_seed_repeats(rank[name])
             check_checkpoint_goes_on(rank[name])
         check_a_killed_worker(*(rank[name]["killed"] for rank in ranks))
+    if others:
+        check_each_rank_reads_in_its_order(*(rank["with_data"] for rank in ranks))
     for rank in ranks:
         if others:
             assert rank["other"]["common"] != rank["ppo"]["common"]
+            check_reading_goes_on(rank["with_data"])
         check_stopped_together_and_wrote_once(rank["callbacks"])
     check_steps_and_episodes(*(rank["ppo"] for rank in ranks))
     check_updates(*(rank["overlapping_sac"] for rank in ranks))
@@ -60,6 +65,19 @@ def check_same_seed_repeats(rank):
 def check_checkpoint_goes_on(rank):
     assert rank["loaded"] == rank["more"] != rank["own"]
     assert same(rank["loaded_logs"], rank["more_logs"])
+
+
+def check_each_rank_reads_in_its_order(first, second):
+    for name in ("beside", "alone"):
+        assert first[name]["common"] == second[name]["common"]
+        assert first[name]["after"]["seed"] != second[name]["after"]["seed"]
+
+
+def check_reading_goes_on(found):
+    for each in found.values():
+        assert each["loaded"] == each["own"]
+        assert each["after"]["seed"] == each["before"]["seed"]
+        assert each["after"] != each["before"]
 
 
 def check_steps_and_episodes(first, second):

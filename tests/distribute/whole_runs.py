@@ -79,8 +79,59 @@ def digest(agent, everything=False):
     return hashlib.sha256(data).hexdigest()
 
 
-#: Trainings that are not repeated.
-OTHERS = {"sac": lambda: once(sac), "other": lambda: once(ppo, seed=8)}
+@keras.saving.register_keras_serializable("whole_runs")
+class Cloning(kerasrl.models.ActorCritic):
+    """Imitates the data beside what is collected."""
+
+    def custom_loss(self, loss, batch):
+        data = batch["offline"]
+        outputs = kerasrl.agents.forward(self, data)
+        log_probs = self.distribution(outputs).log_prob(data["actions"])
+        return loss - kerasrl.losses.masked_mean(log_probs, data["mask"])
+
+
+def with_data(folder):
+    """Trains beside data with workers, and on data alone, and on from files."""
+    generator = np.random.default_rng(0)
+    steps = 60, 100  # Episodes, and their length.
+    data = kerasrl.offline.from_arrays(
+        generator.uniform(-1, 1, (6000, 4)).astype(np.float32),
+        generator.integers(2, size=6000),
+        np.ones(6000),
+        np.tile(np.arange(steps[1]) == steps[1] - 1, steps[0]),
+        observation_space=gymnasium.make("CartPole-v1").observation_space,
+    )
+    beside = kerasrl.PPO(Cloning(**SMALL), rollout_length=16, num_epochs=2, seed=7)
+    alone = kerasrl.BC({"hidden_units": (8,)}, batch_size=32, seed=7)
+    found = {}
+    for name, agent in (("beside", beside), ("alone", alone)):
+        settings = {"env": data, "steps": 40, "verbose": 0}
+        if name == "beside":
+            settings = {"env": "CartPole-v1", "num_envs": 2, "verbose": 0, **WORKERS}
+            settings |= {"offline": data, "offline_batch_size": 16}
+        agent.fit(**settings)
+        path = folder / f"{name}.kerasrl"
+        agent.save(path)
+        loaded = kerasrl.load(path)
+        before = agent.get_state()
+        for each in (agent, loaded):
+            each.fit(**settings)
+        key = "offline_reading" if name == "beside" else "reading"
+        found[name] = {
+            **digests(agent),
+            "loaded": digest(loaded, everything=True),
+            "before": before[key]["state"],
+            "after": agent.get_state()[key]["state"],
+        }
+    return found
+
+
+#: Trainings that are not repeated, functions of the folder.
+OTHERS = {
+    "sac": lambda _: once(sac),
+    "other": lambda _: once(ppo, seed=8),
+    "with_data": with_data,
+}
 
 
 def run(folder, others):
@@ -88,7 +139,7 @@ def run(folder, others):
         make.__name__: repeat_and_resume(make, folder)
         for make in (ppo, overlapping_sac)
     }
-    results |= {name: OTHERS[name]() for name in others}
+    results |= {name: OTHERS[name](folder) for name in others}
     results["callbacks"] = with_callbacks(folder)
     results["weights"] = importance_weights()
     results["apex"] = apex()
