@@ -1,7 +1,10 @@
 """Rewards for what a model of the environment did not foresee."""
 
 import dataclasses
+import json
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -11,6 +14,9 @@ from gymnasium import spaces as gym_spaces
 
 from kerasrl import checks, spaces
 from kerasrl.callbacks.callback import Callback
+
+#: Names of what files have of the model and of its optimizer begin with these.
+_STORED = ("model.", "optimizer.")
 
 
 class Curiosity(Callback):
@@ -33,7 +39,8 @@ class Curiosity(Callback):
     Adds to the epoch's logs `intrinsic_reward`, the mean of what was added, and
     `curiosity_error`, the mean of the squares; NaN without a rollout. A model lives as
     long as its callback: hand the same object to the next `fit`. It is in no checkpoint
-    of the agent. Each of several ranks has a model of its own.
+    of the agent: `save` it beside one, and `load` it to go on exactly. Each of several
+    ranks has a model of its own.
 
     Args:
         scale: float, weight of what is added.
@@ -131,6 +138,81 @@ class Curiosity(Callback):
             logs["intrinsic_reward"] = added / count if count else np.nan
             logs["curiosity_error"] = errors / count if count else np.nan
 
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the model, its optimizer and what it has seen, without pickle.
+
+        Args:
+            path: file to write, as `numpy.savez` does.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: if there is no model yet, before the first rollout.
+        """
+        if self.foreseer is None:
+            raise ValueError(
+                "Curiosity has no model before the first rollout. Save it after fit."
+            )
+        state = json.dumps(self._rng.bit_generator.state).encode()
+        arrays = {
+            **{name: np.asarray(x) for name, x in self._variables().items()},
+            **{f"changes.{name}": x for name, x in self._changes.state().items()},
+            **{f"seen.{name}": x for name, x in self._seen.state().items()},
+            "added": self._added,
+            "generator": np.frombuffer(state, np.uint8),
+        }
+        path = Path(path)
+        unfinished = path.with_name(path.name + ".unfinished")
+        with open(unfinished, "wb") as file:
+            np.savez(file, **arrays)
+        return unfinished.replace(path)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Goes on from what `save` wrote, of a callback with the same arguments.
+
+        Args:
+            path: the file.
+
+        Raises:
+            ValueError: if the file is of another model, or none of `save`.
+        """
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+        fixed = {"added", "generator", "changes.mean", "seen.mean", "model.0"}
+        if not fixed <= set(found):
+            raise ValueError(f"{path} was not written by Curiosity.save.")
+        sizes = found["model.0"].shape[0], found["changes.mean"].size
+        self.foreseer = self._make(*sizes)
+        self.foreseer.optimizer.build(self.foreseer.trainable_variables)
+        variables = self._variables()
+        expected = {name: tuple(x.shape) for name, x in variables.items()}
+        received = {
+            name: x.shape for name, x in found.items() if name.startswith(_STORED)
+        }
+        if received != expected:
+            self.foreseer = None
+            raise ValueError(
+                f"{path} has a model of the shapes {received}. Expected {expected}: "
+                "give Curiosity the hidden_units that it had."
+            )
+        for name, variable in variables.items():
+            variable.assign(found[name])
+        for prefix, moments in (("changes", self._changes), ("seen", self._seen)):
+            moments.set_state(
+                {name: found[f"{prefix}.{name}"] for name in moments.state()}
+            )
+        self._added = found["added"]
+        self._rng.bit_generator.state = json.loads(found["generator"].tobytes())
+
+    def _variables(self) -> dict[str, Any]:
+        parts = self.foreseer.variables, self.foreseer.optimizer.variables
+        return {
+            f"{prefix}{number}": variable
+            for prefix, part in zip(_STORED, parts, strict=True)
+            for number, variable in enumerate(part)
+        }
+
     def _vectors(self, tree: Any) -> np.ndarray:
         if self.features is None:
             return _flat(self._observation_space, tree)
@@ -169,7 +251,17 @@ class _Moments:
     """Mean and standard deviation of all rows so far."""
 
     def __init__(self) -> None:
-        self._count, self.mean, self._squares = 0, 0.0, 0.0
+        self._count: Any = 0
+        self.mean: Any = 0.0
+        self._squares: Any = 0.0
+
+    def state(self) -> dict[str, Any]:
+        """What to go on from, arrays."""
+        return {"count": self._count, "mean": self.mean, "squares": self._squares}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._count = int(state["count"])
+        self.mean, self._squares = state["mean"], state["squares"]
 
     def add(self, rows: np.ndarray) -> None:
         count, mean = len(rows), rows.mean(axis=0)

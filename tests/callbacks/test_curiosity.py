@@ -101,6 +101,28 @@ def test_what_comes_again_and_again_is_no_news():
     assert history["episode_return_mean"] == history["episode_length_mean"]
 
 
+def test_it_goes_on_exactly_where_it_was_saved(tmp_path):
+    straight, curiosity = tiny.make("PPO"), Curiosity(batch_size=16, seed=0)
+    arguments = {"steps": 64, "num_envs": 2, "verbose": 0}
+    straight.fit("CartPole-v1", callbacks=[curiosity], **arguments)
+    resumed = kerasrl.load(straight.save(tmp_path / "agent.kerasrl"))
+    loaded = Curiosity(batch_size=16)
+    loaded.load(curiosity.save(tmp_path / "curiosity.npz"))
+    for agent, callback in ((straight, curiosity), (resumed, loaded)):
+        agent.fit("CartPole-v1", callbacks=[callback], **arguments)
+    pairs = [*zip(straight.get_weights(), resumed.get_weights(), strict=True)]
+    models = (each.foreseer.get_weights() for each in (curiosity, loaded))
+    for ours, theirs in [*pairs, *zip(*models, strict=True)]:
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(ValueError, match="hidden_units"):
+        Curiosity(hidden_units=(8,)).load(tmp_path / "curiosity.npz")
+    with pytest.raises(ValueError, match="first rollout"):
+        Curiosity().save(tmp_path / "none.npz")
+    np.savez(tmp_path / "other.npz", x=np.zeros(2))
+    with pytest.raises(ValueError, match="not written by"):
+        Curiosity().load(tmp_path / "other.npz")
+
+
 def test_what_cannot_be_foreseen_is_refused():
     with pytest.raises(ValueError, match="scale"):
         Curiosity(scale=0.0)
