@@ -3,38 +3,72 @@
 Environments follow one contract, `MultiAgentEnv`; PettingZoo's and RLlib's are adapted
 to it. Trajectories are kept by episode and agent, however agents take turns, die and
 are born. This room stands on `agents` and `training`, and neither knows of it.
+
+Public names are resolved on first use: what plays, in worker processes too, imports
+neither Keras nor TensorFlow.
 """
 
-from kerasrl.agents import load
-from kerasrl.multi_agent.agent import MultiAgent
-from kerasrl.multi_agent.arena import MultiAgentEpisode
-from kerasrl.multi_agent.env import MultiAgentEnv, MultiEnvironments, as_multi_agent
-from kerasrl.multi_agent.games import (
-    MATRICES,
-    MatrixGame,
-    RockPaperScissors,
-    TicTacToe,
-    TwoStep,
-    perfect_move,
-)
-from kerasrl.multi_agent.policies import RandomPolicy
-from kerasrl.multi_agent.qmix import QMIX
-from kerasrl.multi_agent.self_play import Opponents, SelfPlay, either_side
-from kerasrl.multi_agent.source import MultiAgentRollout
-from kerasrl.multi_agent.team_env import TeamEnv
-from kerasrl.multi_agent.team_network import TeamNetwork
-from kerasrl.multi_agent.vdn import VDN
-from kerasrl.multi_agent.worlds import MultiAgentPendulum, Pursuit
-from kerasrl.multi_agent.wrappers import make_multi_agent, with_agent_groups
+import importlib
+from typing import TYPE_CHECKING, Any
 
-#: Environments by their names.
+if TYPE_CHECKING:
+    from kerasrl.multi_agent.agent import MultiAgent
+    from kerasrl.multi_agent.arena import MultiAgentEpisode
+    from kerasrl.multi_agent.env import MultiAgentEnv, MultiEnvironments, as_multi_agent
+    from kerasrl.multi_agent.games import (
+        MATRICES,
+        MatrixGame,
+        RockPaperScissors,
+        TicTacToe,
+        TwoStep,
+        perfect_move,
+    )
+    from kerasrl.multi_agent.loading import load
+    from kerasrl.multi_agent.qmix import QMIX
+    from kerasrl.multi_agent.rules import RandomPolicy, either_side
+    from kerasrl.multi_agent.self_play import Opponents, SelfPlay
+    from kerasrl.multi_agent.source import MultiAgentRollout
+    from kerasrl.multi_agent.team_env import TeamEnv
+    from kerasrl.multi_agent.team_network import TeamNetwork
+    from kerasrl.multi_agent.vdn import VDN
+    from kerasrl.multi_agent.worlds import MultiAgentPendulum, Pursuit
+    from kerasrl.multi_agent.wrappers import make_multi_agent, with_agent_groups
+
+_PUBLIC = {
+    "MATRICES": "games",
+    "QMIX": "qmix",
+    "VDN": "vdn",
+    "MatrixGame": "games",
+    "MultiAgent": "agent",
+    "MultiAgentEnv": "env",
+    "MultiAgentEpisode": "arena",
+    "MultiAgentPendulum": "worlds",
+    "MultiAgentRollout": "source",
+    "MultiEnvironments": "env",
+    "Opponents": "self_play",
+    "Pursuit": "worlds",
+    "RandomPolicy": "rules",
+    "RockPaperScissors": "games",
+    "SelfPlay": "self_play",
+    "TeamEnv": "team_env",
+    "TeamNetwork": "team_network",
+    "TicTacToe": "games",
+    "TwoStep": "games",
+    "as_multi_agent": "env",
+    "either_side": "rules",
+    "load": "loading",
+    "make_multi_agent": "wrappers",
+    "perfect_move": "games",
+    "with_agent_groups": "wrappers",
+}
+#: Environments by their names, and the names of their classes here.
 ENVIRONMENTS = {
-    "matrix_game": MatrixGame,
-    "multi_agent_pendulum": MultiAgentPendulum,
-    "pursuit": Pursuit,
-    "rock_paper_scissors": RockPaperScissors,
-    "tic_tac_toe": TicTacToe,
-    "two_step": TwoStep,
+    "matrix_game": "MatrixGame",
+    "multi_agent_pendulum": "MultiAgentPendulum",
+    "pursuit": "Pursuit",
+    "rock_paper_scissors": "RockPaperScissors",
+    "tic_tac_toe": "TicTacToe",
+    "two_step": "TwoStep",
 }
 
 __all__ = [
@@ -65,3 +99,10 @@ __all__ = [
     "perfect_move",
     "with_agent_groups",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        module = importlib.import_module(f"kerasrl.multi_agent.{_PUBLIC[name]}")
+        return getattr(module, name)
+    raise AttributeError(f"module 'kerasrl.multi_agent' has no attribute {name!r}")

@@ -3,12 +3,15 @@
 import keras
 import numpy as np
 
-from kerasrl import checks, distribute
+from kerasrl import checks, distribute, workers
 from kerasrl.agents import Agent
 from kerasrl.multi_agent import playing, policies, saving, settings
 from kerasrl.multi_agent.arena import Player
 from kerasrl.multi_agent.env import MultiEnvironments
-from kerasrl.multi_agent.self_play import OpponentPlayer, Opponents
+from kerasrl.multi_agent.hosts import HostedEnvironments
+from kerasrl.multi_agent.rules import Mapped, check_id
+from kerasrl.multi_agent.self_play import Opponents
+from kerasrl.multi_agent.snapshots import OpponentPlayer
 from kerasrl.multi_agent.source import MultiAgentSource
 from kerasrl.training import hyperparameters, statistics
 from kerasrl.training.hyperparameters import Configurable, Hyperparameter
@@ -112,7 +115,7 @@ class MultiAgent(Trainer, Configurable):
         if isinstance(self.train, list):
             named += self.train
         for name in named:
-            self._check_id(name)
+            check_id(name, list(self.agents))
         for name in self.train if isinstance(self.train, list) else ():
             if not isinstance(self.agents[name], Agent):
                 raise ValueError(
@@ -125,13 +128,6 @@ class MultiAgent(Trainer, Configurable):
         effect = hyperparameters.effect_of(self, name)
         if effect == "never" or (effect == "fit" and self.source is not None):
             hyperparameters.refuse(self, name, value, effect)
-
-    def _check_id(self, name, where=""):
-        if name not in self.agents:
-            raise ValueError(
-                f"Received the policy id {name!r}{where}. Expected one of "
-                f"{list(self.agents)}."
-            )
 
     def compile(self, **options):
         """Compiles each of the agents likewise, see `kerasrl.Agent.compile`.
@@ -174,30 +170,22 @@ class MultiAgent(Trainer, Configurable):
 
     def find_by(self, mapping, agent, episode):
         """Does so by another mapping."""
-        if callable(mapping):
-            name = mapping(agent, episode)
-        elif mapping is not None:
-            name = mapping.get(agent, agent)
-        else:
-            name = next(iter(self.agents)) if len(self.agents) == 1 else agent
-        self._check_id(name, f" for the agent {agent!r}, by mapping={mapping!r}")
-        return name
+        return Mapped(mapping, list(self.agents))(agent, episode)
 
     # Training -------------------------------------------------------------------
 
     def make_environments(self, env, making):
-        if making["num_workers"]:
-            raise ValueError(
-                f"Received num_workers={making['num_workers']}. Environments of "
-                "several agents are stepped in this process: leave it out."
-            )
-        for name in ("env_timeout", "cluster", "worker_mode"):
-            if making[name] is not None:
+        settings = {k: v for k, v in making.items() if k != "env_config"}
+        if not workers.check_settings(**settings) or not making["num_workers"]:
+            return MultiEnvironments(env, making["num_envs"], making["env_config"])
+        for name in ("make_player", "find_policy", "find_by"):
+            if getattr(type(self), name) is not getattr(MultiAgent, name):
                 raise ValueError(
-                    f"Received {name}={making[name]!r}. It is about workers, which "
-                    "environments of several agents have none of: leave it out."
+                    f"Received num_workers={making['num_workers']}, and "
+                    f"{type(self).__name__}.{name}, which workers cannot call: use "
+                    "num_workers=0."
                 )
-        return MultiEnvironments(env, making["num_envs"], making["env_config"])
+        return HostedEnvironments(env, making)
 
     def build(self, observation_space, action_space):
         """Creates the weights of the policies whose agents are known beforehand.

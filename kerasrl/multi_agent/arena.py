@@ -81,8 +81,8 @@ class Arena:
 
     def start(self):
         """Resets all environments."""
-        for env, seed in enumerate(self._seeds):
-            self._begin(env, seed)
+        for env, _ in enumerate(self.envs.envs):
+            self._begin(env, self._seeds[env])
 
     def _begin(self, env, seed=None):
         turn = self.games[env].reset(seed)
@@ -148,7 +148,9 @@ class Arena:
             self.agent_steps += len(seats)
             for (_, env, agent), action in zip(seats, chosen, strict=True):
                 actions[env][agent] = action
-        return [game.step(actions[env]) for env, game in enumerate(self.games)]
+        # Going through environments, which says that they go on where it is watched.
+        stepped = zip(self.envs.envs, self.games, actions, strict=True)
+        return [game.step(own) for _, game, own in stepped]
 
     def _credit(self, env, turn):
         """Adds rewards to the returns of agents, and to what their steps gather."""

@@ -249,7 +249,7 @@ def _make_by_name(name, config):
                 'Or give "pettingzoo:parallel:ID", "pettingzoo:aec:ID", or '
                 '"package.module:Class".'
             )
-        return made(**config)
+        return getattr(multi_agent, made)(**config)
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:

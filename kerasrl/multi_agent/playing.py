@@ -9,7 +9,7 @@ from kerasrl import checks
 from kerasrl.agents import Agent
 from kerasrl.multi_agent.arena import Arena, MultiAgentEpisode
 from kerasrl.multi_agent.env import MultiEnvironments
-from kerasrl.multi_agent.source import Table
+from kerasrl.multi_agent.table import Table
 from kerasrl.rollouts.evaluation import spread
 from kerasrl.training import progress
 
@@ -31,7 +31,7 @@ def evaluate(agent, making, episodes, deterministic, seed, verbose, mapping):
     envs = MultiEnvironments(env, num_envs, env_config)
     try:
         seeds = rng.integers(2**31, size=(2, envs.num_envs)).tolist()
-        table = Table(agent, envs, int(rng.integers(2**31)), deterministic, False)
+        table = Table(agent, envs, int(rng.integers(2**31)), deterministic)
         find = functools.partial(agent.find_by, mapping)
         arena = Arena(envs, find, table, agent.reward, seeds)
         wanted, records, scores = spread(episodes, envs.num_envs), [], {}

@@ -1,11 +1,12 @@
 """The policies of several agents: which may be, how they act, and as one model."""
 
 import keras
-import numpy as np
 
-from kerasrl import action_masks, checks, spaces
+from kerasrl import checks
 from kerasrl.agents import Agent, OffPolicyAgent
 from kerasrl.models.policy import Policy
+from kerasrl.multi_agent import rules
+from kerasrl.multi_agent.seats import refuse_spaces
 from kerasrl.rollouts import ScriptedPolicy
 from kerasrl.rollouts.scripted import ScriptedActor
 from kerasrl.training import origins
@@ -14,59 +15,8 @@ from kerasrl.training import origins
 REWARDS = ("own", "sum", "mean")
 
 
-@keras.saving.register_keras_serializable("kerasrl")
-class RandomPolicy(ScriptedPolicy):
-    """Takes any of the legal actions, each as often as the others.
-
-    Boxes are drawn from within their bounds, where there are any; else from a normal
-    distribution.
-
-    Example:
-
-    ```python
-    agent = kerasrl.MultiAgent(
-        {"main": kerasrl.PPO(), "random": kerasrl.multi_agent.RandomPolicy()},
-        mapping={"x": "main", "o": "random"},
-    )
-    ```
-    """
-
-    def compute_actions(self, observations, state):
-        counts = action_masks.counts_of_options(self.action_space)
-        has_mask = action_masks.has_mask(self.observation_space, self.action_space)
-        if has_mask:
-            mask = np.asarray(observations[action_masks.KEY]) > 0
-            return self._legal(mask, counts), state, {}
-        leaves = spaces.leaves(self.observation_space)
-        count = len(_first(observations)) if leaves else 1
-        return spaces.samples(self.action_space, count, self.rng), state, {}
-
-    def _legal(self, mask, counts):
-        choices, start = [], 0
-        for count in counts:
-            part = mask[:, start : start + count]
-            part = part | ~part.any(axis=1, keepdims=True)
-            # The largest of random numbers is as likely to be any.
-            choices.append(np.where(part, self.rng.random(part.shape), -1).argmax(1))
-            start += count
-        chosen = np.stack(choices, axis=1)
-        chosen = chosen + np.ravel(getattr(self.action_space, "start", 0))
-        return chosen.reshape(len(mask), *self.action_space.shape)
-
-    def get_config(self):
-        """Returns the constructor arguments: none."""
-        return {}
-
-    @classmethod
-    def from_config(cls, config):
-        """Makes one of what `get_config` returned."""
-        return cls(**config)
-
-
-def _first(tree):
-    while isinstance(tree, (dict, tuple)):
-        tree = next(iter(tree.values() if isinstance(tree, dict) else tree))
-    return tree
+keras.saving.register_keras_serializable("kerasrl")(rules.RandomPolicy)
+keras.saving.register_keras_serializable("kerasrl")(rules.either_side)
 
 
 def check_member(name, member):
@@ -161,12 +111,8 @@ def prepare(name, member, observation_space, action_space):
         have = member.policy.observation_space, member.policy.action_space
     else:
         have = member.observation_space, member.action_space
-    if have[0] is not None and have != wanted:
-        raise ValueError(
-            f"The policy {name!r} is to act for an agent that sees {wanted[0]} and "
-            f"acts in {wanted[1]}, but it was made for {have[0]} and {have[1]}. Agents "
-            "of different spaces need different policies: map them so."
-        )
+    if have[0] is not None:
+        refuse_spaces(name, wanted, have)
     if isinstance(member, Agent):
         member.build(*wanted)
     elif have[0] is None:

@@ -11,6 +11,18 @@ import optree
 from kerasrl.rollouts.rollout import POLICY_INPUTS, Rollout, take
 
 
+def make_record(seats, wanted):
+    """Makes what records the steps of a policy.
+
+    Args:
+        seats: `Seats`.
+        wanted: Tuple of whether it is to learn from replay, and the arguments besides
+            `seats` of `ReplayedRecord` or `FreshRecord`.
+    """
+    is_replayed, *arguments = wanted
+    return (ReplayedRecord if is_replayed else FreshRecord)(seats, *arguments)
+
+
 class Steps:
     """Complete steps of several rows of seats.
 
@@ -81,11 +93,25 @@ class FreshRecord:
         """Number of steps that are not in a rollout yet."""
         return int(self._counts.sum())
 
+    @property
+    def steps_left(self):
+        """Steps of environments after which a rollout may be complete, at the least."""
+        return self.length - int(self._counts.max(initial=0))
+
     def cut(self):
         """Returns the list of the rollouts that are due, one at most."""
-        if not self.is_due:
-            return []
+        return [self.take()] if self.is_due else []
+
+    def take(self):
+        """Returns a rollout of what there is, also before it is due.
+
+        `None` where nobody has acted here at all.
+        """
+        if self.seats.extras is None:
+            return None
         self._fit_seats()
+        if self._columns is None:
+            self._columns = self._allocate()
         seats, counts, columns = self.seats, self._counts, self._columns
         valid = np.arange(self.length)[:, None] < counts
         time, env = np.nonzero(~valid)
@@ -119,7 +145,7 @@ class FreshRecord:
             extras=steps["extras"],
         )
         self._columns = self._begin()
-        return [rollout]
+        return rollout
 
     def _of_seats(self):
         seats = self.seats
@@ -173,13 +199,16 @@ class ReplayedRecord:
     before are left out.
 
     Args:
-        seats: `Seats`.
+        seats: `Seats`; `None` for one that is given what others recorded.
         length: Integer T.
+        steps_left: Integer, after how many steps of environments to look whether a
+            rollout is complete.
     """
 
-    def __init__(self, seats, length):
+    def __init__(self, seats, length, steps_left=1):
         self.seats = seats
         self.length = length
+        self.steps_left = steps_left
         self._running = {}
         self._ended = []
 
@@ -217,6 +246,15 @@ class ReplayedRecord:
     def pending(self):
         """Number of steps that are not in a rollout yet."""
         return len(self._ended) + sum(map(len, self._running.values()))
+
+    def drain(self):
+        """Returns the steps of the episodes that have ended, a list, and forgets."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def extend(self, steps):
+        """Takes in what `drain` of another returned."""
+        self._ended += steps
 
     def cut(self):
         """Returns the list of the rollouts that are due."""

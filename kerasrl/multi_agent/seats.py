@@ -36,7 +36,8 @@ class Seats:
         actions, next_state, extras: Trees `[C, ...]`, what is pending: as the policy
             emitted it.
         rewards: float64 `[C]`, what the pending steps have gathered.
-        exploration: Dict of arrays `[C, ...]`, or a function of C that returns one.
+        exploration: Function of E that returns a dict of arrays `[E, ...]`: agents of
+            one environment explore alike.
     """
 
     def __init__(
@@ -132,7 +133,12 @@ class Seats:
             List of N actions as environments take them.
         """
         if self._explored is None:
-            self._explored = self.exploration(len(self))
+            of_envs = self.exploration(self.num_envs)
+            blocks = len(self) // self.num_envs
+            self._explored = {
+                name: np.concatenate([array] * blocks)
+                for name, array in of_envs.items()
+            }
         inputs = take({**self._explored, **self.inputs, "state": self.state}, rows)
         outputs = self.actor(inputs, self._next_noise(rows))
         if self.extras is None:
@@ -207,6 +213,21 @@ class Seats:
                 for array, own in zip(self._noise, drawn, strict=True)
             ]
         self._explored = None
+
+
+def refuse_spaces(name, wanted, have):
+    """Raises a ValueError unless a policy was made for the spaces of an agent.
+
+    Args:
+        name: Id of the policy.
+        wanted, have: Pairs of the spaces of observations and actions.
+    """
+    if have != wanted:
+        raise ValueError(
+            f"The policy {name!r} is to act for an agent that sees {wanted[0]} and "
+            f"acts in {wanted[1]}, but it was made for {have[0]} and {have[1]}. Agents "
+            "of different spaces need different policies: map them so."
+        )
 
 
 def _write(rows):

@@ -7,10 +7,9 @@ import numpy as np
 
 from kerasrl import checks
 from kerasrl.callbacks import Callback
-from kerasrl.multi_agent.arena import Player
+from kerasrl.multi_agent.snapshots import CHOICES, ProgramActor, draw_snapshot
 from kerasrl.rollouts import ScriptedPolicy
 
-CHOICES = ("uniform", "latest", "prioritized")
 #: How much one game moves a rating at most, and where ratings begin.
 _STEP, _FIRST = 16.0, 1000.0
 
@@ -62,6 +61,7 @@ class Opponents(ScriptedPolicy):
         self.history = []
         self._main = None
         self._recent = [0.0, 0]
+        self._odds = np.zeros(0)
 
     def get_config(self):
         """Returns the constructor arguments."""
@@ -98,7 +98,9 @@ class Opponents(ScriptedPolicy):
         """Returns what acts, by the weights that its `weights` were set to."""
         if not self.snapshots:
             self.add()
-        return _SnapshotActor(self._main.actor())
+        self.settle()
+        main = self._main.actor()
+        return ProgramActor(main.program, main.initial_state)
 
     def add(self):
         """Keeps a copy of the present weights of the policy."""
@@ -144,15 +146,20 @@ class Opponents(ScriptedPolicy):
         found[upper] = 1.0 - found.T[upper]
         return found
 
+    def settle(self):
+        """Settles by what odds is drawn until the next call; returns them, an array."""
+        self._odds = (1.0 - self.shares()) ** self.power
+        return self._odds
+
     def draw(self, rng):
-        """Returns the number of a snapshot to play against."""
-        count = len(self.snapshots)
-        if self.choose == "latest" or count == 1:
-            return count - 1
-        if self.choose == "uniform":
-            return int(rng.integers(count))
-        weights = (1.0 - self.shares()) ** self.power
-        return int(rng.choice(count, p=weights / weights.sum()))
+        """Returns the number of a snapshot to play against.
+
+        In training the games of an iteration count from the next on, so that nothing
+        depends on which of them ends first.
+        """
+        if len(self._odds) != len(self.snapshots):
+            self.settle()
+        return draw_snapshot(rng, self.choose, self._odds)
 
     def note(self, number, points):
         """Takes in how a game against a snapshot ended.
@@ -215,77 +222,6 @@ class Opponents(ScriptedPolicy):
             [float("nan") if share is None else share for share in row]
             for row in state["history"]
         ]
-
-
-class _SnapshotActor:
-    """One program, by the weights of whichever snapshot."""
-
-    def __init__(self, actor):
-        self.initial_state = actor.initial_state
-        self._program = copy.copy(actor.program)
-        self.draw = self._program.draw
-
-    def use(self, weights):
-        """Has the next calls act by these arrays."""
-        self._program.weights = weights
-
-    def __call__(self, inputs, noise):
-        return self._program.run(inputs, noise)
-
-
-class OpponentPlayer(Player):
-    """Snapshots while they play, each in the seats of its episodes.
-
-    Args:
-        seats: `Seats`, with the actor of `opponents`.
-        opponents: `Opponents`.
-        name: Their id.
-    """
-
-    def __init__(self, seats, opponents, name):
-        super().__init__(seats)
-        self.opponents = opponents
-        self.name = name
-        self._numbers: dict = {}
-
-    def sit(self, env, episode):
-        """Draws who plays in an episode; all seats of it have the same."""
-        row = super().sit(env, episode)
-        drawn = episode.user_data.setdefault("snapshots", {})
-        if self.name not in drawn:
-            drawn[self.name] = self.opponents.draw(episode.rng)
-        self._numbers[row] = drawn[self.name]
-        return row
-
-    def act(self, rows):
-        numbers = np.array([self._numbers[row] for row in rows.tolist()])
-        actions: list = [None] * len(rows)
-        for number in np.unique(numbers).tolist():
-            places = np.flatnonzero(numbers == number)
-            self.seats.actor.use(self.opponents.snapshots[number])
-            chosen = self.seats.act(rows[places])
-            for place, action in zip(places.tolist(), chosen, strict=True):
-                actions[place] = action
-        return actions
-
-
-@keras.saving.register_keras_serializable("kerasrl")
-def either_side(agent, episode):
-    """Maps one of two agents to `"main"`, the other to `"past"`, each as often.
-
-    Args:
-        agent: Id of an agent.
-        episode: `MultiAgentEpisode`.
-
-    Example:
-
-    ```python
-    kerasrl.MultiAgent({"main": main, "past": Opponents("main")}, either_side)
-    ```
-    """
-    if not episode.policies:
-        episode.user_data["first"] = episode.rng.random() < 0.5
-    return "main" if episode.user_data["first"] != bool(episode.policies) else "past"
 
 
 class SelfPlay(Callback):

@@ -2,8 +2,8 @@
 
 from kerasrl import agents, checks
 from kerasrl.multi_agent.env import MultiEnvironments
-from kerasrl.multi_agent.policies import RandomPolicy
-from kerasrl.multi_agent.self_play import Opponents, either_side
+from kerasrl.multi_agent.rules import RandomPolicy, either_side
+from kerasrl.multi_agent.self_play import Opponents
 
 
 def check_env(env, env_config=None):

@@ -268,7 +268,7 @@ def check_env(env):
         )
 
 
-def setup_message(env, env_config):
+def setup_message(env, env_config, make=None):
     """All that a fresh process has to know to make the same environments."""
     creator = find_creator(env, load=False) if isinstance(env, str) else None
     # Those that gymnasium registers itself are there already.
@@ -287,7 +287,7 @@ def setup_message(env, env_config):
     return {
         "path": list(sys.path),
         # Read once the path is set, because it may need modules from there.
-        "env": channel.dumps((env, creator, env_config)),
+        "env": channel.dumps((env, creator, env_config, make)),
         "preprocessor": channel.dumps(preprocessors.registered(env_config)),
         "specs": sent,
     }

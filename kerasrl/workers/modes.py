@@ -53,7 +53,8 @@ def get_workers(envs):
     Args:
         envs: `kerasrl.envs.Environments`.
     """
-    return envs.pool if isinstance(envs, WorkerEnvironments) else LocalWorkers(envs)
+    pool = getattr(envs, "pool", None)
+    return LocalWorkers(envs) if pool is None else pool
 
 
 def make_collector(envs, actor, rollout_length, generators, **arguments):

@@ -37,7 +37,7 @@ _WATCHED: tuple[str, ...] = (
     "infos",
     "reset_infos",
 )
-_WATCHED += ("play_population",)
+_WATCHED += ("play_population", "ask")
 
 _logger = logging.getLogger(__name__)
 
@@ -75,6 +75,8 @@ class WorkerPool:
             as hanging, or `None` to wait for ever.
         cluster: `None` for processes of this machine; `"ray"`, a `RayCluster` or a dict
             of its arguments for actors of a Ray cluster.
+        make: Function of the arguments of `kerasrl.envs.make_envs` and `share` that
+            makes the environments of a worker, `None` for that one. It is sent there.
 
     Attributes:
         num_workers: N.
@@ -107,6 +109,7 @@ class WorkerPool:
         env_config=None,
         env_timeout=None,
         cluster=None,
+        make=None,
     ):
         check_env(env)
         self.num_envs = check_settings(
@@ -135,7 +138,7 @@ class WorkerPool:
         self._is_closed = False
         # Halves that alternate replace their workers in threads of their own.
         self._starting = threading.Lock()
-        self._setup = setup_message(env, env_config)
+        self._setup = setup_message(env, env_config, make)
         self._remembered = {}
         # Rows of a cache line: one worker's writing does not slow the others down.
         self._heartbeats = self.share(np.zeros((num_workers, 8), np.int64))

@@ -170,7 +170,7 @@ class WorkerServer:
         for name, spec in fields["specs"].items():
             if name not in gymnasium.registry:
                 gymnasium.registry[name] = pickle.loads(spec)
-        env, creator, env_config = pickle.loads(fields["env"])
+        env, creator, env_config, make = pickle.loads(fields["env"])
         if creator is not None:
             register_env(env, creator)
         preprocessor = pickle.loads(fields["preprocessor"])
@@ -178,7 +178,8 @@ class WorkerServer:
             register_preprocessor(*preprocessor)
         # From now on it is up to the environments how long it takes.
         heartbeat[:2] = 1, _NONE
-        envs = make_envs(env, fields["num_envs"], env_config, share=share)
+        make = make_envs if make is None else make
+        envs = make(env, fields["num_envs"], env_config, share=share)
         heartbeat[0] = 2
         self._envs = envs
         if fields["watched"]:
@@ -314,6 +315,10 @@ class WorkerServer:
     def call(self, name, arguments, keywords):
         """Calls a method of every environment by its name."""
         return self._envs.call(name, *arguments, **keywords)
+
+    def ask(self, name, *arguments):
+        """Calls a method of what the environments were made as, see `WorkerPool`."""
+        return getattr(self._envs, name)(*arguments)
 
     def ask_goals(self, name, *steps):
         """Returns what an environment says of steps; of none, whether it would."""

@@ -190,7 +190,7 @@ def test_training_that_is_switched_off_and_on_joins_nothing():
     assert not (first.terminated | first.truncated)[-1].any()  # It would go on.
     member.buffer.add(first)
     agent.train = []
-    source._settle()
+    source._recording()
     agent.train = None
     (second,) = source.collect().rollouts["main"][:1]
     member.buffer.add(second)
@@ -202,7 +202,7 @@ def test_who_moves_second_is_recorded_from_its_first_move():
     )
     source = make_source(agent)
     assert set(source.collect().rollouts) == {"x", "o"}
-    assert source.table.players["o"].record.pending == 1
+    assert source.play.table.players["o"].record.pending == 1
 
 
 def test_predictions_take_what_was_done_before():

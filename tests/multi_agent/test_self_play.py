@@ -14,7 +14,7 @@ from kerasrl.multi_agent import (
 )
 from kerasrl.multi_agent.arena import MultiAgentEpisode
 from kerasrl.multi_agent.env import MultiEnvironments
-from kerasrl.multi_agent.self_play import OpponentPlayer
+from kerasrl.multi_agent.snapshots import OpponentPlayer
 from kerasrl.multi_agent.source import MultiAgentSource
 
 
@@ -112,7 +112,7 @@ def test_opponents_explore_as_the_policy_does_now():
     source = MultiAgentSource(agent, envs)
     source.start()
     source.collect()
-    seats = source.table.players["past"].seats
+    seats = source.play.table.players["past"].seats
     assert (seats._explored["epsilon"] == 0.5).all()
     agent.agents["main"].exploration = 0.25
     source.refresh()

@@ -1,0 +1,9 @@
+"""Loading whatever a file may hold, with several agents in it too."""
+
+from kerasrl.agents import load
+from kerasrl.multi_agent import agent, qmix, self_play, vdn
+
+#: What is registered by being imported.
+_CLASSES = (agent.MultiAgent, qmix.QMIX, self_play.Opponents, vdn.VDN)
+
+__all__ = ["load"]
