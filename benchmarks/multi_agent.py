@@ -1,7 +1,7 @@
 """Several agents: cooperative games, self-play, PettingZoo's simple_spread.
 
-    python benchmarks/multi_agent.py [two-step] [matrix] [tic-tac-toe] [spread]
-        [spread-separate] [--seeds 3] [--steps N]
+    python benchmarks/multi_agent.py [rock-paper-scissors] [two-step] [matrix]
+        [tic-tac-toe] [spread] [spread-separate] [--seeds 3] [--steps N]
 
 Each line is one run: seed, seconds, and what a deterministic evaluation gave. Gates:
 
@@ -11,6 +11,8 @@ Each line is one run: seed, seconds, and what a deterministic evaluation gave. G
 - `tic-tac-toe`: one PPO learns both sides, of a third of the games against itself, its
   past, and legal random moves each. Against random moves, as X at least 0.95 won; as O
   0.80 won and at most 0.05 lost; perfect play is drawn.
+- `rock-paper-scissors`: a rule that beats the other's last move wins against one that
+  always plays the same, and loses to PPO with memory: 8 of 10 rounds and more.
 - `spread`: three agents with one PPO on simple_spread_v3 (extra `mpe`), mean return of
   an agent: -16 after 200,000 steps of agents, -13 after 600,000; `spread-separate`: a
   PPO each, -18 after 600,000. Random actions give -26, nearest landmarks -16.
@@ -172,7 +174,48 @@ def spread(seed, steps, shared=True):
         }
 
 
+def rock_paper_scissors(seed, steps):
+    """Yields what a policy with memory returns against a rule that beats the last move.
+
+    That rule takes 9 or 10 of 10 rounds from one that always plays the same; who knows
+    its own last move takes as many from the rule.
+    """
+
+    class Same(kerasrl.ScriptedPolicy):
+        def get_initial_state(self, batch_size):
+            return np.full(batch_size, 3)
+
+        def compute_actions(self, observations, state):
+            drawn = self.rng.integers(3, size=len(state))
+            moves = np.where(state == 3, drawn, state)
+            return moves, moves, {}
+
+    class BeatLast(kerasrl.ScriptedPolicy):
+        def compute_actions(self, observations, state):
+            return (observations + 1) % 3, state, {}
+
+    learner = kerasrl.PPO(
+        policy={"cell": "lstm", "previous_inputs": True, "hidden_units": (32,)},
+        rollout_length=50,
+        seed=seed,
+    )
+    agent = MultiAgent(
+        {"learner": learner, "rule": BeatLast(), "same": Same()},
+        {"player_0": "learner", "player_1": "rule"},
+        seed=seed,
+    )
+    agent.fit("rock_paper_scissors", steps=steps or 40_000, verbose=0)
+    for left, right in (("rule", "same"), ("learner", "rule")):
+        sides = {"player_0": left, "player_1": right}
+        result = agent.evaluate(
+            "rock_paper_scissors", 100, seed=0, verbose=0, mapping=sides
+        )
+        mean = result[f"return_mean_{left}"]
+        yield {"algorithm": left, "against": right, "return": mean}
+
+
 RUNS = {
+    "rock-paper-scissors": rock_paper_scissors,
     "two-step": two_step,
     "matrix": matrix,
     "tic-tac-toe": tic_tac_toe,

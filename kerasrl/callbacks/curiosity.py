@@ -89,6 +89,12 @@ class Curiosity(Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         policy = self.agent.policy
+        if getattr(policy, "action_space", None) is None:
+            raise ValueError(
+                f"Curiosity foresees what one agent observes, and was given to a "
+                f"{type(self.agent).__name__}, of several policies. Leave it out, or "
+                "train a single agent."
+            )
         self._action_space = spaces.emitted(policy.action_space)
         self._observation_space = policy.observation_space
         if self.features is None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kerasrl.multi_agent.agent import MultiAgent
     from kerasrl.multi_agent.arena import MultiAgentEpisode
+    from kerasrl.multi_agent.central import with_central_state
+    from kerasrl.multi_agent.central_critic import CentralCritic
     from kerasrl.multi_agent.env import MultiAgentEnv, MultiEnvironments, as_multi_agent
     from kerasrl.multi_agent.games import (
         MATRICES,
@@ -28,14 +30,20 @@ if TYPE_CHECKING:
     from kerasrl.multi_agent.rules import RandomPolicy, either_side
     from kerasrl.multi_agent.self_play import Opponents, SelfPlay
     from kerasrl.multi_agent.source import MultiAgentRollout
+    from kerasrl.multi_agent.splitting import from_custom_options, split_tuple
     from kerasrl.multi_agent.team_env import TeamEnv
     from kerasrl.multi_agent.team_network import TeamNetwork
     from kerasrl.multi_agent.vdn import VDN
     from kerasrl.multi_agent.worlds import MultiAgentPendulum, Pursuit
-    from kerasrl.multi_agent.wrappers import make_multi_agent, with_agent_groups
+    from kerasrl.multi_agent.wrappers import (
+        make_multi_agent,
+        with_action_masks,
+        with_agent_groups,
+    )
 
 _PUBLIC = {
     "MATRICES": "games",
+    "CentralCritic": "central_critic",
     "QMIX": "qmix",
     "VDN": "vdn",
     "MatrixGame": "games",
@@ -56,10 +64,14 @@ _PUBLIC = {
     "TwoStep": "games",
     "as_multi_agent": "env",
     "either_side": "rules",
+    "from_custom_options": "splitting",
     "load": "loading",
     "make_multi_agent": "wrappers",
     "perfect_move": "games",
+    "split_tuple": "splitting",
+    "with_action_masks": "wrappers",
     "with_agent_groups": "wrappers",
+    "with_central_state": "central",
 }
 #: Environments by their names, and the names of their classes here.
 ENVIRONMENTS = {
@@ -76,6 +88,7 @@ __all__ = [
     "MATRICES",
     "QMIX",
     "VDN",
+    "CentralCritic",
     "MatrixGame",
     "MultiAgent",
     "MultiAgentEnv",
@@ -94,10 +107,14 @@ __all__ = [
     "TwoStep",
     "as_multi_agent",
     "either_side",
+    "from_custom_options",
     "load",
     "make_multi_agent",
     "perfect_move",
+    "split_tuple",
+    "with_action_masks",
     "with_agent_groups",
+    "with_central_state",
 ]
 
 

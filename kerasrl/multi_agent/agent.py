@@ -5,7 +5,7 @@ import numpy as np
 
 from kerasrl import checks, distribute, workers
 from kerasrl.agents import Agent
-from kerasrl.multi_agent import playing, policies, saving, settings
+from kerasrl.multi_agent import learning, playing, policies, saving, settings
 from kerasrl.multi_agent.arena import Player
 from kerasrl.multi_agent.env import MultiEnvironments
 from kerasrl.multi_agent.hosts import HostedEnvironments
@@ -43,6 +43,9 @@ class MultiAgent(Trainer, Configurable):
             does not learn is not recorded either.
         reward: What of the rewards of a step each agent learns from: its `"own"`, or
             the `"sum"` or `"mean"` of all.
+        count_steps_by: What `steps` and `steps_per_epoch` of `fit` count:
+            `"env_steps"`, those of environments, or `"agent_steps"`, those of single
+            agents. Both are logged.
         seed: Integer or `None`. With a seed, and seeds of the agents, two runs give the
             same weights.
 
@@ -77,15 +80,27 @@ class MultiAgent(Trainer, Configurable):
         "reward": Hyperparameter(
             lambda name, value: checks.choice(name, value, policies.REWARDS), "fit"
         ),
+        "count_steps_by": Hyperparameter(
+            lambda name, value: checks.choice(name, value, policies.COUNTS), "fit"
+        ),
         "seed": Hyperparameter(lambda _, value: checks.seed(value), "never"),
     }
 
-    def __init__(self, agents, mapping=None, train=None, reward="own", seed=None):
+    def __init__(
+        self,
+        agents,
+        mapping=None,
+        train=None,
+        reward="own",
+        seed=None,
+        count_steps_by="env_steps",
+    ):
         self.source = None
         self.agents = agents
         self.mapping = mapping
         self.train = train
         self.reward = reward
+        self.count_steps_by = count_steps_by
         self.seed = seed
         self.replicas = distribute.current()
         if self.replicas.num_ranks > 1:
@@ -273,21 +288,7 @@ class MultiAgent(Trainer, Configurable):
             Dict of floats: what each logged, with `_<id>` added to its name, and the
             mean of their losses.
         """
-        self.agent_steps += rollout.agent_steps
-        logs, losses = {}, []
-        for name, each in rollout.rollouts.items():
-            member, own = self.agents[name], statistics.Mean()
-            member.source = self.source
-            member.progress = self.progress
-            for part in each:
-                member.env_steps += part.num_steps
-                own.add(member.learn_from(part) or {})
-                member.iterations += 1
-            found = own.result()
-            logs.update({f"{key}_{name}": value for key, value in found.items()})
-            if "loss" in found:
-                losses.append(found["loss"])
-        return {**({"loss": sum(losses) / len(losses)} if losses else {}), **logs}
+        return learning.learn_from(self, rollout)
 
     def metric_names(self):
         """Returns what updates log, as far as it is known already."""
@@ -300,22 +301,7 @@ class MultiAgent(Trainer, Configurable):
 
     def drain_logs(self):
         """Returns what else there is to log at the end of an epoch."""
-        logs = {"agent_steps": float(self.agent_steps)}
-        for name, member in self.learners.items():
-            if member.policy.observation_space is None or not self.trains(name):
-                continue
-            found = member.drain_logs()
-            if statistics.has_metrics(member.policy):
-                found.update(statistics.policy_metrics(member.policy))
-                member.policy.reset_metrics()
-            rate = member.policy.optimizer.learning_rate
-            found["learning_rate"] = float(rate)
-            found["policy_steps"] = float(member.env_steps)
-            logs.update({f"{key}_{name}": value for key, value in found.items()})
-        for name, member in self.opponents.items():
-            found = member.drain_logs()
-            logs.update({f"{key}_{name}": value for key, value in found.items()})
-        return logs
+        return learning.drain_logs(self)
 
     @property
     def optimizers(self):
@@ -428,6 +414,19 @@ class MultiAgent(Trainer, Configurable):
     def get_weights(self):
         """Returns the weights of all networks, a list of NumPy arrays."""
         return self.policy.get_weights()
+
+    def set_weights(self, weights):
+        """Sets what `get_weights` returned; what follows the networks is told.
+
+        Args:
+            weights: List of arrays.
+        """
+        self.policy.set_weights(weights)
+
+    @property
+    def counted(self):
+        """Name of the attribute that counts the steps of `fit`."""
+        return self.count_steps_by
 
     @property
     def episodes(self):

@@ -62,14 +62,17 @@ class Arena:
             is told.
         seeds: Pair of lists of E integers, seeds of environments and of episodes.
         listener: As for `kerasrl.rollouts.Collector`, of `MultiAgentEpisode`.
+        first_env: Integer, the index of the first of the environments among all.
     """
 
-    def __init__(self, envs, find, player, reward, seeds, listener=None):
+    def __init__(self, envs, find, player, reward, seeds, listener=None, first_env=0):
         self.envs = envs
         self.find = find
         self.player = player
         self.reward = reward
         self.listener = listener
+        self.first_env = first_env
+        self._numbers = {agent: k for k, agent in enumerate(envs.agents)}
         self.games = [Game(env, envs.name) for env in envs.envs]
         self.rngs = [np.random.default_rng(seed) for seed in seeds[1]]
         self.env_steps = self.agent_steps = 0
@@ -86,7 +89,9 @@ class Arena:
 
     def _begin(self, env, seed=None):
         turn = self.games[env].reset(seed)
-        episode = MultiAgentEpisode(env, self._begun[env], self.rngs[env], turn=turn)
+        episode = MultiAgentEpisode(
+            self.first_env + env, self._begun[env], self.rngs[env], turn=turn
+        )
         self._begun[env] += 1
         self.episodes[env] = episode
         self._seated[env] = {}
@@ -104,7 +109,8 @@ class Arena:
                 player = self.player(policy, agent)
                 seated[agent] = player, player.sit(env, episode)
             player, row = seated[agent]
-            player.seats.see(row, observation)
+            place = episode.env_index, episode.index, self._numbers[agent]
+            player.seats.see(row, observation, (*place, episode.length))
 
     def step(self):
         """Takes one step in every environment.
@@ -191,7 +197,7 @@ class Arena:
             self.listener.on_episode_end(episode)
         cut = any(truncated for _, truncated, _ in turn.ended.values())
         record = EpisodeRecord(
-            env,
+            episode.env_index,
             float(episode.episode_return),
             episode.length,
             not cut,

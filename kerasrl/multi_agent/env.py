@@ -5,7 +5,7 @@ from typing import Any
 
 from gymnasium import spaces
 
-from kerasrl import checks
+from kerasrl import action_masks, checks
 from kerasrl.envs import EnvProtocolError
 from kerasrl.spaces import check_space
 
@@ -440,6 +440,9 @@ class Game:
             for agent in self.env.possible_agents
             if agent in seen and agent not in ended
         }
+        for agent in seen:
+            if action_masks.KEY in infos.get(agent, ()):
+                self._check_mask(call, agent)
         is_over = all_terminated or all_truncated or not self.alive
         if not is_over and not seen:
             self._refuse(
@@ -449,6 +452,16 @@ class Game:
             )
         rewards = {a: float(r) for a, r in rewards.items() if a != ALL}
         return Turn(seen, ended, rewards, is_over, infos)
+
+    def _check_mask(self, call, agent):
+        """Refuses a mask in infos that nobody would read."""
+        given = self.env.observation_spaces[agent], self.env.action_spaces[agent]
+        if not action_masks.has_mask(*given):
+            self._refuse(
+                f"{call} returned an {action_masks.KEY!r} in the infos of {agent!r}, "
+                "where no policy sees it. Expected it among the observations: "
+                "kerasrl.multi_agent.with_action_masks puts it there"
+            )
 
     def _refuse(self, what):
         raise EnvProtocolError(f"{self.name}: {what}. Fix the environment.")

@@ -72,7 +72,6 @@ class Host(MultiEnvironments):
         for time in range(steps):
             for record, episode in arena.step():
                 episodes.append((time, record, self._kept(episode)))
-                record.env_index += self._share.first_index
             for name, player in table.players.items():
                 if isinstance(player.record, ReplayedRecord):
                     complete = player.record.drain()
@@ -106,14 +105,14 @@ class Host(MultiEnvironments):
             rng = np.random.default_rng((self._fields["seed"], number, first))
             seeds = rng.integers(2**31, size=(2, self.num_envs)).tolist()
         find, reward = self._fields["find"], self._fields["reward"]
-        self._arena = Arena(self, find, self._table, reward, seeds)
+        self._arena = Arena(self, find, self._table, reward, seeds, first_env=first)
         self._arena.start()
 
     def _kept(self, episode):
         """What of an episode is sent to the learner."""
         drawn = episode.user_data.get("snapshots")
         return MultiAgentEpisode(
-            episode.env_index + self._share.first_index,
+            episode.env_index,
             episode.index,
             None,
             episode.policies,

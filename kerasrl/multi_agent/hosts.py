@@ -233,7 +233,7 @@ class HostedPlay:
             self.met.append(name)
             member = self.agent.agents[name]
             if isinstance(member, Agent):
-                member.start_learning(1 if policies.is_replayed(member) else 0)
+                policies.start_learning(name, member)
 
     @property
     def is_due(self):
@@ -358,8 +358,10 @@ def join_columns(parts, slices, initial_state):
     each = list(known.values())
     names = ("observations", "actions", "rewards", "terminated", "truncated", "valid")
     names += ("episode_starts", "previous_actions", "previous_rewards", "extras")
+    names += ("infos",)
     fields = {n: join_trees(1, [getattr(part, n) for part in each]) for n in names}
     fields["truncated"] |= ~fields["valid"]
+    fields["infos"]["places"][~fields["valid"]] = -1
     state = join_trees(0, [part.state for part in each])
     missing = np.setdiff1d(np.arange(count), np.concatenate(columns))
     if initial_state is not None and len(missing):

@@ -13,6 +13,8 @@ from kerasrl.training import origins
 
 #: Which rewards agents may learn from.
 REWARDS = ("own", "sum", "mean")
+#: What steps may be counted in.
+COUNTS = ("env_steps", "agent_steps")
 
 
 keras.saving.register_keras_serializable("kerasrl")(rules.RandomPolicy)
@@ -118,6 +120,26 @@ def prepare(name, member, observation_space, action_space):
     elif have[0] is None:
         member.setup(*wanted)
         member.observation_space, member.action_space = wanted
+
+
+def start_learning(name, member):
+    """Has a policy make ready to learn, when its first agent begins.
+
+    Raises:
+        ValueError: It has steps of several environments, from training alone.
+    """
+    if not is_replayed(member):
+        member.start_learning(0)
+        return
+    buffer = member.buffer
+    if buffer is not None and len(buffer) and buffer.num_envs != 1:
+        raise ValueError(
+            f"The replay buffer of the policy {name!r} was filled from "
+            f"{buffer.num_envs} environments, when it learnt alone. As one of several "
+            "it is filled by whole episodes of agents, one behind the other. Set "
+            f"agents[{name!r}].buffer = None to start with an empty one."
+        )
+    member.start_learning(1)
 
 
 def actor_of(member, generator, deterministic):

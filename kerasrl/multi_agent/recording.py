@@ -125,6 +125,7 @@ class FreshRecord:
         optree.tree_map(fill, {name: steps[name] for name in now}, now)
         for name in ("actions", "rewards"):
             optree.tree_map(_zero(time, env), steps[name])
+        steps["places"][time, env] = -1
         columns["terminated"][time, env] = False
         columns["truncated"][time, env] = True
         rollout = Rollout(
@@ -143,6 +144,7 @@ class FreshRecord:
             ),
             final=_stacked(self._finals),
             extras=steps["extras"],
+            infos={"places": steps["places"]},
         )
         self._columns = self._begin()
         return rollout
@@ -154,6 +156,7 @@ class FreshRecord:
             "starts": seats.starts,
             "actions": seats.actions,
             "rewards": seats.rewards,
+            "places": seats.places,
             "extras": seats.extras,
         }
 
@@ -229,6 +232,7 @@ class ReplayedRecord:
                 | {"extras": take(seats.extras, row), "state": take(seats.state, row)}
             )
             step["rewards"] = np.float32(seats.rewards[row])
+            step["places"] = seats.places[row].copy()
             step["terminated"], step["truncated"] = terminated, truncated
             step["final"] = None
             step["starts"] = not own
@@ -295,6 +299,7 @@ class ReplayedRecord:
                 [(t, 0, s["final"]) for t, s in enumerate(steps) if s["final"]]
             ),
             extras=column("extras"),
+            infos={"places": column("places")},
         )
 
 

@@ -36,6 +36,8 @@ class Seats:
         actions, next_state, extras: Trees `[C, ...]`, what is pending: as the policy
             emitted it.
         rewards: float64 `[C]`, what the pending steps have gathered.
+        places: int64 `[C, 4]`, what a row sees: the index of the environment, of the
+            episode in it, of the agent among `possible_agents`, and of the step.
         exploration: Function of E that returns a dict of arrays `[E, ...]`: agents of
             one environment explore alike.
     """
@@ -69,6 +71,7 @@ class Seats:
         self.starts, self.taken = np.zeros(0, bool), np.zeros(0, bool)
         self.waits = np.zeros(0, bool)
         self.rewards = np.zeros(0)
+        self.places = np.zeros((0, 4), np.int64)
         self.exploration = lambda count: {}
         self._explored = None
         self._generators, self._noise = [], None
@@ -104,8 +107,9 @@ class Seats:
         """Frees all rows: episodes do not go on."""
         self.taken[:] = False
 
-    def see(self, row, observation):
-        """Takes in what an agent observes, on which it is to act."""
+    def see(self, row, observation, place):
+        """Takes in what an agent observes at a place, on which it is to act."""
+        self.places[row] = place
         try:
             self.checked.write_one(observation, self.inputs["observations"], row)
         except Misfit as misfit:
@@ -201,9 +205,10 @@ class Seats:
                 lambda leaf: extend(leaf, np.zeros((1, *leaf.shape[1:]), leaf.dtype)),
                 self.extras,
             )
-        for name in ("starts", "taken", "waits", "rewards", "_cursor"):
+        for name in ("starts", "taken", "waits", "rewards", "places", "_cursor"):
             array = getattr(self, name)
-            setattr(self, name, extend(array, np.zeros(1, array.dtype)))
+            row = np.zeros((1, *array.shape[1:]), array.dtype)
+            setattr(self, name, extend(array, row))
         added = [self._make_generator(row) for row in range(length, length + count)]
         self._generators += added
         if self._noise is not None:

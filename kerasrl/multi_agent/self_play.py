@@ -198,7 +198,8 @@ class Opponents(ScriptedPolicy):
         ]
         counts = [len(each) for each in self.snapshots]
         state = {name: copy.copy(getattr(self, name)) for name in names}
-        return {**state, "history": history, "counts": counts}
+        recent = list(self._recent)
+        return {**state, "history": history, "counts": counts, "recent": recent}
 
     def get_arrays(self):
         """Returns the weights of all snapshots, a list of arrays."""
@@ -218,6 +219,8 @@ class Opponents(ScriptedPolicy):
         self.snapshots = [[next(rest) for _ in range(count)] for count in counts]
         for name in ("points", "games", "ratings", "rating"):
             setattr(self, name, copy.copy(state[name]))
+        # Older files have none.
+        self._recent = list(state.get("recent", [0.0, 0]))
         self.history = [
             [float("nan") if share is None else share for share in row]
             for row in state["history"]

@@ -21,11 +21,40 @@ class MultiAgentRollout:
             `kerasrl.rollouts.Rollout`s `[T, B, ...]`, empty where none is due.
         num_steps: Integer, environment steps.
         agent_steps: Integer, steps of single agents.
+        places: Dict from ids to lists of int64 `[T, B, 4]`, one for each rollout: the
+            index of the environment, of the episode in it, of the agent among
+            `possible_agents`, and of the step of the environment; -1 for fillers.
     """
 
     rollouts: dict
     num_steps: int
     agent_steps: int
+    places: dict
+
+    def find_steps(self):
+        """Says where each step is, so that those of other agents are found.
+
+        Returns:
+            Dict from tuples of an environment, an episode, an agent and a step, as in
+            `places`, to tuples of the id of a policy, the number of its rollout, and
+            the indices `t` and `b` there.
+
+        Example:
+
+        ```python
+        class Partners(kerasrl.callbacks.Callback):
+            def on_rollout_end(self, rollout):
+                where = rollout.find_steps()
+                for (env, episode, agent, step), mine in where.items():
+                    theirs = where.get((env, episode, 1 - agent, step))
+        ```
+        """
+        return {
+            tuple(places[t, b].tolist()): (name, number, t, b)
+            for name, each in self.places.items()
+            for number, places in enumerate(each)
+            for t, b in np.argwhere(places[..., 0] >= 0).tolist()
+        }
 
     @property
     def rewards(self):
@@ -115,7 +144,12 @@ class MultiAgentSource:
                 self._episodes.append(record)
                 self.agent.episode_ended(episode)
         taken = [now - then for now, then in zip(play.steps, before, strict=True)]
-        return MultiAgentRollout(play.cut(), *taken)
+        rollouts = play.cut()
+        places = {
+            name: [rollout.infos.pop("places") for rollout in each]
+            for name, each in rollouts.items()
+        }
+        return MultiAgentRollout(rollouts, *taken, places)
 
     def drain_logs(self):
         """There is nothing to say."""

@@ -55,7 +55,7 @@ class Table:
         number = list(self.agent.agents).index(name)
         generator = np.random.default_rng((self._seed, number))
         if self.recording is not None and isinstance(member, Agent):
-            member.start_learning(1 if policies.is_replayed(member) else 0)
+            policies.start_learning(name, member)
         player = self.agent.make_player(
             name,
             Seats(

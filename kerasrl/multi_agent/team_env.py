@@ -57,7 +57,7 @@ class TeamEnv(gymnasium.Env):
         self._sizes = [int(space.n) for space in actions]
         self._width = width = max(self._sizes)
         self._spaces = [self._without_mask(a) for a in self.agents]
-        length = max(map(_count, self._spaces))
+        length = max(map(flat_size, self._spaces))
         count = len(self.agents)
         state = self.env.state_space
         self._has_state = isinstance(state, spaces.Box)
@@ -126,7 +126,7 @@ class TeamEnv(gymnasium.Env):
             has_mask = self._spaces[place] is not self.env.observation_spaces[agent]
             legal = given[action_masks.KEY] if has_mask else None
             plain = action_masks.without_mask(given) if has_mask else given
-            flat = _flat(self._spaces[place], plain)
+            flat = flatten_one(self._spaces[place], plain)
             seen[place, : len(flat)] = flat
             can = legal is None or np.any(np.asarray(legal) > 0)
             if agent in turn.seen or (agent in cut and can):
@@ -173,15 +173,16 @@ def as_team(env, reward):
     return TeamFactory(env, reward)
 
 
-def _count(space):
-    """How many numbers an observation has, choices one-hot."""
+def flat_size(space):
+    """Returns how many numbers `flatten_one` makes of an observation."""
     return sum(
         int(leaf.n) if isinstance(leaf, spaces.Discrete) else int(np.prod(leaf.shape))
         for leaf in leaves(space)
     )
 
 
-def _flat(space, observation):
+def flatten_one(space, observation):
+    """Returns an observation as one vector, choices one-hot."""
     parts = []
     values = leaf_lister(space)(observation)
     for leaf, value in zip(leaves(space), values, strict=True):

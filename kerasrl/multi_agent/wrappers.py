@@ -1,10 +1,11 @@
 """Environments of several agents made of others."""
 
 import gymnasium
+import numpy as np
 from gymnasium import spaces
 
 from kerasrl import action_masks, checks
-from kerasrl.multi_agent.env import MultiAgentEnv, make_env
+from kerasrl.multi_agent.env import MultiAgentEnv, make_env, name_of
 
 
 class _Copies(MultiAgentEnv):
@@ -33,7 +34,7 @@ class _Copies(MultiAgentEnv):
             env.close()
 
 
-class _Factory:
+class Factory:
     """A function that makes environments, and has a name."""
 
     def __init__(self, function, name):
@@ -81,7 +82,7 @@ def make_multi_agent(env, count):
             f"Received env={env!r:.200}. Expected an id, or a function that makes an "
             "environment: one instance cannot be several."
         )
-    return _Factory(lambda config: _Copies(make, count, config), f"{name}-x{count}")
+    return Factory(lambda config: _Copies(make, count, config), f"{name}-x{count}")
 
 
 class _Groups(MultiAgentEnv):
@@ -226,4 +227,67 @@ def with_agent_groups(env, groups):
     if hasattr(env, "step") and not isinstance(env, type):
         return _Groups(make_env(env), groups)
     name = env if isinstance(env, str) else getattr(env, "__name__", "env")
-    return _Factory(lambda config: _Groups(make_env(env, config), groups), name)
+    return Factory(lambda config: _Groups(make_env(env, config), groups), name)
+
+
+class _Masked(MultiAgentEnv):
+    """Masks of infos as a part of observations; see `with_action_masks`."""
+
+    def __init__(self, env):
+        self.env = self.made_of = env
+        self.possible_agents = list(env.possible_agents)
+        self.action_spaces, self.state_space = env.action_spaces, env.state_space
+        self.observation_spaces, self._counts = {}, {}
+        for agent in self.possible_agents:
+            seen, acts = env.observation_spaces[agent], env.action_spaces[agent]
+            counts = action_masks.counts_of_options(acts)
+            if counts is not None and not action_masks.has_mask(seen, acts):
+                self._counts[agent] = sum(counts)
+                seen = action_masks.with_mask_space(seen, acts)
+            self.observation_spaces[agent] = seen
+
+    def reset(self, *, seed=None, options=None):
+        seen, infos = self.env.reset(seed=seed, options=options)
+        return self._masked(seen, infos), infos
+
+    def step(self, actions):
+        seen, *others, infos = self.env.step(actions)
+        return self._masked(seen, infos), *others, infos
+
+    def state(self):
+        return self.env.state()
+
+    def close(self):
+        self.env.close()
+
+    def _masked(self, seen, infos):
+        found = {}
+        for agent, observation in seen.items():
+            if agent not in self._counts:
+                found[agent] = observation
+                continue
+            mask = infos.get(agent, {}).get(action_masks.KEY)
+            mask = np.ones(self._counts[agent], np.int8) if mask is None else mask
+            mask = np.asarray(mask).reshape(-1)
+            if not isinstance(observation, dict):
+                observation = {action_masks.OBSERVATION: observation}
+            found[agent] = {**observation, action_masks.KEY: mask}
+        return found
+
+
+def with_action_masks(env):
+    """Makes what `info["action_mask"]` says which actions are legal an observation.
+
+    Where an agent is told none, all are. It becomes the entry `"action_mask"` of a
+    Dict, which every algorithm for discrete actions honours; what was no dict stands
+    beside it under `"observation"`.
+
+    Args:
+        env: An environment of several agents, a function that makes one, or a name.
+
+    Returns:
+        A `MultiAgentEnv` for an instance, else a function that makes such.
+    """
+    if hasattr(env, "step") and not isinstance(env, type):
+        return _Masked(make_env(env))
+    return Factory(lambda config: _Masked(make_env(env, config)), name_of(env))

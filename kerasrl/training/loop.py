@@ -71,14 +71,14 @@ def _epochs(agent, source, plan, callbacks, initial_epoch, updating):
         while plan.has_more(epoch, iteration):
             agent.progress = plan.progress(epoch, iteration)
             callbacks.on_train_batch_begin(iteration)
-            steps_before = agent.env_steps
+            steps_before = getattr(agent, agent.counted)
             batch_logs = _iterate(agent, source, callbacks.on_rollout_end, updating)
             if batch_logs is None:
                 _warn_of_the_end(iteration, epoch, plan)
                 has_more = False
                 break
             mean.add(batch_logs)
-            plan.add(epoch, agent.env_steps - steps_before)
+            plan.add(epoch, getattr(agent, agent.counted) - steps_before)
             callbacks.on_train_batch_end(iteration, batch_logs)
             if agent.policy.stop_training:
                 # Ranks end together, at the end of an epoch.

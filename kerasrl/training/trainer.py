@@ -45,6 +45,8 @@ class Trainer(Reaching):
 
     #: What acts in the environments of `fit`, see `training.sources`.
     source_class: type = sources.ActingSource
+    #: Which of its attributes counts the steps that `fit` is told to take.
+    counted = "env_steps"
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

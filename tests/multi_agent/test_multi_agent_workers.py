@@ -11,11 +11,14 @@ import time
 import numpy as np
 import optree
 import pytest
-from daily import among
 from test_trajectories import Hostile
 
 import kerasrl
 from kerasrl.multi_agent import make_multi_agent
+
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def tiny_agent(name, **arguments):
@@ -45,14 +48,11 @@ def rollouts_of(name, num_workers, num_envs, rounds=40, **arguments):
 
 
 @pytest.mark.parametrize(
-    ("name", "num_envs", "num_workers"),
-    among([("PPO", 3, 2), ("DQN", 5, 2), ("PPO_recurrent", 4, 3)], [("PPO", 3, 2)]),
+    ("name", "num_envs"), [("PPO", 3), ("DQN", 5), slow("PPO_recurrent", 4)]
 )
-def test_workers_record_what_one_process_does(name, num_envs, num_workers):
+def test_workers_record_what_one_process_does(name, num_envs):
     arguments = {"rollout_length": 11} if name.startswith("PPO") else {}
-    here, there = (
-        rollouts_of(name, count, num_envs, **arguments) for count in (0, num_workers)
-    )
+    here, there = (rollouts_of(name, count, num_envs, **arguments) for count in (0, 2))
     assert here[1:] == there[1:] and len(here[0]) == len(there[0]) > 4
     assert here[1][2] > 10
     for left, right in zip(here[0], there[0], strict=True):
@@ -85,7 +85,7 @@ def train(agent, steps, num_workers=2):
         steps=steps,
         num_envs=4,
         num_workers=num_workers,
-        callbacks=[SelfPlay("past", every=3)],
+        callbacks=[SelfPlay("past", every=2)],
         verbose=0,
     )
 
@@ -98,23 +98,23 @@ def same(left, right):
     )
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_self_play_repeats_and_goes_on_exactly(num_workers, tmp_path):
     first, second = league(), league()
     for agent in (first, second):
-        train(agent, 500, num_workers)
+        train(agent, 400, num_workers)
     assert same(first, second)
     assert len(first.agents["past"].snapshots) > 2
     loaded = kerasrl.load(first.save(tmp_path / "league.kerasrl"))
     for agent in (first, loaded):
-        train(agent, 300, num_workers)
+        train(agent, 200, num_workers)
     assert same(first, loaded)
 
 
 def test_self_play_in_workers_is_that_of_one_process():
     alone, spread = league(), league()
-    train(alone, 500, 0)
-    train(spread, 500)
+    train(alone, 400, 0)
+    train(spread, 400)
     # Batches of other sizes round otherwise, and the rest is the same.
     for left, right in zip(alone.get_weights(), spread.get_weights(), strict=True):
         assert np.allclose(left, right, atol=1e-4)
