@@ -11,6 +11,8 @@ steps of agents in minibatches of 600, two layers of 64 tanh units.
 
 import argparse
 import json
+import multiprocessing
+import os
 import time
 
 ENVS, STEPS, MINIBATCH, EPOCHS = 8, 2400, 600, 10
@@ -127,7 +129,11 @@ def main():
     parser.add_argument("peer", choices=PEERS)
     parser.add_argument("--seconds", type=float, default=30.0)
     arguments = parser.parse_args()
-    print(json.dumps(PEERS[arguments.peer](arguments.seconds)))
+    print(json.dumps(PEERS[arguments.peer](arguments.seconds)), flush=True)
+    # SuperSuit's processes wait for each other for ever.
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,10 @@ def measure(name, arguments):
         peer = Path(__file__).with_name("multi_agent_peer.py")
         command = [arguments.peer, str(peer), PEERS[name]]
     command += ["--seconds", str(arguments.seconds)]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    limit = arguments.seconds + 90
+    output = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, timeout=limit
+    )
     return json.loads(output.stdout.splitlines()[-1])
 
 

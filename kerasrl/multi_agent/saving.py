@@ -37,8 +37,10 @@ def check(agent, path):
         if isinstance(member, Agent):
             if member.policy.observation_space is not None:
                 member.check_savable(path)
-            else:
-                unmet[name] = saving.check(member, path)
+                continue
+            if not member.policy.compiled:
+                member.compile()
+            unmet[name] = saving.check(member, path)
             continue
         known = keras.saving.get_registered_name(type(member))
         if keras.saving.get_registered_object(known) is not type(member):
@@ -167,6 +169,8 @@ def _make(path, described):
             "known here. Import the module that registers it."
         )
     parts.refuse_others(cls, described.get("functions", {}))
+    if isinstance(described["config"].get("policy"), dict):
+        described["config"]["policy"].pop("compile_config", None)
     agent = cls.from_config(described["config"])
     optimizer = keras.saving.deserialize_keras_object(described["optimizer"])
     options = keras.saving.deserialize_keras_object(described["compile"])

@@ -257,9 +257,9 @@ def test_random_policies_are_uniform_over_what_is_legal():
         (lambda: MultiAgent({"a": kerasrl.PG()}, train="a"), TypeError, "a list"),
         (lambda: MultiAgent({"a": kerasrl.PG()}, reward="all"), ValueError, "reward"),
         (
-            lambda: MultiAgent({"a": kerasrl.PG()}).fit(PAIR, steps=9, num_workers=2),
+            lambda: MultiAgent({"a": kerasrl.PG()}).fit(PAIR, steps=9, env_timeout=2.0),
             ValueError,
-            "num_workers=2",
+            "env_timeout=2.0",
         ),
         (
             lambda: MultiAgent({"a": kerasrl.PG()}).fit(PAIR, steps=9, output="x"),

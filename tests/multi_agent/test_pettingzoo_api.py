@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from pettingzoo import AECEnv, ParallelEnv
-from pettingzoo.test import api_test, parallel_api_test, seed_test
-from pettingzoo.test.seed_test import parallel_seed_test
 from pettingzoo.utils import conversions
 
 from kerasrl.multi_agent.env import make_env
@@ -158,6 +156,8 @@ def seen_through(view, made):
 
 @pytest.mark.parametrize("name", PARALLEL)
 def test_parallel_environments_pass_through_the_adapter(name):
+    from pettingzoo.test import parallel_api_test, parallel_seed_test
+
     with np.errstate(all="ignore"):
         parallel_api_test(seen_through(Parallel, PARALLEL[name]), num_cycles=60)
         parallel_seed_test(functools.partial(seen_through, Parallel, PARALLEL[name]))
@@ -165,6 +165,8 @@ def test_parallel_environments_pass_through_the_adapter(name):
 
 @pytest.mark.parametrize("name", TURNS)
 def test_environments_with_turns_pass_through_the_adapter(name):
+    from pettingzoo.test import api_test, seed_test
+
     api_test(seen_through(Turns, TURNS[name]), num_cycles=60)
     seed_test(functools.partial(seen_through, Turns, TURNS[name]), num_cycles=20)
 
