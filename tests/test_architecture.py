@@ -146,7 +146,10 @@ def test_only_public_keras(path):
 
 @pytest.mark.parametrize(
     "module",
-    ["actors", "envs", "replay", "rollouts", "workers", "testing", "spaces", "tuning"],
+    [
+        *("actors", "envs", "multi_agent.hosting", "replay", "rollouts", "spaces"),
+        *("testing", "tuning", "workers"),
+    ],
 )
 def test_rooms_of_workers_import_no_tensorflow(module):
     code = (
