@@ -156,10 +156,16 @@ class CallbackHooks(keras.callbacks.CallbackList):
         """Called with every rollout before it is learnt from; may replace it."""
         for callback in self._on_rollout_end:
             replaced = callback.on_rollout_end(rollout)
-            if replaced is not None and not isinstance(replaced, Rollout):
+            # Of several agents, those of all.
+            kind = Rollout if isinstance(rollout, Rollout) else type(rollout)
+            if replaced is not None and not isinstance(replaced, kind):
                 raise TypeError(
-                    f"{type(callback).__name__}.on_rollout_end returned {replaced!r}. "
-                    "Expected a kerasrl.rollouts.Rollout, or None to keep it."
+                    f"{type(callback).__name__}.on_rollout_end returned "
+                    f"{replaced!r:.200}. Expected a kerasrl.rollouts.Rollout, or None "
+                    "to keep it."
+                    if kind is Rollout
+                    else f"{type(callback).__name__}.on_rollout_end returned a "
+                    f"{type(replaced).__name__}. Expected a {kind.__name__}, or None."
                 )
             rollout = rollout if replaced is None else replaced
         return rollout

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tiny
 
 import kerasrl
 from kerasrl.multi_agent import (
@@ -16,9 +15,13 @@ from kerasrl.multi_agent import (
 from kerasrl.multi_agent.env import MultiEnvironments
 
 
-def make(env, **arguments):
+def make(env):
     policy = CentralCritic(hidden_units=(16,), normalize_observations=True)
-    agent = MultiAgent({"main": tiny.make("PPO", policy=policy, **arguments)}, seed=0)
+    main = kerasrl.PPO(
+        policy, rollout_length=16, num_epochs=1, minibatch_size=16, seed=0
+    )
+    main.compile(jit_compile=False)
+    agent = MultiAgent({"main": main}, seed=0)
     envs = MultiEnvironments(env, 1)
     agent.build(envs.observation_space, envs.action_space)
     return agent
@@ -46,7 +49,6 @@ def test_values_see_the_state_and_actions_do_not(tmp_path):
         found.append([acted["actions"], *acted["distribution"].T])
         if number < 2:
             found[-1].append(value(inputs, [])["values"])
-    assert all(np.array_equal(a, b) for a, b in zip(*found[:2], strict=True)) is False
     for left, right in zip(found[0][:-1], found[1][:-1], strict=True):
         assert np.array_equal(left, right)
     assert not np.allclose(found[0][-1], found[1][-1])

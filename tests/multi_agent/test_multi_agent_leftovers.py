@@ -45,7 +45,7 @@ class Told(MultiAgentEnv):
     """Says in infos which action is legal: the one of the time."""
 
     possible_agents = ["a", "b"]
-    observation_spaces = {"a": spaces.Discrete(4), "b": spaces.Box(0, 9, (2,))}
+    observation_spaces = {"a": spaces.Box(0, 9, (1,)), "b": spaces.Box(0, 9, (2,))}
     action_spaces = {"a": spaces.Discrete(4), "b": spaces.Box(-1, 1, (1,))}
 
     def reset(self, *, seed=None, options=None):
@@ -54,7 +54,7 @@ class Told(MultiAgentEnv):
 
     def _see(self):
         mask = (np.arange(4) == self.time % 4).astype(np.int8)
-        seen = {"a": self.time % 4, "b": np.zeros(2, np.float32)}
+        seen = {"a": np.full(1, self.time, np.float32), "b": np.zeros(2, np.float32)}
         return seen, {"a": {"action_mask": mask}}
 
     def step(self, actions):
@@ -100,11 +100,11 @@ class Two(Told):
     """One of the two agents is never asked."""
 
     def _see(self):
-        return {"a": self.time % 4}, {}
+        return {"a": np.full(1, self.time, np.float32)}, {}
 
     def step(self, actions):
         self.time += 1
-        return *[self._see()[0]], {}, {"__all__": self.time == 9}, {}, {}
+        return self._see()[0], {}, {"__all__": self.time == 9}, {}, {}
 
 
 def test_a_damaged_policy_is_named(tmp_path):
