@@ -96,7 +96,6 @@ class MultiAgentSource:
         #: Who plays, here or in workers.
         self.play = kind(agent, envs, seeds, seed, listener)
         self._episodes = []
-        self._recorded: set = set()
 
     def start(self):
         """Resets the environments."""
@@ -121,12 +120,8 @@ class MultiAgentSource:
                     member.iteration_length(self.num_envs),
                 )
                 found[name] = True, *lengths
-                if name in self.play.met and name not in self._recorded:
-                    # What was recorded before does not go on.
-                    member.buffer.cut()
             else:
                 found[name] = False, member.iteration_length(self.num_envs)
-        self._recorded = set(found)
         return found
 
     def collect(self):

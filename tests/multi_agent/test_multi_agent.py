@@ -186,14 +186,14 @@ def make_source(agent, env="tic_tac_toe"):
 def test_training_that_is_switched_off_and_on_joins_nothing():
     agent = MultiAgent({"main": tiny.make("R2D2", period=2)}, seed=0)
     source, member = make_source(agent), agent.agents["main"]
-    (first,) = source.collect().rollouts["main"][:1]
-    assert not (first.terminated | first.truncated)[-1].any()  # It would go on.
-    member.buffer.add(first)
+    first = source.collect().rollouts["main"]
+    # It would go on.
+    assert not (first[-1].terminated | first[-1].truncated)[-1].any()
     agent.train = []
-    source._recording()
+    source.collect()
     agent.train = None
-    (second,) = source.collect().rollouts["main"][:1]
-    member.buffer.add(second)
+    for rollout in [*first, *source.collect().rollouts["main"]]:
+        member.buffer.add(rollout)
 
 
 def test_who_moves_second_is_recorded_from_its_first_move():
