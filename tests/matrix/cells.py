@@ -1,7 +1,8 @@
 """What every algorithm is tried with: features, their combinations, one trial of each.
 
-A trial trains a small agent with one value of every feature, saves it, goes on with
-both, and compares their weights bit by bit. `make matrix` makes as many as it takes for
+A trial trains a small agent with one value of every feature, in an environment or, if
+its algorithm learns from data, on episodes of one, saves it, goes on with both, and
+compares their weights bit by bit. `make matrix` makes as many as it takes for
 every two features to meet, and writes what came of it; see `report.py`.
 """
 
@@ -54,6 +55,7 @@ OBSERVATIONS = {
     ),
 }
 _REPLAY = {"learning_starts": 8, "batch_size": 4, "buffer_size": 200}
+_OF_DATA = {"batch_size": 4, "updates_per_call": 4}
 _SEQUENCES = {"burn_in": 1, "sequence_length": 4, "period": 2, "train_every": 4}
 AGENTS = {
     "PG": lambda **kw: kerasrl.PG(rollout_length=8, **kw),
@@ -79,10 +81,17 @@ AGENTS = {
     "DDPG": lambda **kw: kerasrl.DDPG(**_REPLAY, **kw),
     "TD3": lambda **kw: kerasrl.TD3(**_REPLAY, **kw),
     "SAC": lambda **kw: kerasrl.SAC(**_REPLAY, **kw),
+    "BC": lambda **kw: kerasrl.BC(sequence_length=2, **_OF_DATA, **kw),
+    "MARWIL": lambda **kw: kerasrl.MARWIL(**_OF_DATA, **kw),
+    "TD3BC": lambda **kw: kerasrl.TD3BC(**_OF_DATA, **kw),
+    "IQL": lambda **kw: kerasrl.IQL(**_OF_DATA, **kw),
+    "CQL": lambda **kw: kerasrl.CQL(num_actions=2, **_OF_DATA, **kw),
 }
 ON_POLICY = ("PG", "A2C", "PPO", "A3C", "IMPALA", "APPO")
 BY_VALUE = ("SimpleQ", "DQN", "R2D2")
-BY_SLOPE = ("DDPG", "TD3")
+BY_SLOPE = ("DDPG", "TD3", "TD3BC")
+WITH_CRITICS = ("SAC", "IQL", "CQL")
+FROM_DATA = ("BC", "MARWIL", "TD3BC", "IQL", "CQL")
 EVERY = tuple(AGENTS)
 
 #: What does not go together: algorithms, features, why, and whether it would mean
@@ -94,7 +103,7 @@ EXCEPTIONS = [
         (BY_SLOPE, {kind}, "follows the slope of a value along an action", False)
         for kind in ("Discrete", "MultiDiscrete", "MultiBinary", "Dict")
     ),
-    (("SAC",), {"Dict"}, "critics take numbers, or value every choice", True),
+    (WITH_CRITICS, {"Dict"}, "critics take numbers, or value every choice", True),
     (EVERY, {"mask", "Box"}, "numbers are not chosen among", False),
     (EVERY, {"mask", "MultiBinary"}, "give a MultiDiscrete of twos", True),
     (EVERY, {"mask", "Dict"}, "masks of parts are not told", True),
@@ -107,7 +116,12 @@ EXCEPTIONS = [
         "has no distribution of actions",
         False,
     ),
-    (("SAC",), {"custom distribution"}, "needs a bounded one with a slope", True),
+    (WITH_CRITICS, {"custom distribution"}, "needs a bounded one with a slope", True),
+    *(
+        (FROM_DATA[1:], {kind}, "of memory, BC learns from data", True)
+        for kind in ("LSTM", "GRU")
+    ),
+    (FROM_DATA, {"workers"}, "learns from data, where nothing acts", False),
 ]
 
 
@@ -177,9 +191,12 @@ class AnySpaces(gymnasium.Env):
         self.action_space = ACTIONS[actions]
         self.seen = OBSERVATIONS[observations]
         self.observation_space, self.masked = self.seen, masked
+        self.is_checked = False
         if masked:
             counts = np.ravel(getattr(self.action_space, "nvec", 4))
             self.counts = [int(count) for count in counts]
+            # Of others nobody can say which are legal, and agents refuse their masks.
+            self.is_checked = hasattr(self.action_space, "start")
             mask = spaces.MultiBinary(sum(self.counts))
             items = {"observation": self.seen}
             if isinstance(self.seen, spaces.Dict):
@@ -196,7 +213,7 @@ class AnySpaces(gymnasium.Env):
     def step(self, action):
         if not self.action_space.contains(action):
             raise ValueError(f"{action!r} is not in {self.action_space}")
-        if self.masked:
+        if self.is_checked:
             choices = np.ravel(action) - np.ravel(self.action_space.start)
             offsets = np.cumsum([0, *self.counts[:-1]])
             if not self.mask[offsets + choices].all():
@@ -255,6 +272,10 @@ NETWORKS = {
     **dict.fromkeys(BY_VALUE, models.QNetwork),
     **dict.fromkeys(BY_SLOPE, models.DeterministicActorCritic),
     "SAC": models.SoftActorCritic,
+    "BC": models.ActorCritic,
+    "MARWIL": models.ActorCritic,
+    "IQL": models.ImplicitActorCritic,
+    "CQL": models.SoftActorCritic,
 }
 _OWN_NETWORKS = {base: _with_loss(base) for base in set(NETWORKS.values())}
 
@@ -273,7 +294,7 @@ def make_agent(algorithm, features):
     if loss == "custom_loss":
         network = _OWN_NETWORKS[network]
     more = {}
-    if memory != "no memory" and algorithm in (*BY_SLOPE, "SAC"):
+    if memory != "no memory" and algorithm in ("DDPG", "TD3", "SAC"):
         more = {"burn_in": 1, "sequence_length": 2, "period": 2}
     agent = AGENTS[algorithm](policy=network(**arguments), seed=0, **more)
     agent.compile(jit_compile=False)
@@ -283,6 +304,43 @@ def make_agent(algorithm, features):
 def _environments(features):
     actions, observations, masks, *_ = features
     return lambda: AnySpaces(actions, observations, masks == "mask")
+
+
+def _source(algorithm, features):
+    """What `fit` learns from."""
+    if algorithm in FROM_DATA:
+        return _episodes(*features[:3])
+    return _environments(features)
+
+
+@functools.cache
+def _episodes(actions, observations, masks):
+    """Episodes of random actions, legal ones, as a data set in memory."""
+    env = AnySpaces(actions, observations, masks == "mask")
+    env.action_space.seed(0)
+    generator = np.random.default_rng(0)
+
+    def choose():
+        if not env.is_checked:
+            return env.action_space.sample()
+        parts = np.split(env.mask, np.cumsum(env.counts)[:-1])
+        chosen = [generator.choice(np.flatnonzero(part)) for part in parts]
+        chosen = np.reshape(chosen, env.action_space.shape) + env.action_space.start
+        return env.action_space.dtype.type(chosen)
+
+    with tempfile.TemporaryDirectory() as folder:
+        recorded = kerasrl.offline.RecordEpisodes(env, folder)
+        for number in range(10):
+            recorded.reset(seed=number)
+            ended = False
+            while not ended:
+                *_, terminated, truncated, _ = recorded.step(choose())
+                ended = terminated or truncated
+        recorded.close()
+        data = kerasrl.offline.load(folder)
+        return kerasrl.offline.from_episodes(
+            list(data.episodes), data.observation_space, data.action_space
+        )
 
 
 @functools.cache
@@ -306,9 +364,11 @@ def try_out(algorithm, features):
     if engine == "MirroredStrategy":
         scope = _mirrored().scope
     settings = {"steps": 48, "num_envs": 2, "verbose": 0}
+    if algorithm in FROM_DATA:
+        settings = {"steps": 8, "verbose": 0}
     if engine == "workers":
         settings["num_workers"] = 2
-    make = _environments(features)
+    make = _source(algorithm, features)
     with scope():
         agent = make_agent(algorithm, features)
         history = agent.fit(make, **settings).history
@@ -334,9 +394,11 @@ def refuse(algorithm, features):
     Raises:
         AssertionError: It is none.
     """
+    engine = features[-1]
     try:
         agent = make_agent(algorithm, features)
-        agent.fit(_environments(features), steps=16, num_envs=2, verbose=0)
+        more = {} if algorithm in FROM_DATA and engine != "workers" else {"num_envs": 2}
+        agent.fit(_source(algorithm, features), steps=16, verbose=0, **more)
     except (TypeError, ValueError) as error:
         if len(str(error)) < 40:
             raise AssertionError(f"unclear: {error}") from error
