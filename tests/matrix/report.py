@@ -144,12 +144,10 @@ def pairs():
             yield first, second
 
 
-def count(results):
-    """How many cells mean something, and how many of them say yes."""
+def count(results, algorithms):
+    """How many cells of algorithms say yes, and how many mean something."""
     every = [
-        cell(results, algorithm, *pair)
-        for algorithm in cells.AGENTS
-        for pair in pairs()
+        cell(results, algorithm, *pair) for algorithm in algorithms for pair in pairs()
     ]
     meaningful = [each for each in every if isinstance(each, str) or each[1]]
     return meaningful.count("yes"), len(meaningful)
@@ -157,7 +155,9 @@ def count(results):
 
 def render(results):
     """The page, as Markdown."""
-    yes, meaningful = count(results)
+    acting = [name for name in cells.AGENTS if name not in cells.FROM_DATA]
+    yes, meaningful = count(results, acting)
+    yes_of_data, meaningful_of_data = count(results, cells.FROM_DATA)
     lines = [
         "# What works with what",
         "",
@@ -168,7 +168,9 @@ def render(results):
         "diagonal is the feature by itself. What is said not to go together was tried",
         "as well, and is an error that says so.",
         "",
-        f"**{yes} of {meaningful}** cells that mean something say yes.",
+        f"**{yes} of {meaningful}** cells that mean something say yes, and of those",
+        f"that learn from data **{yes_of_data} of {meaningful_of_data}**: most have no "
+        "memory.",
         "",
     ]
     groups = {}

@@ -26,13 +26,18 @@ def test_the_page_says_what_was_tried():
         {"algorithm": a, "features": f, "outcome": "refused" if fails else "yes"}
         for a, f, fails in report.plan()
     ]
-    yes, meaningful = report.count(outcomes)
+    acting = [name for name in cells.AGENTS if name not in cells.FROM_DATA]
+    yes, meaningful = report.count(outcomes, acting)
     assert yes >= 0.9 * meaningful and meaningful > 500
+    of_data = report.count(outcomes, cells.FROM_DATA)
+    assert of_data[0] >= 0.6 * of_data[1] > 200
     page = report.render(outcomes)
-    assert f"**{yes} of {meaningful}**" in page and "| no |" not in page
+    assert f"**{yes} of {meaningful}**" in page
+    assert "data **{} of {}**".format(*of_data) in page and "| no |" not in page
     for outcome in outcomes[:10]:
         outcome["outcome"] = "ValueError: no"
-    assert report.count(outcomes)[0] < yes and " no |" in report.render(outcomes)
+    assert report.count(outcomes, acting)[0] < yes
+    assert " no |" in report.render(outcomes)
 
 
 @pytest.mark.parametrize("algorithm", among(list(DAILY), ["DQN"]))
