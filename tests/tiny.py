@@ -50,6 +50,7 @@ ON_POLICY = {
     "A3C": _on_policy(kerasrl.A3C, rollout_length=5, lag=1),
     "IMPALA": _on_policy(kerasrl.IMPALA, replay_proportion=0.5, lag=2, **_SHORTER),
     "APPO": _on_policy(kerasrl.APPO, target_network=True, lag=1, **_PPO),
+    "MARWIL": _on_policy(kerasrl.MARWIL, rollout_length=16),
     "PG_recurrent": _recurrent(kerasrl.PG, rollout_length=16),
     "A2C_recurrent": _recurrent(kerasrl.A2C),
     "PPO_recurrent": _recurrent(kerasrl.PPO, **_PPO),
@@ -75,6 +76,12 @@ OFF_POLICY = {
     "TD3": _replay(kerasrl.TD3),
     "SAC": _replay(kerasrl.SAC),
     "SAC_discrete": _replay(kerasrl.SAC),
+    # Those made for data that go on in environments.
+    "TD3BC": _replay(kerasrl.TD3BC),
+    "IQL": _replay(kerasrl.IQL),
+    "IQL_discrete": _replay(kerasrl.IQL),
+    "CQL": _replay(kerasrl.CQL, num_actions=2),
+    "CQL_discrete": _replay(kerasrl.CQL),
     "DDPG_recurrent": _replay(kerasrl.DDPG, {"cell": "gru", "cell_units": 4}, **_SHORT),
     "TD3_recurrent": _replay(kerasrl.TD3, _MEMORY, prioritized=True, **_SHORT),
     "SAC_recurrent": _replay(kerasrl.SAC, _MEMORY, **_SHORT),
@@ -83,6 +90,7 @@ OFF_POLICY = {
 AGENTS = {**ON_POLICY, **OFF_POLICY}
 CONTINUOUS = ("DDPG", "TD3", "SAC")
 CONTINUOUS += ("ApexDDPG", *(f"{name}_recurrent" for name in CONTINUOUS))
+CONTINUOUS += ("TD3BC", "IQL", "CQL")
 
 
 def env_of(name):
