@@ -106,6 +106,7 @@ DRAWING = {
     # Both branches of a delayed policy are traced, and only one runs.
     "TD3": {"policy_delay": 1},
     "TD3_recurrent": {"policy_delay": 1},
+    "TD3BC": {"policy_delay": 1},
     "R2D2": {"policy": {"noisy": True}},
 }
 
