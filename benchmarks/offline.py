@@ -38,25 +38,25 @@ from kerasrl.offline import Episode, from_episodes
 
 RESULTS = Path(__file__).parent / "results"
 
+#: Stands for arguments and steps that kerasrl ships, in `kerasrl/tuned`.
+TUNED: dict = {}
 #: Of each environment: name, data, how the agent is made, gradient steps, and the gate.
 CARTPOLE = {
-    "bc-expert": ("expert", kerasrl.BC, {}, 4_000, ">= 475"),
+    "bc-expert": ("expert", kerasrl.BC, TUNED, None, ">= 475"),
     "bc-random": ("random", kerasrl.BC, {}, 4_000, "<= 40"),
     "bc-mixed": ("mixed", kerasrl.BC, {}, 4_000, "drawn: 20 to 200"),
-    "marwil-mixed": ("mixed", kerasrl.MARWIL, {"beta": 2.0}, 8_000, ">= 250"),
-    "iql-mixed": ("mixed", kerasrl.IQL, {}, 8_000, "drawn: above bc-mixed"),
-    "cql-mixed": ("mixed", kerasrl.CQL, {"alpha": 1.0}, 8_000, ">= 400"),
+    "marwil-mixed": ("mixed", kerasrl.MARWIL, TUNED, None, ">= 250"),
+    "iql-mixed": ("mixed", kerasrl.IQL, TUNED, None, "drawn: above bc-mixed"),
+    "cql-mixed": ("mixed", kerasrl.CQL, TUNED, None, ">= 400"),
+    # Which trains a policy besides the values of actions.
+    "cql-policy-mixed": ("mixed", kerasrl.CQL, {"alpha": 1.0}, 8_000, ">= 400"),
     "dqn-random": ("random", kerasrl.DQN, {"batch_size": 256}, 8_000, "control"),
 }
-#: It values 31 actions of each sample: with the default of 256 units, for half an hour.
-CQL_SMALL = {"alpha": 0.2, "policy": {"hidden_units": (64, 64)}, "learning_rate": 1e-3}
-TD3BC_FAST = {"alpha": 10.0, "learning_rate": 1e-3}
-IQL_FAST = {"expectile": 0.9, "beta": 10.0, "learning_rate": 1e-3}
 PENDULUM = {
     "bc-replay": ("replay", kerasrl.BC, {}, 8_000, "clearly below the others"),
-    "td3bc-replay": ("replay", kerasrl.TD3BC, TD3BC_FAST, 10_000, ">= -300"),
-    "iql-replay": ("replay", kerasrl.IQL, IQL_FAST, 10_000, ">= -300"),
-    "cql-replay": ("replay", kerasrl.CQL, CQL_SMALL, 10_000, ">= -300"),
+    "td3bc-replay": ("replay", kerasrl.TD3BC, TUNED, None, ">= -300"),
+    "iql-replay": ("replay", kerasrl.IQL, TUNED, None, ">= -300"),
+    "cql-replay": ("replay", kerasrl.CQL, TUNED, None, ">= -300"),
     "sac-replay": ("replay", kerasrl.SAC, {"temperature": 0.1}, 10_000, "control"),
     "bc-best": ("best", kerasrl.BC, {}, 4_000, "for comparison"),
     "sac-best": ("best", kerasrl.SAC, {"temperature": 0.1}, 10_000, "control"),
@@ -182,10 +182,11 @@ def train(task, name, dataset, seed):
     _, agent_class, arguments, steps, _ = rows[name]
     if task == "imitation":
         return [steps_to_balance(name, dataset, steps, seed)]
-    arguments = dict(arguments)
-    rate = arguments.pop("learning_rate", None)
-    agent = agent_class(**arguments, updates_per_call=50, seed=seed)
-    agent.compile(None if rate is None else kerasrl.optimizers.Adam(rate))
+    if arguments is TUNED:
+        tuned = kerasrl.tuned(agent_class.__name__, env_name)
+        agent, steps = tuned.make_agent(seed), tuned.steps
+    else:
+        agent = agent_class(**arguments, updates_per_call=50, seed=seed)
     try:
         agent.fit(dataset, steps=steps, verbose=0)
     except FloatingPointError:
@@ -214,15 +215,21 @@ def steps_to_balance(name, dataset, most, seed):
     return agent.env_steps if stop.reason else float("inf")
 
 
-def write(task, data, found):
-    """Adds what was found to the results, and makes the tables of all of them."""
+def write(task, data, name, seed, found):
+    """Adds what a seed found to the results, and makes the tables of all of them.
+
+    What later seeds had found before is forgotten: that of another version, perhaps.
+    """
     path = RESULTS / "offline.json"
     whole = json.loads(path.read_text()) if path.exists() else {}
     kept = whole.setdefault(task, {"data": {}, "rows": {}})
     for kind, dataset in data.items():
         mean = dataset.statistics()["return_mean"]
         kept["data"][kind] = [dataset.num_episodes, dataset.num_steps, mean]
-    kept["rows"] |= found
+    before = kept["rows"].get(name, [])
+    if len(before) < seed:
+        raise SystemExit(f"There are no results yet of seeds before {seed}.")
+    kept["rows"][name] = [*before[:seed], found]
     path.write_text(json.dumps(whole, indent=1) + "\n")
     lines = []
     for each, (env_name, rows) in TASKS.items():
@@ -235,7 +242,9 @@ def write(task, data, found):
         what = "environment steps to 475" if each == "imitation" else "returns"
         lines += ["", f"| row | steps | {what} | drawn | gate |"]
         lines += ["| --- | --- | --- | --- | --- |"]
-        for name, (*_, steps, gate) in rows.items():
+        for name, (_, agent_class, arguments, steps, gate) in rows.items():
+            if arguments is TUNED:
+                steps = kerasrl.tuned(agent_class.__name__, env_name).steps
             found = whole[each]["rows"].get(name)
             if found is None:
                 continue
@@ -253,6 +262,7 @@ def main():
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("rows", nargs="*", help="Names of rows; all if none.")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--data", help="Directory of the data; made if not there.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
@@ -260,11 +270,11 @@ def main():
         rows = TASKS[arguments.task][1]
         for name in arguments.rows or rows:
             kind, *_ = rows[name]
-            found = []
-            for seed in range(arguments.seeds):
-                found.append(train(arguments.task, name, data[kind], seed))
-                print(name, seed, *(f"{x:.0f}" for x in found[-1]), flush=True)
-            write(arguments.task, data, {name: found})
+            first = arguments.first_seed
+            for seed in range(first, first + arguments.seeds):
+                found = train(arguments.task, name, data[kind], seed)
+                print(name, seed, *(f"{x:.0f}" for x in found), flush=True)
+                write(arguments.task, data, name, seed, found)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def tuned_command(
     """List tuned settings, of `kerasrl train ALGO ENV --tuned`, and what they reached.
 
     What was reached is the mean over seeds and the worst of them, in the learning
-    benchmark.
+    benchmark. Steps of algorithms that learn from data are gradient steps.
     """
     start(verbosity)
 
@@ -132,9 +132,10 @@ def tuned_command(
         if not found:
             refuse(f"There are no tuned settings of {name}. `kerasrl tuned` lists all.")
         for each in found:
+            data = "" if each.data is None else f"; from {each.data}"
             click.echo(
                 f"{each.algorithm:<9} {each.env:<20} {each.steps:>9,} steps  "
-                f"{reached_text(each)}"
+                f"{reached_text(each)}{data}"
             )
 
     run(show, verbosity)

@@ -309,11 +309,16 @@ def find_tuned(
     """What `--tuned` asks for."""
     if run_name is None or env is None:
         refuse("--tuned is for an algorithm in an environment: name both.")
-    if options["data"] is not None:
-        refuse("--tuned settings are of training in an environment, --data is not.")
     if options["resume"] and not options["elastic"]:
         refuse("--tuned makes an agent, and --resume has one, with its settings.")
-    return tuned(find_algorithm(run_name).__name__, env)
+    found = tuned(find_algorithm(run_name).__name__, env)
+    if options["data"] is not None and found.data is None:
+        refuse("--tuned settings are of training in an environment, --data is not.")
+    if options["data"] is None and found.data is not None:
+        refuse(
+            f"--tuned settings are of learning from data ({found.data}): give --data."
+        )
+    return found
 
 
 def train_agent(

@@ -20,15 +20,19 @@ class TunedSettings:
     Attributes:
         algorithm: str, name of the agent's class.
         env: str, the environment's id.
-        steps: int, environment steps, which schedules in `config` are made for.
+        steps: int, environment steps, which schedules in `config` are made for; of
+            algorithms that learn from a dataset, gradient steps.
         config: dict, as in files of experiments: hyperparameters, and arguments of
             `fit` such as `num_envs`.
         reached: dict or None, what the learning benchmark published: `benchmark` (its
             name), `measure` (`"return"`, or the share of `"success"`), its `mean` over
             `seeds`, and the `worst` of them, over so many `episodes` each of the
             `policy` (`"final"`, or the `"best"` in evaluations while training), and the
-            `commit` that published it. None: it was not measured.
+            `commit` that published it, or the `data` that
+            `benchmarks/offline.py` makes. None: it was not measured.
         source: str or None, whose settings these are, or are near.
+        data: str or None, what the dataset was that the algorithm learnt from. `fit`
+            takes one like it in place of the environment.
 
     Example:
 
@@ -45,6 +49,7 @@ class TunedSettings:
     config: dict[str, Any]
     reached: dict[str, Any] | None = None
     source: str | None = None
+    data: str | None = None
 
     def changed(self, config: dict[str, Any]) -> "TunedSettings":
         """The same with other settings, of which nobody knows what they reach.
@@ -66,7 +71,16 @@ class TunedSettings:
         return dataclasses.replace(self, config={**kept, **config}, reached=None)
 
     def experiment(self) -> dict[str, Any]:
-        """An experiment for `kerasrl.tuning.run_experiments`."""
+        """An experiment for `kerasrl.tuning.run_experiments`.
+
+        Raises:
+            ValueError: the algorithm learns from a dataset.
+        """
+        if self.data is not None:
+            raise ValueError(
+                f"Experiments act in environments, and {self.algorithm} learns from a "
+                "dataset: make_agent().fit(dataset, **fit_arguments())."
+            )
         return {
             "run": self.algorithm,
             "env": self.env,
@@ -90,9 +104,13 @@ class TunedSettings:
         return agent
 
     def fit_arguments(self) -> dict[str, Any]:
-        """Arguments of `fit`: the environment, how many of it, and steps."""
+        """Arguments of `fit`: the environment, how many of it, and steps.
+
+        Of algorithms that learn from a dataset the steps alone: `fit(dataset, **...)`.
+        """
         settings = split_config(self.config, find_algorithm(self.algorithm))
-        return {"env": self.env, "steps": self.steps, **settings.fit}
+        source = {} if self.data is not None else {"env": self.env}
+        return {**source, "steps": self.steps, **settings.fit}
 
 
 def tuned(algorithm: str, env: str) -> TunedSettings:

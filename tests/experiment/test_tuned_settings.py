@@ -6,6 +6,7 @@ import pathlib
 import statistics
 
 import gymnasium
+import numpy as np
 import pytest
 from commands import SMALL, error, kerasrl
 
@@ -16,6 +17,7 @@ from kerasrl.experiment.tuned_settings import all_tuned
 from kerasrl.tuning import run_experiments
 
 RESULTS = pathlib.Path(__file__).parents[2] / "benchmarks/results/learning.json"
+OF_DATA = RESULTS.with_name("offline.json")
 TUNED = {f"{each.algorithm}-{each.env}": each for each in all_tuned()}
 
 
@@ -30,8 +32,11 @@ def test_agents_can_be_made_of_them(name):
     agent = tuned.make_agent(seed=3)
     assert type(agent).__name__ == tuned.algorithm and agent.seed == 3
     arguments = tuned.fit_arguments()
-    assert (arguments["env"], arguments["steps"]) == (tuned.env, tuned.steps)
-    assert arguments["num_envs"] >= 1
+    assert arguments["steps"] == tuned.steps
+    if tuned.data is None:
+        assert arguments["env"] == tuned.env and arguments["num_envs"] >= 1
+    else:
+        assert arguments.keys() == {"steps"}
     settings = split_config(tuned.config, find_algorithm(tuned.algorithm))
     for argument, value in settings.agent.items():
         if isinstance(value, bool | int | float | str):
@@ -45,9 +50,14 @@ def test_what_they_reached_is_what_was_published(name):
         # Then somebody else's settings, who is named.
         assert tuned.source
         return
-    found = json.loads(RESULTS.read_text())[tuned.reached["benchmark"]]
-    returns = [run[tuned.reached["policy"]] for run in found["runs"]["kerasrl"]]
-    assert tuned.steps == found["steps"]
+    if tuned.data is not None:
+        task = json.loads(OF_DATA.read_text())[tuned.env.partition("-")[0].lower()]
+        returns = [modes for modes, *_ in task["rows"][tuned.reached["benchmark"]]]
+        assert tuned.reached["policy"] == "final"
+    else:
+        found = json.loads(RESULTS.read_text())[tuned.reached["benchmark"]]
+        returns = [run[tuned.reached["policy"]] for run in found["runs"]["kerasrl"]]
+        assert tuned.steps == found["steps"]
     assert len(returns) == tuned.reached["seeds"]
     mean, worst = statistics.mean(returns), min(returns)
     assert tuned.reached["mean"] == pytest.approx(mean, abs=0.006)
@@ -57,8 +67,14 @@ def test_what_they_reached_is_what_was_published(name):
 def test_the_benchmark_takes_its_settings_from_them(monkeypatch):
     monkeypatch.syspath_prepend(RESULTS.parents[1])
     learning = importlib.import_module("learning")
+    offline = importlib.import_module("offline")
     for tuned in TUNED.values():
-        if tuned.reached is not None:
+        if tuned.data is not None:
+            _, rows = offline.TASKS[tuned.env.partition("-")[0].lower()]
+            _, agent_class, arguments, steps, _ = rows[tuned.reached["benchmark"]]
+            assert agent_class.__name__ == tuned.algorithm
+            assert arguments is offline.TUNED and steps is None
+        elif tuned.reached is not None:
             experiment = learning.EXPERIMENTS[tuned.reached["benchmark"]]
             assert experiment.algorithm == tuned.algorithm
             assert experiment.episodes == tuned.reached["episodes"]
@@ -77,11 +93,35 @@ def is_installed(env):
     return spec is None or missing_dependency(spec) is None
 
 
+def _random_steps(name):
+    env = gymnasium.make(name)
+    observation, _ = env.reset(seed=0)
+    env.action_space.seed(0)
+    steps = []
+    for number in range(300):
+        action = env.action_space.sample()
+        following, reward, terminated, *_ = env.step(action)
+        steps.append((observation, action, reward, terminated, number % 50 == 49))
+        observation = following
+        if terminated or number % 50 == 49:
+            observation, _ = env.reset()
+    columns = [np.stack(column) for column in zip(*steps, strict=True)]
+    return package.offline.from_arrays(
+        *columns,
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [x for x, t in TUNED.items() if is_installed(t.env)])
 def test_agents_train_with_them(name):
     tuned = TUNED[name]
     agent = tuned.make_agent(seed=0)
+    if tuned.data is not None:
+        agent.fit(_random_steps(tuned.env), steps=agent.updates_per_call, verbose=0)
+        assert agent.iterations == 1
+        return
     steps = 16 * tuned.fit_arguments()["num_envs"]
     agent.fit(**{**tuned.fit_arguments(), "steps": steps, "num_workers": 0}, verbose=0)
     assert agent.env_steps >= steps
@@ -113,6 +153,17 @@ def test_what_there_is_not_is_refused_with_what_there_is():
     message = "one of: Pendulum-v1, .*. Algorithms with some in CartPole-v1: A2C, "
     with pytest.raises(ValueError, match=message):
         package.tuned("TD3", "CartPole-v1")
+
+
+def test_settings_of_algorithms_that_learn_from_data_say_so(tmp_path):
+    tuned = package.tuned("MARWIL", "CartPole-v1")
+    assert "random" in tuned.data and tuned.reached["mean"] > 475
+    with pytest.raises(ValueError, match="MARWIL learns from a dataset"):
+        tuned.experiment()
+    message = error("train", "MARWIL", "CartPole-v1", "--tuned")
+    assert "give --data" in message and "random" in message
+    message = error("train", "PPO", "CartPole-v1", "--tuned", "--data", tmp_path)
+    assert "--data is not" in message
 
 
 def test_experiments_begin_with_them(tmp_path):
