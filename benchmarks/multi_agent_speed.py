@@ -70,12 +70,13 @@ def measure(name, arguments):
 
 def markdown(found, command):
     """Returns the page of results."""
-    best = statistics.median(max(found[name] for name in OURS))
+    best = max(statistics.median(found[name]) for name in OURS)
     lines = [
         "# Speed with several agents",
         "",
-        f"`{command}`, on two cores: agent steps per second of training",
-        "one PPO for three agents on simple_spread_v3 in 8 environments, medians of",
+        f"`{command}`,",
+        "on two cores: agent steps per second of training one PPO for three agents on",
+        "simple_spread_v3 in 8 environments, medians of",
         f"{len(found['kerasrl'])} rounds in turn.",
         "",
         "| who | agent steps/s | each round | ours is |",
@@ -90,7 +91,8 @@ def markdown(found, command):
         "",
         "Everybody learns from 2,400 agent steps at a time, 10 epochs of minibatches",
         "of 600, with two layers of 64 units; peers step their environments in two",
-        "processes. A step of the environment alone bounds all.",
+        "processes. The environment takes most of the time of all. Rounds differ, as",
+        "the machine was shared. What was asked for is 4 times the speed of RLlib.",
         "",
     ]
     return "\n".join(lines)
@@ -116,6 +118,7 @@ def main():
             found[name].append(round(result["agent_steps_per_second"], 1))
             print(name, json.dumps(result), file=sys.stderr, flush=True)
     command = "python benchmarks/multi_agent_speed.py --peer PYTHON --publish"
+    command += f" --seconds {arguments.seconds:g} --rounds {arguments.rounds}"
     page = markdown(found, command)
     print(page)
     if arguments.publish:
