@@ -79,6 +79,9 @@ class Agent(Trainer, Replaceable, Configurable):
     asynchronous = False
     synchronous = True
     lag = 0
+    #: How many fragments of asynchronous workers an update learns from; `None` for half
+    #: as many as there are workers.
+    fragments_per_update = 1
 
     #: Whether `published` keeps, by version, the values of the policy's trainable
     #: variables by which somebody still acts, or acted what is not learnt yet.

@@ -31,22 +31,20 @@ class APPO(OnPolicyAgent):
 
     Workers act while the learner learns. PPO's clipped surrogate holds for experience
     of any policy near the present one, so that a few updates of lag do little harm, and
-    many make learning slower rather than fail. Without lag, this is PPO.
+    many make learning slower rather than fail. Without lag, this is PPO. Losses are
+    means over steps, as PPO's are.
 
     With a target network, the ratio is clipped around that instead of the policy that
     acted, as in RLlib: `min(acted / target, 2) * trained / acted`. With `vtrace`,
     advantages are those of V-trace, for the target network if there is one. They lose
     what `gae_lambda` gains unless policies are far apart.
 
-    Losses are means over steps, as PPO's are.
-
-    Papers: Luo et al. (2020), https://arxiv.org/abs/1912.00167; Petrenko et al. (2020),
-    https://arxiv.org/abs/2006.11751.
+    Papers: https://arxiv.org/abs/1912.00167 and https://arxiv.org/abs/2006.11751.
 
     Args:
         policy: As for `kerasrl.OnPolicyAgent`.
         rollout_length: Integer, steps of a fragment in each environment of a worker.
-        num_epochs, minibatch_size, gamma: As for `PPO`, of one fragment.
+        num_epochs, minibatch_size, gamma: As for `PPO`, of what one update has.
         gae_lambda: Float in [0, 1], of generalized advantages and of V-trace.
         clip_ratio: As for `PPO`.
         reciprocal_clip: Whether the ratio is clipped to `[1 / (1 + clip_ratio), 1 +
@@ -59,9 +57,7 @@ class APPO(OnPolicyAgent):
         target_update_interval: Integer, iterations until it is the policy again. Who
             calls `learn_from` by hand adds to `agent.iterations`, which count them.
         max_grad_norm, normalize_advantages, normalize_rewards: As for `PPO`.
-        synchronous: Whether workers act in step with learning, by the weights of
-            exactly `lag` iterations ago: runs can be repeated, and resumed exactly.
-        lag: Integer, for `synchronous=True` or no workers.
+        fragments_per_update, synchronous, lag: As for `IMPALA`.
         seed: Integer or `None`.
 
     Example:
@@ -96,6 +92,9 @@ class APPO(OnPolicyAgent):
         "target_network": Hyperparameter(checks.flag, "never"),
         "target_update_interval": Hyperparameter(checks.positive_integer, "now"),
         "normalize_advantages": Hyperparameter(checks.flag),
+        "fragments_per_update": Hyperparameter(
+            partial(checks.positive_integer, optional=True), "fit"
+        ),
         "synchronous": Hyperparameter(checks.flag, "fit"),
         "lag": Hyperparameter(checks.natural, "fit"),
     }
@@ -124,6 +123,7 @@ class APPO(OnPolicyAgent):
         max_grad_norm=0.5,
         normalize_advantages=True,
         normalize_rewards=False,
+        fragments_per_update=None,
         synchronous=False,
         lag=0,
         seed=None,
@@ -150,6 +150,7 @@ class APPO(OnPolicyAgent):
         self.target_network = target_network
         self.target_update_interval = target_update_interval
         self.normalize_advantages = normalize_advantages
+        self.fragments_per_update = fragments_per_update
         self.synchronous = synchronous
         self.lag = lag
 

@@ -59,6 +59,8 @@ class IMPALA(OnPolicyAgent):
             for each new one, each with targets of the then present weights.
         replay_slots: Integer, the latest rollouts that they are drawn from.
         normalize_rewards: As for `kerasrl.OnPolicyAgent`.
+        fragments_per_update: Integer, fragments of asynchronous workers that one update
+            learns from, or `None` for half as many as there are workers.
         synchronous: Whether workers act in step with learning, by the weights of
             exactly `lag` iterations ago: runs can be repeated, and resumed exactly.
         lag: Integer, for `synchronous=True` or no workers.
@@ -88,6 +90,9 @@ class IMPALA(OnPolicyAgent):
         "entropy_coef": Hyperparameter(schedules.schedulable, "now"),
         "replay_proportion": Hyperparameter(partial(checks.positive, zero=True), "now"),
         "replay_slots": Hyperparameter(checks.positive_integer, "now"),
+        "fragments_per_update": Hyperparameter(
+            partial(checks.positive_integer, optional=True), "fit"
+        ),
         "synchronous": Hyperparameter(checks.flag, "fit"),
         "lag": Hyperparameter(checks.natural, "fit"),
     }
@@ -108,6 +113,7 @@ class IMPALA(OnPolicyAgent):
         replay_proportion=0.0,
         replay_slots=16,
         normalize_rewards=False,
+        fragments_per_update=None,
         synchronous=False,
         lag=0,
         seed=None,
@@ -126,6 +132,7 @@ class IMPALA(OnPolicyAgent):
         self.entropy_coef = entropy_coef
         self.replay_proportion = replay_proportion
         self.replay_slots = replay_slots
+        self.fragments_per_update = fragments_per_update
         self.synchronous = synchronous
         self.lag = lag
 

@@ -121,6 +121,8 @@ def _rollouts(agent, env, steps, making, info_keys):
             ranks.separate(agent)
             agent.start_learning(envs.num_envs)
             agent.source = agent.source_class(agent, envs, info_keys)
+            # Whoever wants several together has `concatenate`.
+            agent.source.collector.num_fragments = 1
             agent.source.start()
         began = agent.env_steps
         while steps is None or agent.env_steps - began < steps:

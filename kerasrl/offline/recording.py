@@ -72,8 +72,13 @@ class RolloutEpisodes:
                 finals[place] = take(rollout.final["observations"], row)
         found = []
         ends = rollout.terminated | rollout.truncated
-        for env in range(rollout.rewards.shape[1]):
-            number, start = rollout.first_env + env, 0
+        numbers = [
+            first + index
+            for first, columns in rollout.parts()
+            for index in range(columns.stop - columns.start)
+        ]
+        for env, number in enumerate(numbers):
+            start = 0
             if rollout.episode_starts[0, env]:
                 found += [(number, x) for x in self._cut(number)]
             for time in np.flatnonzero(ends[:, env]).tolist():

@@ -84,9 +84,10 @@ class ShardedReplay:
             ValueError: It is not of exactly the environments of one buffer, or as of
                 one buffer.
         """
-        index, rest = divmod(rollout.first_env, self._width)
+        firsts = [first for first, _ in rollout.parts()]
+        index, rest = divmod(firsts[0], self._width)
         width = np.shape(rollout.rewards)[-1]
-        if rest or index >= len(self.shards) or width != self._width:
+        if len(firsts) > 1 or rest or index >= len(self.shards) or width != self._width:
             raise ValueError(
                 f"Received a rollout of {width} environments from number "
                 f"{rollout.first_env}. Expected {self._width} environments from a "

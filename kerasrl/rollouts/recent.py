@@ -107,7 +107,8 @@ class RecentRollouts:
                 )
             leaves = [own.pop(name) for name in names]
             rollout = optree.tree_unflatten(structure, leaves)
-            rollout.first_env = entry["first_env"]
+            first = entry["first_env"]
+            rollout.first_env = tuple(first) if isinstance(first, list) else first
             _check(rollout, example)
             rollouts.append(rollout)
         if own:
@@ -185,10 +186,13 @@ def _check(rollout, example):
             _check_like(name, rollout.final[name], like, count)
         _check_like("state", rollout.final["state"], example.state, count)
     first = rollout.first_env
-    if type(first) is not int or first < 0:
+    firsts = first if isinstance(first, tuple) else (first,)
+    if not firsts or not all(type(each) is int and each >= 0 for each in firsts):
         raise ValueError(
-            f"Received first_env={first!r} of a rollout. Expected a whole number."
+            f"Received first_env={first!r} of a rollout. Expected a whole number, or "
+            "several."
         )
+    rollout.parts()  # Refuses what does not share out its environments.
 
 
 def _check_like(name, tree, example, lead, finite=True):

@@ -51,7 +51,18 @@ class RewardScaler:
         Returns:
             float32 `[T, B]`.
         """
-        own = slice(rollout.first_env, rollout.first_env + rollout.rewards.shape[1])
+        returns = np.empty(rollout.rewards.shape)
+        for first, columns in rollout.parts():
+            returns[:, columns] = self._sums(rollout, first, columns)
+        summary = _summarize(returns[rollout.valid])
+        summaries = [summary] if self.gather is None else self.gather(summary)
+        for each in summaries:
+            self._merge(*each.tolist())
+        return self.scale(rollout.rewards)
+
+    def _sums(self, rollout, first, columns):
+        """Returns of the columns of one part, `[T, b]`, summed forward in time."""
+        own = slice(first, first + columns.stop - columns.start)
         if self._returns is None:
             self.start(0)
         # It may be told of one worker after the other, and not of how many there are.
@@ -60,18 +71,15 @@ class RewardScaler:
             self._returns = np.pad(self._returns, (0, missing))
         running = self._returns[own]
         # Also where the rollout before was of other episodes.
-        running[rollout.episode_starts[0]] = 0.0
-        returns = np.empty(rollout.rewards.shape)
-        for time, rewards in enumerate(rollout.rewards):
+        running[rollout.episode_starts[0, columns]] = 0.0
+        ends = (rollout.terminated | rollout.truncated)[:, columns]
+        returns = np.empty(ends.shape)
+        for time, rewards in enumerate(rollout.rewards[:, columns]):
             running *= self.gamma
             running += rewards
             returns[time] = running
-            running[rollout.terminated[time] | rollout.truncated[time]] = 0.0
-        summary = _summarize(returns[rollout.valid])
-        summaries = [summary] if self.gather is None else self.gather(summary)
-        for each in summaries:
-            self._merge(*each.tolist())
-        return self.scale(rollout.rewards)
+            running[ends[time]] = 0.0
+        return returns
 
     def scale(self, rewards):
         """Returns rewards `[...]` divided by the scale learnt so far, float32."""

@@ -57,7 +57,10 @@ class Rollout:
         infos: Dict of arrays `[T, B, ...]` of the info keys asked for: float64 with
             NaN where a number is missing, else objects with `None`.
         first_env: Integer, the number of its first environment among all that are
-            trained in: not 0 where workers are learnt from one at a time.
+            trained in: not 0 where workers are learnt from one at a time. Where several
+            fragments of workers are joined, a tuple of as many integers, each of an
+            equal share of the columns; one environment may be there twice, the earlier
+            steps first.
 
     Example:
 
@@ -82,12 +85,33 @@ class Rollout:
     final: dict | None = None
     extras: dict = dataclasses.field(default_factory=dict)
     infos: dict = dataclasses.field(default_factory=dict)
-    first_env: int = 0
+    first_env: Any = 0
 
     @property
     def num_steps(self):
         """Number of environment steps in it: T times B, less the fillers."""
         return int(np.count_nonzero(self.valid))
+
+    def parts(self):
+        """Says of which environments it is.
+
+        Returns:
+            List of pairs of the number of an environment among all that are trained
+            in, and the slice of the columns that are of it and of those that follow.
+        """
+        firsts = self.first_env
+        firsts = firsts if isinstance(firsts, tuple) else (firsts,)
+        width, rest = divmod(self.rewards.shape[1], len(firsts))
+        if rest:
+            raise ValueError(
+                f"Received a rollout of {self.rewards.shape[1]} environments with "
+                f"first_env={self.first_env}. Expected a number that has "
+                f"{len(firsts)} equal parts."
+            )
+        return [
+            (first, slice(part * width, (part + 1) * width))
+            for part, first in enumerate(firsts)
+        ]
 
     def map(self, function):
         """Applies a function to every `[T, B, ...]` array.

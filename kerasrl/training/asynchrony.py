@@ -30,6 +30,13 @@ def choose_mode(agent, num_workers, worker_mode):
     if worker_mode is None and num_workers and not agent.synchronous:
         worker_mode = "asynchronous"
     if worker_mode != "asynchronous":
+        if agent.fragments_per_update not in (None, 1):
+            raise ValueError(
+                f"Received fragments_per_update={agent.fragments_per_update}, and "
+                "workers that do not act asynchronously: an update learns from all "
+                "environments. Leave it out, or use num_workers=2 or more and "
+                "synchronous=False."
+            )
         if agent.lag and num_workers and not agent.synchronous:
             raise ValueError(
                 f"Received lag={agent.lag} with worker_mode={worker_mode!r}. A fixed "
@@ -70,8 +77,24 @@ def steps_per_iteration(agent, envs):
     length = agent.iteration_length(envs.num_envs)
     if length is None:
         return None
-    # Then it learns from one worker at a time, each with as many environments.
-    return length * envs.num_envs // num_parts(envs)
+    # Then it learns from some workers at a time, each with as many environments.
+    share = fragments_per_update(agent, envs)
+    return length * envs.num_envs // num_parts(envs) * share
+
+
+def fragments_per_update(agent, envs):
+    """Returns how many fragments of asynchronous workers one update learns from.
+
+    As workers have two fragments in flight, lag is the number of fragments in flight
+    over that of an update: with half of the workers it does not grow with their number.
+
+    Args:
+        agent: The `Agent`.
+        envs: `kerasrl.envs.Environments`.
+    """
+    if agent.fragments_per_update is None:
+        return max(1, num_parts(envs) // 2)
+    return agent.fragments_per_update
 
 
 def num_parts(envs):

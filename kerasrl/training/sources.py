@@ -65,6 +65,9 @@ class ActingSource:
         if agent.keeps_published and self._is_asynchronous:
             # A worker goes on when its gradient has been applied.
             self.collector.in_flight = 1
+        if self._is_asynchronous:
+            count = asynchrony.fragments_per_update(agent, envs)
+            self.collector.num_fragments = count
         self._version = None
         self.recorder = None
 
@@ -180,19 +183,21 @@ class RecordedSource:
             )
         self._check(rollout)
         rollout = self._with_own_state(rollout)
-        first_env = rollout.first_env
-        if first_env not in self._statistics:
-            self._statistics[first_env] = RunningEpisodes(self.num_envs)
-        running = self._statistics[first_env]
-        running.begin(rollout.episode_starts[0])
-        records = running.update(
-            *(rollout.rewards, rollout.terminated, rollout.truncated, rollout.valid),
-            self._steps,
-        )
-        self._steps += rollout.num_steps
-        for _, record in records:
-            record.env_index += first_env
-            self._records.append(record)
+        for first_env, columns in rollout.parts():
+            part = rollout[:, columns]
+            if first_env not in self._statistics:
+                width = part.rewards.shape[1]
+                self._statistics[first_env] = RunningEpisodes(width)
+            running = self._statistics[first_env]
+            running.begin(part.episode_starts[0])
+            records = running.update(
+                *(part.rewards, part.terminated, part.truncated, part.valid),
+                self._steps,
+            )
+            self._steps += part.num_steps
+            for _, record in records:
+                record.env_index += first_env
+                self._records.append(record)
         return rollout
 
     def drain_episodes(self):

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import optree
 
+from kerasrl.workers.fragments import join_fragments
 from kerasrl.workers.pool import WorkerLost
 from kerasrl.workers.publishing import Published
 from kerasrl.workers.recording import RecordedCollector
@@ -38,6 +39,9 @@ class AsynchronousCollector(RecordedCollector):
     Attributes:
         in_flight: Integer, fragments of a worker that may be in the making or wait.
             With one, it acts only after what it did before was learnt from.
+        num_fragments: Integer, how many fragments are handed out together, side by
+            side. Who takes them is waited for less often, and their places are free as
+            soon as they have been taken out of shared memory.
         version: Integer, of the weights published last.
 
     Raises:
@@ -76,6 +80,7 @@ class AsynchronousCollector(RecordedCollector):
         self.pool = pool = envs.pool
         refuse_uneven(pool.num_envs, pool.num_workers)
         self.in_flight = IN_FLIGHT
+        self.num_fragments = 1
         self.version = None
         self._published = None
         self._streams = []
@@ -137,12 +142,12 @@ class AsynchronousCollector(RecordedCollector):
         self.pool.settle, self.pool.stop = self.settle, self._stop
 
     def collect(self):
-        """Waits for the oldest fragment that was not taken yet.
+        """Waits for the oldest fragments that were not taken yet, `num_fragments`.
 
         Returns:
-            A `kerasrl.rollouts.Rollout` `[T, b, ...]` of one worker, of new arrays. Its
-            `first_env` says whose. Its `extras` have `"policy_version"`, int64
-            `[T, b]`, of the weights that it was acted by.
+            A `kerasrl.rollouts.Rollout` `[T, b, ...]` of one worker, of new arrays, or
+            of several, the oldest on the left. Its `first_env` says whose. Its `extras`
+            have `"policy_version"`, int64, of the weights that steps were acted by.
 
         Raises:
             RuntimeError: `reset` has not been called.
@@ -150,8 +155,12 @@ class AsynchronousCollector(RecordedCollector):
         """
         if self._observations is None:
             raise RuntimeError("Call `reset` before the first `collect`.")
+        self._counts.add_waiting(sum(stream.num_finished for stream in self._streams))
+        return join_fragments([self._take() for _ in range(self.num_fragments)])
+
+    def _take(self):
+        """Waits for the oldest fragment, and hands it out."""
         began = time.monotonic()
-        waiting = sum(stream.num_finished for stream in self._streams)
         with self._apart():
             stream = self._next_stream()
             fragment = stream.take()
@@ -165,7 +174,6 @@ class AsynchronousCollector(RecordedCollector):
         rollout.extras["policy_version"] = np.full(rollout.rewards.shape, version)
         self._counts.add(
             lag=self.version - version,
-            waiting=waiting,
             idle=time.monotonic() - began,
             report=report,
             steps=rollout.num_steps,
@@ -216,20 +224,22 @@ class AsynchronousCollector(RecordedCollector):
     def _next_stream(self):
         """Waits until there is a fragment; returns the stream with the oldest one."""
         while True:
-            self._ask()
             having = [stream for stream in self._streams if stream.has_received]
-            asked = [s for s in self._streams if s.asked and not s.has_received]
-            if asked:
-                try:
-                    watches = {stream.worker: stream.watch for stream in asked}
-                    ready = self.pool.wait_any(watches, wait=not having)
-                except WorkerLost as lost:
-                    self._streams[lost.index].restart(lost)
-                    continue
-                having += [self._streams[worker] for worker in ready]
-            stream = min(having, key=lambda stream: stream.finished_at)
-            if stream.has_received or self._receive(stream):
-                return stream
+            if having:
+                # What is not received yet was done later than all that is.
+                return min(having, key=lambda stream: stream.finished_at)
+            self._ask()
+            watches = {s.worker: s.watch for s in self._streams if s.asked}
+            moment = time.monotonic()
+            try:
+                ready = self.pool.wait_any(watches)
+            except WorkerLost as lost:
+                self._streams[lost.index].restart(lost)
+                continue
+            for stream in (self._streams[worker] for worker in ready):
+                # All that it had done: others may have done less meanwhile.
+                while self._receive(stream) and stream.had_finished(moment):
+                    pass
 
     def _ask(self):
         """Fills the free places of all workers."""
@@ -263,18 +273,20 @@ class Counts:
         self._idle = self._waited = self._worked = 0.0
         self._steps = 0
 
-    def add(self, lag, waiting, idle, report, steps):
+    def add_waiting(self, waiting):
+        """Adds how many fragments waited when the learner came for some."""
+        self._waiting.append(waiting)
+
+    def add(self, lag, idle, report, steps):
         """Adds a fragment that was taken.
 
         Args:
             lag: Integer, versions that were published since those that it was acted by.
-            waiting: Integer, fragments that waited to be taken.
             idle: Float, seconds that the learner waited.
             report: Dict, what the worker said of it.
             steps: Integer, environment steps in it.
         """
         self._lags.append(lag)
-        self._waiting.append(waiting)
         self._idle += idle
         self._waited += report["waited"]
         self._worked += report["worked"]

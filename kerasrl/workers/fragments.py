@@ -266,6 +266,50 @@ def join_rollouts(rollouts, starts):
     )
 
 
+def join_fragments(rollouts):
+    """Puts fragments of workers side by side, each as wide as the others.
+
+    Args:
+        rollouts: List of `Rollout` `[T, b, ...]`, in the order in which they were done.
+
+    Returns:
+        A `Rollout` `[T, len(rollouts) * b, ...]`, the first itself if there is one; its
+        `first_env` has that of each.
+    """
+    if len(rollouts) == 1:
+        return rollouts[0]
+    width = rollouts[0].rewards.shape[1]
+    joined = join_rollouts(rollouts, range(0, width * len(rollouts), width))
+    for name in rollouts[0].infos:
+        arrays = [rollout.infos[name] for rollout in rollouts]
+        joined.infos[name] = _join_infos(arrays)
+    joined.first_env = tuple(rollout.first_env for rollout in rollouts)
+    return joined
+
+
+def _join_infos(arrays):
+    """One array of what an info key was in each; objects where these are unlike."""
+    if len({(array.shape[2:], array.dtype.kind) for array in arrays}) == 1:
+        return np.concatenate(arrays, axis=1)
+    lengths = [array.shape[:2] for array in arrays]
+    joined = np.full((lengths[0][0], sum(width for _, width in lengths)), None, object)
+    start = 0
+    for array in arrays:
+        time, width = array.shape[:2]
+        for row in range(time):
+            for env in range(width):
+                joined[row, start + env] = _said(array[row, env])
+        start += width
+    return joined
+
+
+def _said(value):
+    """What stands among objects for an entry of an array of numbers."""
+    if value is None or (np.ndim(value) == 0 and value != value):
+        return None  # Where numbers are, NaN says that nothing was said.
+    return value
+
+
 def truncated_only(rollout):
     """Leaves in `final` what was truncated without being terminated."""
     final = rollout.final

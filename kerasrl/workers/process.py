@@ -263,7 +263,7 @@ class WorkerServer:
             actor,
             fields["rollout_length"],
             fields["generators"],
-            all_finals=True,
+            all_finals=fields["all_finals"],
         )
         self._collector.exploration = exploration
         self._refresh = partial(published.read_into, program.weights, exploration, own)

@@ -5,6 +5,7 @@ What `Processes`, `WorkerProcess` and `Channel` are to workers of this machine,
 """
 
 import contextlib
+import dataclasses
 import os
 import queue
 import select
@@ -89,13 +90,8 @@ class RayActors:
             # Of a trial of Ray Tune, which has reserved its own places.
             del options["scheduling_strategy"]
         elif generation and not _has_room(cluster):
-            warnings.warn(
-                f"No node of the cluster has room for worker {index + 1} (num_cpus="
-                f"{cluster.num_cpus:g}). It shares processors with others now.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
             options["num_cpus"] = 0
+            warnings.warn(_without_room(cluster, index), RuntimeWarning, stacklevel=2)
         return RayActor(options, generation, losses)
 
 
@@ -369,11 +365,7 @@ def _is_lost(node):
 
 def _has_room(cluster):
     """Whether one node has all that a worker asks for, or will have at once."""
-    amounts = {
-        "CPU": cluster.num_cpus,
-        "GPU": cluster.num_gpus,
-        **(cluster.resources or {}),
-    }
+    amounts = {"CPU": cluster.num_cpus, **_besides_processors(cluster)}
     amounts = {name: amount for name, amount in amounts.items() if amount}
     if not amounts:
         return True
@@ -383,6 +375,33 @@ def _has_room(cluster):
         return place.wait(_ROOM_SECONDS)
     finally:
         ray.util.remove_placement_group(place)
+
+
+def _besides_processors(cluster):
+    """What a worker asks for that it cannot share, a dict of amounts."""
+    amounts = {"GPU": cluster.num_gpus, **(cluster.resources or {})}
+    return {name: amount for name, amount in amounts.items() if amount}
+
+
+def _without_room(cluster, index):
+    """Says what becomes of a worker for which no node has room.
+
+    Processors are not asked for any more. Of anything else it needs its own.
+    """
+    needed = _besides_processors(cluster)
+    asked = [f"num_cpus={cluster.num_cpus:g}"]
+    asked += [f"{name}={amount:g}" for name, amount in needed.items()]
+    message = (
+        f"No node of the cluster has room for worker {index + 1} ({', '.join(asked)})."
+    )
+    waits = not _has_room(dataclasses.replace(cluster, num_cpus=0))
+    if not waits:
+        return f"{message} It shares processors with others now."
+    names = " and ".join(needed)
+    return (
+        f"{message} It waits until a node has {names} free: start one, or end what "
+        "holds them."
+    )
 
 
 def _amounts(resources):

@@ -118,10 +118,14 @@ class FragmentStream(RecordedCollector):
 
     @property
     def finished_at(self):
-        """When the oldest fragment that can be taken now was done."""
-        if self._received:
-            return self._received[0].report["finished"]
-        return float(self._place()["finished"][0])
+        """When the oldest fragment that was received and not taken was done."""
+        return self._received[0].report["finished"]
+
+    def had_finished(self, moment):
+        """Whether a fragment that was not received yet was done at a moment."""
+        if self.num_finished == len(self._received):
+            return False
+        return float(self._place()["finished"][0]) <= moment
 
     def versions(self):
         """Returns the versions by which it may be acting, or has and was not taken."""
@@ -170,6 +174,8 @@ class FragmentStream(RecordedCollector):
             "initial_state": self.actor.initial_state,
             "rollout_length": self.rollout_length,
             "generators": self.generators,
+            # Episode hooks are told of every end, and need what followed it.
+            "all_finals": self.all_finals or self.listener is not None,
         }
         shared = self._published.shared
         ask(

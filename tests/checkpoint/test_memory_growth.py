@@ -1,21 +1,10 @@
 """Saving and loading in a loop takes no more memory."""
 
-import ctypes
-import gc
-import pathlib
-
 import fuzzing
 import pytest
+from memory import resident
 
 import kerasrl
-
-
-def resident():
-    """Kilobytes of this process, after what is free was given back."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Learning from what older weights acted: fixed lags, and workers that do not wait."""
 
+import json
+
 import gymnasium
 import keras
 import numpy as np
@@ -124,6 +126,89 @@ def test_rewards_are_scaled_by_the_returns_of_each_environment():
     np.testing.assert_allclose(scaler.mean, whole.mean, rtol=1e-12)
     np.testing.assert_allclose(scaler.squares, whole.squares, rtol=1e-12)
     np.testing.assert_allclose(found, expected[:, 2:], rtol=1e-6)
+
+
+def test_rewards_of_joined_fragments_are_scaled_in_the_order_of_their_steps():
+    """Against returns of each environment, summed one after the other."""
+    rng = np.random.default_rng(0)
+    scaler = kerasrl.rollouts.RewardScaler(0.9)
+    running, seen = np.zeros(6), []
+    for firsts in ((0, 2), (4, 4), (2, 0), (0, 4)):
+        rollout = _rollout(rng)
+        rollout.first_env = firsts
+        scaled = scaler(rollout)
+        for part, first in enumerate(firsts):
+            for index in range(2):
+                column, env = 2 * part + index, first + index
+                for time in range(5):
+                    running[env] = 0.9 * running[env] + rollout.rewards[time, column]
+                    seen.append(running[env])
+                    if (rollout.terminated | rollout.truncated)[time, column]:
+                        running[env] = 0.0
+        np.testing.assert_allclose(
+            scaled, rollout.rewards / np.sqrt(np.var(seen) + 1e-8), rtol=1e-5
+        )
+
+
+def test_parts_of_a_rollout_say_which_environments_they_are_of():
+    rollout = _rollout(np.random.default_rng(0))
+    assert rollout.parts() == [(0, slice(0, 4))]
+    rollout.first_env = (6, 2)
+    assert rollout.parts() == [(6, slice(0, 2)), (2, slice(2, 4))]
+    rollout.first_env = (0, 2, 4)
+    with pytest.raises(ValueError, match="3 equal parts"):
+        rollout.parts()
+
+
+@pytest.mark.parametrize("given, expected", [(None, 2), (3, 3)])
+def test_an_update_learns_from_several_fragments(given, expected):
+    agent = kerasrl.IMPALA(
+        SMALL,
+        rollout_length=4,
+        fragments_per_update=given,
+        normalize_rewards=True,
+        replay_proportion=0.5,
+        seed=0,
+    )
+    agent.compile(jit_compile=False)
+    noted = []
+
+    class Notes(kerasrl.callbacks.Callback):
+        def on_rollout_end(self, rollout):
+            noted.append(rollout)
+
+    settings = {"num_envs": 4, "num_workers": 4, "verbose": 0, "callbacks": [Notes()]}
+    agent.fit("CartPole-v1", steps=4 * expected * 10, **settings)
+    assert agent.iterations == 10 and agent.env_steps == 40 * expected
+    assert {rollout.rewards.shape for rollout in noted} == {(4, expected)}
+    assert {first for each in noted for first in each.first_env} == {0, 1, 2, 3}
+    assert kerasrl.IMPALA.from_config(agent.get_config()).fragments_per_update == given
+    state, arrays = agent.get_state(), agent.get_arrays()
+    agent.set_state(json.loads(json.dumps(state)), arrays)
+    assert agent.recent.rollouts[-1].first_env == noted[-1].first_env
+    # Workers that are recorded are told apart again.
+    for rollout in noted:
+        del rollout.extras["policy_version"]
+    other = make(rollout_length=4)
+    other.build(agent.policy.observation_space, agent.policy.action_space)
+    other.fit(noted, verbose=0)
+    assert list(other.statistics.lengths) == list(agent.statistics.lengths)
+
+
+def test_gradients_of_the_weights_that_acted_are_of_one_fragment():
+    agent = kerasrl.A3C(SMALL, rollout_length=4, seed=0)
+    agent.compile(jit_compile=False)
+    agent.fit("CartPole-v1", steps=64, num_envs=4, num_workers=4, verbose=0)
+    assert agent.iterations == 16
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_workers": 2, "worker_mode": "act"}])
+def test_several_fragments_need_workers_that_do_not_wait(settings):
+    agent = kerasrl.APPO(SMALL, fragments_per_update=2)
+    with pytest.raises(ValueError, match="fragments_per_update=2"):
+        agent.fit("CartPole-v1", steps=64, num_envs=4, verbose=0, **settings)
+    with pytest.raises(ValueError, match="fragments_per_update"):
+        kerasrl.APPO(SMALL, fragments_per_update=0)
 
 
 def _rollout(rng):

@@ -26,8 +26,9 @@ from kerasrl.envs import make_envs
 from kerasrl.envs.registration import WorkerShare
 from kerasrl.rollouts import Collector
 from kerasrl.workers import make_collector, make_environments
-from kerasrl.workers.fragments import begin_generators_anew
+from kerasrl.workers.fragments import begin_generators_anew, join_fragments
 from kerasrl.workers.publishing import Published
+from kerasrl.workers.streaming import FragmentStream
 
 SEEDS = list(range(4))
 
@@ -65,6 +66,133 @@ def test_fragments_of_each_worker_are_what_it_would_collect_alone(nothing_is_lef
                 assert version.shape == (4, 2) and (version == 0).all()
                 fragment.first_env = 0
                 assert_equal(fragment, expected)
+
+
+def columns_of(rollout, part, columns):
+    """A part of a joined rollout as the fragment that it was."""
+    fragment = rollout[:, columns]
+    fragment.first_env = part
+    for name in ("next_inputs", "state"):
+        own = optree.tree_map(lambda x: x[columns], getattr(rollout, name))
+        setattr(fragment, name, own)
+    if rollout.final is not None:
+        envs = rollout.final["env"]
+        rows = (envs >= columns.start) & (envs < columns.stop)
+        if rows.any():
+            final = optree.tree_map(lambda x: x[rows], rollout.final)
+            fragment.final = {**final, "env": final["env"] - columns.start}
+    return fragment
+
+
+def test_joined_fragments_are_those_that_would_come_alone(nothing_is_left):
+    keys = ("cost", "place")
+    attributes = {"num_fragments": 3, "info_keys": keys}
+    envs, collector = begun("asynchronous", num_envs=4, **attributes)
+    with envs:
+        rollouts = [collector.collect() for _ in range(6)]
+    found = []
+    for rollout in rollouts:
+        assert rollout.rewards.shape == (4, 6) and len(rollout.first_env) == 3
+        if rollout.final is not None:
+            order = list(zip(rollout.final["time"], rollout.final["env"], strict=True))
+            assert order == sorted(order)
+        found += [columns_of(rollout, *part) for part in rollout.parts()]
+    assert collector.env_steps == sum(rollout.num_steps for rollout in rollouts) == 144
+    assert_seamless(found)
+    for first, fragments in by_worker(found).items():
+        own, share = slice(first, first + 2), WorkerShare(first // 2 + 1, 2, first, 4)
+        with make_envs(Walk, 2, share=share) as alone:
+            local = Collector(
+                alone, Actor(), 4, generators(4)[own], keys, all_finals=True
+            )
+            local.exploration = {"curiosity": np.zeros(2, np.float32)}
+            local.reset(SEEDS[own])
+            for fragment in fragments:
+                expected = local.collect()
+                del fragment.extras["policy_version"]
+                fragment.first_env = 0
+                for name in keys:
+                    kept = expected.infos.pop(name), fragment.infos.pop(name)
+                    np.testing.assert_array_equal(*kept)
+                assert_equal(fragment, expected)
+
+
+def test_infos_of_numbers_and_of_none_are_joined():
+    rollouts = []
+    with make_envs(Walk, 2) as envs:
+        collector = Collector(envs, Actor(), 4, generators(2))
+        collector.exploration = {"curiosity": np.zeros(2, np.float32)}
+        collector.reset([0, 1])
+        for first in (0, 2):
+            rollouts.append(collector.collect())
+            rollouts[-1].first_env = first
+    rollouts[0].infos = {"said": np.array([[1.0, np.nan]] * 4)}
+    rollouts[1].infos = {"said": np.array([["a", None]] * 4, object)}
+    joined = join_fragments(rollouts)
+    assert joined.infos["said"].tolist() == [[1.0, None, "a", None]] * 4
+    assert joined.first_env == (0, 2)
+    assert join_fragments(rollouts[:1]) is rollouts[0]
+
+
+def test_workers_keep_what_ends_only_for_those_who_want_it(nothing_is_left):
+    for wanted in ({}, {"all_finals": True}, {"listener": Listener()}):
+        attributes = {"all_finals": False, **wanted}
+        envs, collector = begun("asynchronous", num_envs=4, **attributes)
+        with envs:
+            rollouts = [collector.collect() for _ in range(8)]
+            places = [
+                place["fragment"]
+                for stream in collector._streams
+                for place in stream._shared.tree["places"]
+            ]
+            # What workers wrote, and what is handed out: a listener wants the first.
+            sent = [
+                ends_of(place["steps"], place["final"], place["num_final"][0])
+                for place in places
+            ]
+        assert any(sent) is bool(wanted)
+        kept = [
+            ends_of(vars(rollout), rollout.final, None)
+            for rollout in rollouts
+            if rollout.final is not None
+        ]
+        assert any(kept) is ("all_finals" in wanted)
+
+
+def ends_of(steps, final, count):
+    """Whether there is a terminated step among those whose last observation is kept."""
+    times, envs = final["time"][:count], final["env"][:count]
+    return bool(steps["terminated"][times, envs].any())
+
+
+def test_the_oldest_fragment_comes_first_however_many_one_worker_has(
+    nothing_is_left, monkeypatch
+):
+    """Those that one worker finished before that of another come before it."""
+    taken, take = [], FragmentStream.take
+
+    def note(stream):
+        fragment = take(stream)
+        taken.append((fragment.report["finished"], stream.worker))
+        return fragment
+
+    monkeypatch.setattr(FragmentStream, "take", note)
+    with make_environments(Uneven, 2, None, 2, "asynchronous") as envs:
+        collector = make_collector(envs, ZeroActor(), 1, generators(2))
+        collector.publish(0)
+        collector.in_flight = 8
+        collector.reset([0, 1])
+        collector._ask()
+        time.sleep(0.8)
+        for _ in range(10):
+            collector.collect()
+    assert taken == sorted(taken) and {worker for _, worker in taken} == {0, 1}
+
+
+class Uneven(Walk):
+    def step(self, action):
+        time.sleep(0.1 if self.context.env_index else 0.05)
+        return super().step(action)
 
 
 def test_records_and_hooks_name_environments_among_all(nothing_is_left):

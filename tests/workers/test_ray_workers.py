@@ -305,6 +305,17 @@ def test_room_is_on_one_node(cluster, monkeypatch):
     assert ray_cluster._has_room(RayCluster(num_cpus=0))
 
 
+def test_who_finds_no_room_is_told_what_is_missing(cluster, monkeypatch):
+    monkeypatch.setattr(ray_cluster, "_ROOM_SECONDS", 1)
+    busy = RayCluster(num_cpus=99)
+    said = ray_cluster._without_room(busy, 0)
+    assert "worker 1 (num_cpus=99). It shares processors" in said
+    waiting = RayCluster(num_cpus=99, num_gpus=1, resources={"camera": 2.0})
+    said = ray_cluster._without_room(waiting, 1)
+    assert "worker 2 (num_cpus=99, GPU=1, camera=2). It waits" in said
+    assert "has GPU and camera free" in said and "processors" not in said
+
+
 def test_without_a_cluster_none_is_begun(monkeypatch):
     channel = ray_cluster.RayChannel(actor=None)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)

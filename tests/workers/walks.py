@@ -174,11 +174,14 @@ def begun(
     timeout=None,
     listener=None,
     cluster=None,
+    **attributes,
 ):
     envs = make_environments(env, num_envs, config, 2, mode, timeout, cluster)
     collector = make_collector(
         envs, Actor(), length, generators(num_envs), listener=listener, all_finals=True
     )
+    for name, value in attributes.items():
+        setattr(collector, name, value)
     collector.exploration = {"curiosity": np.zeros(num_envs, np.float32)}
     if mode == "asynchronous":
         collector.publish(0)
