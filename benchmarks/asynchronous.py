@@ -1,6 +1,7 @@
 """What it gains to act while learning, and what that costs.
 
-    python benchmarks/asynchronous.py [--rllib PYTHON] [--seconds 10] [--rounds 3]
+    python benchmarks/asynchronous.py [MEASUREMENT ...] [--rllib PYTHON]
+        [--seconds 10] [--rounds 3]
 
 Three tables, on two cores, with 2 worker processes and 8 environments in each:
 
@@ -8,16 +9,18 @@ Three tables, on two cores, with 2 worker processes and 8 environments in each:
    much on average, asynchronous and in step (`synchronous=True`): with 8 environments
    in each worker and with one, where a single slow step is not averaged out; with the
    default network and with a larger one, whose updates take longer; and with 16 workers
-   of one environment each, as one has where environments wait and do not compute.
+   of one environment each, as one has where environments wait and do not compute. Those
+   against A2C as well, the on-policy agent of as many steps an update.
 2. Sampling of CartPole-v1 by workers that act by themselves, with a learner that does
-   nothing, against two processes that act alone and hand over nothing.
+   nothing, against two processes that act alone, in rollouts of as many steps, and hand
+   over nothing.
 3. IMPALA and APPO with their default arguments on CartPole-v1, against RLlib's (new
    API stack, 2 env runners, 8 environments each; `rllib_peer.py`). `--rllib` is the
    interpreter of an environment that has `ray[rllib]`; without it this table is left
    out.
 
 Each number is of a process of its own. Measurements take turns; ratios are of the
-medians of the rounds.
+medians of the rounds. Those that are not named keep their last results.
 """
 
 import argparse
@@ -70,6 +73,7 @@ class Idle(kerasrl.A2C):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("measurements", nargs="*", metavar="MEASUREMENT")
     parser.add_argument("--rllib", metavar="PYTHON")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=3)
@@ -82,12 +86,18 @@ def main():
     names = list(MEASURES)
     if arguments.rllib:
         names += ["RLlib IMPALA", "RLlib APPO"]
-    found = {name: [] for name in names}
+    for name in arguments.measurements:
+        if name not in names:
+            parser.error(f"There is no measurement {name!r}. There are: {names}.")
+    names = arguments.measurements or names
+    path = arguments.output
+    before = path.with_suffix(".json")
+    found = json.loads(before.read_text()) if before.exists() else {}
+    found |= {name: [] for name in names}
     for _ in range(arguments.rounds):
         for name in names:
             found[name].append(measure(name, arguments))
             print(name, found[name][-1], file=sys.stderr)
-    path = arguments.output
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".json").write_text(json.dumps(found, indent=2) + "\n")
     page = markdown(found)
@@ -121,9 +131,9 @@ def trained(agent, env, seconds, num_envs=NUM_ENVS, num_workers=NUM_WORKERS):
     return {"steps_per_second": (agent.env_steps - before) / (now - start)}
 
 
-def alone(seconds):
+def alone(seconds, length):
     """Steps per second of two processes that act with the same policy, added up."""
-    agent = Idle(policy=None, rollout_length=ROLLOUT)
+    agent = Idle(policy=None, rollout_length=length)
     env = gymnasium.make("CartPole-v1")
     agent.build(env.observation_space, env.action_space)
     envs = make_environments("CartPole-v1", NUM_ENVS, None, NUM_WORKERS)
@@ -136,7 +146,7 @@ def alone(seconds):
         count = len(worker.envs.envs)
         actor = PartialActor(program, (), 0, count, count, None)
         generators = [np.random.default_rng(seed) for seed in range(count)]
-        collector = Collector(worker.envs, actor, ROLLOUT, generators)
+        collector = Collector(worker.envs, actor, length, generators)
         collector.reset(list(range(count)))
         start = time.perf_counter()
         while time.perf_counter() - start < seconds:
@@ -167,9 +177,13 @@ MEASURES = {
     "in step, 16 workers": lambda s: trained(
         kerasrl.IMPALA(synchronous=True), Sleeping, s, num_workers=16
     ),
+    "A2C, 16 workers": lambda s: trained(
+        kerasrl.A2C(rollout_length=16), Sleeping, s, num_workers=16
+    ),
     "sampling": lambda s: trained(Idle(rollout_length=ROLLOUT), "CartPole-v1", s),
     "sampling, 32 steps": lambda s: trained(Idle(rollout_length=32), "CartPole-v1", s),
-    "acting alone": alone,
+    "acting alone": lambda s: alone(s, ROLLOUT),
+    "acting alone, 32 steps": lambda s: alone(s, 32),
     "IMPALA": lambda s: trained(kerasrl.IMPALA(), "CartPole-v1", s),
     "APPO": lambda s: trained(kerasrl.APPO(), "CartPole-v1", s),
 }
@@ -186,8 +200,9 @@ def markdown(found):
         ("asynchronous, large", "in step, large"),
         ("asynchronous, one each", "in step, one each"),
         ("asynchronous, 16 workers", "in step, 16 workers"),
+        ("asynchronous, 16 workers", "A2C, 16 workers"),
         ("sampling", "acting alone"),
-        ("sampling, 32 steps", "acting alone"),
+        ("sampling, 32 steps", "acting alone, 32 steps"),
         ("IMPALA", "RLlib IMPALA"),
         ("APPO", "RLlib APPO"),
     ]
@@ -196,7 +211,7 @@ def markdown(found):
         "| --- | --- | --- | --- | --- |",
     ]
     for first, second in pairs:
-        if second in median:
+        if first in median and second in median:
             ratio = median[first] / median[second]
             lines.append(
                 f"| {first} | {median[first]:,.0f} | {second} | "

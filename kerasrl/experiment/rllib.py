@@ -149,13 +149,16 @@ def from_rllib(
                 refuse(
                     "Give train_batch_size or rollout_length, not both: an iteration "
                     "is rollout_length * num_envs steps, of asynchronous workers "
-                    "rollout_length * those of one worker."
+                    "rollout_length * those that an update learns from."
                 )
             size = num_envs
             if "synchronous" in arguments and not config.get("synchronous"):
-                size //= num_shares  # It learns from one worker at a time.
+                size //= num_shares  # It learns from some of the workers at a time.
+                if "fragments_per_update" in arguments:
+                    half = max(1, num_shares // 2)
+                    size *= config.get("fragments_per_update") or half
             if value % size:
-                what = "num_envs" if size == num_envs else "environments of a worker"
+                what = "num_envs" if size == num_envs else "environments of an update"
                 refuse(f"train_batch_size={value} is not a multiple of {what}={size}.")
             yield key, "rollout_length", value // size
         elif key == "model":

@@ -14,7 +14,7 @@ import pytest
 from commands import SMALL, error, kerasrl
 
 from kerasrl import agents, experiment
-from kerasrl.agents import A2C, APPO, DQN, IMPALA, PG, PPO
+from kerasrl.agents import A2C, A3C, APPO, DQN, IMPALA, PG, PPO
 from kerasrl.callbacks import run_logger
 from kerasrl.cli.checkpoints import make_recorder, write_steps
 from kerasrl.cli.common import WholeNumber
@@ -106,11 +106,19 @@ def test_workers_as_in_rllib():
     assert settings.agent == {"rollout_length": 10}
 
 
-@pytest.mark.parametrize("synchronous, length", [(False, 20), (True, 10)])
-def test_a_batch_of_asynchronous_workers_is_of_one_of_them(synchronous, length):
-    config = {"num_workers": 2, "num_envs_per_worker": 3, "train_batch_size": 60}
-    config |= {"synchronous": True} if synchronous else {}
-    settings = experiment.split_config(config, APPO)
+@pytest.mark.parametrize(
+    "algorithm, workers, own, length",
+    [
+        (APPO, 2, {}, 20),
+        (APPO, 2, {"synchronous": True}, 10),
+        (APPO, 4, {}, 10),
+        (APPO, 4, {"fragments_per_update": 1}, 20),
+        (A3C, 4, {}, 20),
+    ],
+)
+def test_a_batch_of_asynchronous_workers_is_of_some(algorithm, workers, own, length):
+    config = {"num_workers": workers, "num_envs_per_worker": 3, "train_batch_size": 60}
+    settings = experiment.split_config({**config, **own}, algorithm)
     assert settings.agent["rollout_length"] == length
 
 
