@@ -79,8 +79,7 @@ class Agent(Trainer, Replaceable, Configurable):
     asynchronous = False
     synchronous = True
     lag = 0
-    #: How many fragments of asynchronous workers an update learns from; `None` for half
-    #: as many as there are workers.
+    #: Of how many workers' fragments an update learns; `None` for half of the workers.
     fragments_per_update = 1
 
     #: Whether `published` keeps, by version, the values of the policy's trainable
