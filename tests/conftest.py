@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import pathlib
+import re
 import resource
 
 import pytest
@@ -24,15 +25,29 @@ _kept = {"resident": 0}
 
 #: Agents of `tiny` that are made of parts of others, in tests of all agents.
 _SELDOM = {"DDPG_recurrent", "TD3_recurrent", "SAC_discrete_recurrent"}
+_IMPLIED = pathlib.Path(__file__).parent / "implied.txt"
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Leaves agents that are combinations of others to the slow tests."""
+def pytest_collection_modifyitems(config, items):
+    """Leaves what others imply, and combinations of other agents, to the slow tests."""
+    lines = [line.strip() for line in _IMPLIED.read_text().splitlines()]
+    patterns = {x: _pattern(x) for x in lines if x and not x.startswith("#")}
+    unused = set(patterns)
     for item in items:
         arguments = getattr(getattr(item, "callspec", None), "params", {})
-        if not _SELDOM.isdisjoint(x for x in arguments.values() if type(x) is str):
+        implied = [x for x, p in patterns.items() if p.fullmatch(item.nodeid)]
+        unused.difference_update(implied)
+        strings = (x for x in arguments.values() if type(x) is str)
+        if implied or not _SELDOM.isdisjoint(strings):
             item.add_marker(pytest.mark.slow)
+    everything = config.args == config.getini("testpaths")
+    if everything and unused:
+        raise pytest.UsageError(f"No tests are called {sorted(unused)}, in {_IMPLIED}.")
+
+
+def _pattern(line):
+    return re.compile(".*".join(map(re.escape, line.split("*"))))
 
 
 def pytest_collection_finish():

@@ -254,7 +254,7 @@ def test_what_keras_keeps_of_ones_own_is_compared_too(make):
         agent.check_savable("nowhere")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     cls=st.sampled_from(
         (
