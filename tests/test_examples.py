@@ -17,9 +17,6 @@ IN_A_PROCESS_OF_ITS_OWN = (
     *("asynchronous", "cluster", "custom_trainable"),
     "parallel_rollouts",
 )
-#: Their trials are processes that import TensorFlow, some 10 seconds each, or they make
-#: several agents. Tests of `kerasrl.tuning` and `kerasrl.multi_agent` do so every day.
-SLOW = {"multi_agent_pendulum", "pbt_ppo", "qmix", "sweep"}
 FEWER = {"pbt_ppo": ("--learning-rates", "1e-5", "1e-3")}
 WITHOUT_XLA = """
 from kerasrl.training import compiled
@@ -32,14 +29,7 @@ def test_there_are_examples_and_notebooks():
     assert len(EXAMPLES) >= 5 and NOTEBOOKS
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, marks=pytest.mark.slow if path.stem in SLOW else ())
-        for path in EXAMPLES
-    ],
-    ids=lambda path: path.stem,
-)
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example(path, tmp_path, monkeypatch, capsys):
     arguments = [str(path), "--steps", "1100", *FEWER.get(path.stem, ())]
     if path.stem in IN_A_PROCESS_OF_ITS_OWN:

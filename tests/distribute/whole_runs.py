@@ -126,8 +126,9 @@ def with_data(folder):
     return found
 
 
-#: Trainings that are not repeated, functions of the folder.
+#: Trainings that the command line may ask for, functions of the folder.
 OTHERS = {
+    "overlapping_sac": lambda folder: repeat_and_resume(overlapping_sac, folder),
     "sac": lambda _: once(sac),
     "other": lambda _: once(ppo, seed=8),
     "with_data": with_data,
@@ -135,10 +136,7 @@ OTHERS = {
 
 
 def run(folder, others):
-    results = {
-        make.__name__: repeat_and_resume(make, folder)
-        for make in (ppo, overlapping_sac)
-    }
+    results = {"ppo": repeat_and_resume(ppo, folder)}
     results |= {name: OTHERS[name](folder) for name in others}
     results["callbacks"] = with_callbacks(folder)
     results["weights"] = importance_weights()

@@ -136,7 +136,7 @@ def test_whole_policies():
             "PPO",
             "qqq",
             ValueError,
-            "impala, mlp, nature, q_network, small, twice, wide.*regist",
+            "impala, mlp, nature, .*small, twice, wide.*regist",
         ),
         ("PPO", {"trunk": "qqq"}, ValueError, "Unknown model 'qqq'.*impala"),
         ("DQN", "twice", TypeError, "is a Twice.*from kerasrl.models.QFunction"),

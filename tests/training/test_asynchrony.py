@@ -104,7 +104,8 @@ def test_workers_act_while_it_learns():
         learnt[rollout.first_env] = iteration
     lags = [iteration - version for iteration, version, *_ in agent.noted]
     assert max(history["policy_lag_max"]) == max(lags) >= 1.0
-    assert len(agent.published) <= max(lags) + 1
+    # A worker that waits for the processor may still act by what followed its last.
+    assert len(agent.published) <= agent.iterations - min(learnt.values())
     for name in ("queue_depth", "actor_waiting_share", "learner_waiting_share"):
         assert np.isfinite(history[name]).all()
     assert history["acted_steps_per_second"][-1] > 0.0
