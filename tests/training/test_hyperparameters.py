@@ -53,6 +53,7 @@ VALUES = {
     "target_network": ("other", _FLAGS),
     "synchronous": ("other", _FLAGS),
     "lag": (4, (-1, *_INTEGERS[1:])),
+    "fragments_per_update": (3, (0, -1, 1.5, *_NUMBERS)),
     "initial_priorities": ("other", _FLAGS),
     "n_step": (4, _INTEGERS),
     "buffer_size": (400, (7, *_INTEGERS)),
