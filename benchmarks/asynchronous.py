@@ -207,15 +207,15 @@ def markdown(found):
         ("APPO", "RLlib APPO"),
     ]
     lines = [
-        "| | steps/s | against | steps/s | ratio |",
-        "| --- | --- | --- | --- | --- |",
+        "| | steps/s | against | steps/s | ratio | rounds |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for first, second in pairs:
         if first in median and second in median:
             ratio = median[first] / median[second]
             lines.append(
                 f"| {first} | {median[first]:,.0f} | {second} | "
-                f"{median[second]:,.0f} | {ratio:.2f} |"
+                f"{median[second]:,.0f} | {ratio:.2f} | {len(found[first])} |"
             )
     return "\n".join(lines)
 
