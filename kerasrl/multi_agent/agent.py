@@ -71,6 +71,7 @@ class MultiAgent(Trainer, Configurable):
     asynchronous = off_policy = overlap = keeps_published = False
     synchronous = True
     lag = 0
+    fragments_per_update = 1
     scheduled: tuple = ()
 
     kinds = {
