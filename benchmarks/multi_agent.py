@@ -152,9 +152,11 @@ def spread(seed, steps, shared=True):
         return kerasrl.PPO(
             policy={"normalize_observations": True},
             rollout_length=100,
-            num_epochs=10,
+            num_epochs=15,
             minibatch_size=600 if shared else 200,
             gamma=0.95,
+            gae_lambda=0.9,
+            clip_ratio=0.1,
             entropy_coef=0.01,
             normalize_rewards=True,
             seed=10 * seed + number,

@@ -27,8 +27,11 @@ def main():
             "shared": kerasrl.PPO(
                 policy={"normalize_observations": True},
                 rollout_length=100,
+                num_epochs=15,
                 minibatch_size=600,
                 gamma=0.95,
+                gae_lambda=0.9,
+                clip_ratio=0.1,
                 entropy_coef=0.01,
                 normalize_rewards=True,
                 seed=0,
