@@ -21,6 +21,9 @@ ELSEWHERE = {
     "preset",
     # Arguments of Keras, Minari and Ray.
     "jpeg_encoding",
+    # Options of RLlib 0.3, which `kerasrl.multi_agent` takes.
+    "multiagent_fcnet_hiddens",
+    "multiagent_shared_model",
     "param_space",
     "run_config",
     "shuffle",
