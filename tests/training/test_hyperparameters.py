@@ -101,7 +101,7 @@ VALUES = {
     "advantage_norm_rate": (0.1, _FRACTIONS),
 }
 #: What has a meaning for one algorithm: without a buffer, batches have any size.
-MEANINGFUL = {("CQL", "temperature", 0), ("MARWIL", "batch_size", 501)}
+MEANINGFUL = [("CQL", "temperature", 0), ("MARWIL", "batch_size", 501)]
 #: What cannot change any more in an agent that was fitted.
 SETTLED = {
     *("policy", "seed", "adjust_temperature", "target_network"),
