@@ -205,4 +205,4 @@ def test_the_command_lists_them():
     assert line.endswith("100,000 steps  return 500, worst of 10 seeds 500")
     assert any("MountainCar-v0" in x and "not measured; rl-b" in x for x in lines)
     assert kerasrl("tuned", "td3").output.startswith("TD3       Pendulum-v1")
-    assert "no tuned settings of BC" in error("tuned", "BC")
+    assert "no tuned settings of SimpleQ" in error("tuned", "SimpleQ")
