@@ -132,6 +132,7 @@ OTHERS = {
     "sac": lambda _: once(sac),
     "other": lambda _: once(ppo, seed=8),
     "with_data": with_data,
+    "apex": lambda _: apex(),
 }
 
 
@@ -140,7 +141,6 @@ def run(folder, others):
     results |= {name: OTHERS[name](folder) for name in others}
     results["callbacks"] = with_callbacks(folder)
     results["weights"] = importance_weights()
-    results["apex"] = apex()
     return results
 
 
