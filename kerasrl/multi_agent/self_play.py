@@ -21,7 +21,8 @@ class Opponents(ScriptedPolicy):
     A snapshot is a list of the weights that acting reads: all are played by one NumPy
     program, whose weights are swapped. Who is played is drawn for each episode. They
     act as the policy acts in training, not deterministically, and never follow it. The
-    first snapshot is the policy as it was when it was first met; `SelfPlay` adds more.
+    first snapshot is the policy as it was when `fit` began, or, where it had no weights
+    then, when it was first met; `SelfPlay` adds more.
 
     Args:
         of: Id of the policy that learns.

@@ -99,6 +99,13 @@ class MultiAgentSource:
 
     def start(self):
         """Resets the environments."""
+        for member in self.agent.opponents.values():
+            main = self.agent.agents[member.of]
+            if main.policy.observation_space is not None:
+                # Snapshots may be due before anybody plays against them.
+                member.attach(main)
+                if not member.snapshots:
+                    member.add()
         self.play.start(self._recording())
 
     def refresh(self):

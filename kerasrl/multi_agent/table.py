@@ -142,7 +142,7 @@ class LocalPlay:
         """Returns after how many steps a rollout may be complete, at the least."""
         self.table.settle(recording)
         left = []
-        for name, (_, length, *_) in recording.items():
+        for name, (*_, length) in recording.items():
             player = self.table.players.get(name)
             left.append(length if player is None else player.record.steps_left)
         return min(left, default=1)

@@ -1,5 +1,6 @@
 """Playing against one's own past."""
 
+import keras
 import numpy as np
 import pytest
 import tiny
@@ -67,6 +68,46 @@ def test_snapshots_stay_as_they_were_and_training_goes_on_exactly(tmp_path):
     rates = [result[f"{what}_rate_main"] for what in ("win", "draw")]
     assert sum(rates) + result["win_rate_random"] == pytest.approx(1.0)
     assert "return_mean_past" not in result
+
+
+@keras.saving.register_keras_serializable("tests")
+def by_main_alone(agent, episode):
+    return "main"
+
+
+def test_who_is_not_met_yet_has_snapshots_of_the_start(tmp_path):
+    def train(agent):
+        agent.fit(
+            *("tic_tac_toe", 40),
+            num_envs=1,
+            callbacks=[SelfPlay("past", every=1)],
+            verbose=0,
+        )
+
+    members = {"main": tiny.make("PG", rollout_length=8), "past": Opponents("main")}
+    agent = MultiAgent(members, by_main_alone, seed=0)
+    envs = MultiEnvironments("tic_tac_toe", 1)
+    agent.build(envs.observation_space, envs.action_space)
+    actor = agent.agents["main"].actor()
+    actor.refresh()
+    began = [np.array(each) for each in actor.program.weights]
+    train(agent)
+    past = agent.agents["past"]
+    assert len(past.snapshots) == 1 + agent.iterations
+    assert all(map(np.array_equal, past.snapshots[0], began))
+    loaded = kerasrl.load(agent.save(tmp_path / "league.kerasrl"))
+    train(loaded)
+    assert len(loaded.agents["past"].snapshots) == 1 + loaded.iterations
+
+
+def test_an_update_is_looked_for_as_often_before_a_policy_is_met():
+    members = {"main": tiny.make("PG"), "later": tiny.make("DQN", train_every=8)}
+    agent = MultiAgent(members, by_main_alone, seed=0)
+    envs = MultiEnvironments("two_step", 4)
+    agent.build(envs.observation_space, envs.action_space)
+    source = MultiAgentSource(agent, envs)
+    _, alone, among_four = source._recording()["later"]
+    assert alone > among_four == source.play.steps_left(source._recording())
 
 
 def test_ratings_and_shares_are_those_of_their_definition():
