@@ -291,10 +291,10 @@ def train_once(**options: Any) -> None:
         optimizer=make_optimizer(agent, settings, resumed=bool(options["resume"])),
         run_eagerly=bool(options["eager"] or experiment.get("eager")),
     )
-    steps = choose_steps(steps, stop)
+    steps = choose_steps(steps, stop, agent.counted)
     if options["elastic"]:
         # Those of the run as a whole, of which some are in the checkpoint.
-        steps -= int(agent.env_steps)
+        steps -= int(getattr(agent, agent.counted))
         if steps <= 0:
             if agent.replicas.is_chief:
                 click.echo(f"All steps are done. Checkpoint: {options['resume']}")

@@ -42,14 +42,20 @@ def make_agent(algorithm: Any, settings: Settings) -> Any:
     return agent_class(**arguments)
 
 
-def choose_steps(steps: int | None, stop: dict[str, Any]) -> int:
-    """Environment steps to train for, from what was asked and when to stop."""
+def choose_steps(steps: int | None, stop: dict[str, Any], counted: str) -> int:
+    """Steps to train for, from what was asked and when to stop.
+
+    Args:
+        steps: int or None, what was asked for.
+        stop: dict of criteria.
+        counted: str, the criterion that `fit` counts its steps by.
+    """
     if steps is not None:
         return steps
     if not stop:
         return DEFAULT_STEPS
     # Counted over the agent's life by the criterion, over this `fit` by the limit.
-    return stop.get("env_steps", UNLIMITED_STEPS)
+    return stop.get(counted, UNLIMITED_STEPS)
 
 
 def make_evaluation(

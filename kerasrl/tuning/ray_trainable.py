@@ -48,7 +48,7 @@ class Trainable(tune.Trainable):
     Entries of `config`:
         run: str, the algorithm, as for `kerasrl train`.
         env: str, the environment.
-        steps: int, environment steps after which the trial is done. Default: never;
+        steps: int, steps, as `fit` counts them, after which it is done. Default: never;
             Ray's `RunConfig(stop=...)` says when.
         steps_per_iteration: int, environment steps of one result. Default: 5000.
         num_gpus: float, graphics cards of the learner. Default: 0. Also RLlib's
@@ -122,7 +122,7 @@ class Trainable(tune.Trainable):
                 is_done = True
                 break
             result = following
-        if self._steps is not None and int(self._agent.env_steps) >= self._steps:
+        if self._steps is not None and self._counted() >= self._steps:
             is_done = True
         shown = {
             name: value.item() if hasattr(value, "item") else value
@@ -204,10 +204,14 @@ class Trainable(tune.Trainable):
         if self._agent is None:
             self._agent = self._make()
         steps = _UNLIMITED if self._steps is None else self._steps
-        left = max(1, steps - int(self._agent.env_steps))
+        left = max(1, steps - self._counted())
         return self._agent.iterate(
             self._env, steps=left, verbose=0, **self._settings.fit
         )
+
+    def _counted(self) -> int:
+        """The steps so far, as `fit` counts them."""
+        return int(getattr(self._agent, self._agent.counted))
 
     def _end_run(self) -> None:
         run, self._run = self._run, None

@@ -61,7 +61,8 @@ def prepare(trial: Trial, link: Link) -> Callable[[], str]:
     rows = keep_rows(trial, lambda row: row.get("env_steps", 0) <= steps_done)
     link.start(len(rows))
     stop = read_stop(trial.stop)
-    steps = choose_steps(options.get("steps"), stop) - steps_done
+    last_step = choose_steps(options.get("steps"), stop, agent.counted)
+    steps = last_step - int(getattr(agent, agent.counted))
     left = left_of(stop, rows)
     evaluation = make_evaluation(
         env,
@@ -84,7 +85,7 @@ def prepare(trial: Trial, link: Link) -> Callable[[], str]:
     )
     logger = next(each for each in callbacks if isinstance(each, RunLogger))
     logger.rows_before = rows
-    reporter = Reporter(link, logger, checkpoint, steps_done + steps)
+    reporter = Reporter(link, logger, checkpoint, last_step)
 
     def train() -> str:
         for name in USED_UP:
@@ -179,7 +180,8 @@ class Reporter(Callback):
         link: `Link`.
         logger: `RunLogger`, earlier in the list.
         checkpoint: `AgentCheckpoint`, earlier in the list.
-        last_step: int, environment steps of the agent at which training ends.
+        last_step: int, steps of the agent at which training ends, as `fit` counts
+            them.
 
     Attributes:
         is_stopped: bool, whether the launcher said so.
@@ -204,7 +206,8 @@ class Reporter(Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         answer = self.link.result(self.logger.row)
-        has_ended = self.model.stop_training or self.agent.env_steps >= self.last_step
+        steps = getattr(self.agent, self.agent.counted)
+        has_ended = self.model.stop_training or steps >= self.last_step
         if answer == "pause" and has_ended:
             # It would start once more, only to end.
             return

@@ -52,3 +52,22 @@ def test_several_policies_are_trained_resumed_and_evaluated(tmp_path):
     assert result.exit_code == 0 and "3 episodes" in result.output, result.output
     result = run("rollout", checkpoint)
     assert result.exit_code != 0 and "several agents" in result.output
+
+
+def test_steps_that_are_left_are_those_that_are_counted(tmp_path):
+    one = {"run": "PG", "config": {"rollout_length": 10}}
+    config = {"agents": {"one": one}, "count_steps_by": "agent_steps", "num_envs": 1}
+    command = (
+        *("train", "MultiAgent", "two_step", "--config", json.dumps(config)),
+        *("--eval-episodes", 0, "--progress", "none", "--eager"),
+    )
+    elastic = (*command, "--elastic", "--logdir", tmp_path / "run", "--steps", 40)
+    for _ in range(2):
+        result = run(*elastic)
+        assert result.exit_code == 0, result.output
+    assert "All steps are done" in result.output
+    # Two agents: 40 of their steps are 20 of the environment.
+    stop = json.dumps({"env_steps": 40})
+    result = run(*command, "--logdir", tmp_path / "stopped", "--stop", stop)
+    rows = (tmp_path / "stopped" / "result.json").read_text().splitlines()
+    assert result.exit_code == 0 and json.loads(rows[-1])["env_steps"] == 40

@@ -66,6 +66,19 @@ def test_it_is_done_after_all_steps(make):
     assert last["done"] and last["env_steps"] == 96
 
 
+def test_steps_are_those_that_fit_counts(make):
+    class Several:
+        counted, env_steps, agent_steps = "agent_steps", 20, 30
+
+        def iterate(self, env, steps, **_):
+            self.left = steps
+
+    trainable = make(steps=40)
+    trainable._agent = several = Several()
+    trainable._begin()
+    assert several.left == 10
+
+
 def test_a_trial_goes_on_from_its_checkpoint(make, tmp_path):
     trainable = make()
     trainable.train()

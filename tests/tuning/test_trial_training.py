@@ -152,3 +152,19 @@ def test_what_cannot_change_is_refused(changed, message, tmp_path):
     take_over(trial, donor, {**SETTINGS, **changed})
     with pytest.raises(Exception, match=message):
         training.prepare(trial, Told())
+
+
+def test_training_has_ended_by_the_steps_that_fit_counts():
+    class Several:
+        counted, env_steps, agent_steps, stop_training = "agent_steps", 5, 10, False
+
+    class Logger:
+        row: dict = {}
+
+    reporter = training.Reporter(Told("pause", "pause"), Logger(), None, 10)
+    reporter.agent = several = Several()
+    reporter.set_model(several)
+    reporter.on_epoch_end(0)  # Nothing is left to start again for.
+    several.agent_steps = 9
+    with pytest.raises(AttributeError, match="save"):
+        reporter.on_epoch_end(0)
