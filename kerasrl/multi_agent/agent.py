@@ -195,7 +195,8 @@ class MultiAgent(Trainer, Configurable):
         if not workers.check_settings(**settings) or not making["num_workers"]:
             return MultiEnvironments(env, making["num_envs"], making["env_config"])
         for name in ("make_player", "find_policy", "find_by"):
-            if getattr(type(self), name) is not getattr(MultiAgent, name):
+            is_own = getattr(type(self), name) is not getattr(MultiAgent, name)
+            if is_own or name in vars(self):
                 raise ValueError(
                     f"Received num_workers={making['num_workers']}, and "
                     f"{type(self).__name__}.{name}, which workers cannot call: use "

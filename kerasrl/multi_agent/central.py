@@ -1,31 +1,33 @@
 """What trains centrally sees the state of the whole; no Keras, no TensorFlow."""
 
+from typing import Any
+
 import numpy as np
 from gymnasium import spaces
 
 from kerasrl import action_masks, checks
-from kerasrl.multi_agent.env import MultiAgentEnv, make_env, name_of
+from kerasrl.multi_agent.env import ALL, make_env, name_of
 from kerasrl.multi_agent.team_env import flat_size, flatten_one
-from kerasrl.multi_agent.wrappers import Factory
+from kerasrl.multi_agent.wrappers import Factory, Wrapper
 
 #: The key of the state in observations.
 STATE = "state"
 SOURCES = ("state", "observations")
 
 
-class _Central(MultiAgentEnv):
+class _Central(Wrapper):
     """An environment whose observations have the state; see `with_central_state`."""
 
     def __init__(self, env, source):
-        self.env = self.made_of = env
-        self.possible_agents = list(env.possible_agents)
-        self.action_spaces, self.state_space = env.action_spaces, env.state_space
+        super().__init__(env)
         has_state = isinstance(env.state_space, spaces.Box)
         if source == "state" and not has_state:
             raise ValueError(
                 f"Received source='state', and {name_of(env)} has the state_space "
                 f'{env.state_space!r}. Expected a Box; use source="observations".'
             )
+        self._last: Any = None
+        self._alive: set = set()
         self._has_state = has_state if source is None else source == "state"
         self._seen = {a: self._plain(a) for a in self.possible_agents}
         size = sum(map(flat_size, self._seen.values()))
@@ -55,26 +57,38 @@ class _Central(MultiAgentEnv):
 
     def reset(self, *, seed=None, options=None):
         seen, infos = self.env.reset(seed=seed, options=options)
+        self._alive = set()
         return self._with_state(seen), infos
 
     def step(self, actions):
-        seen, *others = self.env.step(actions)
-        return self._with_state(seen), *others
+        seen, rewards, terminated, truncated, infos = self.env.step(actions)
+        found = self._with_state(seen, terminated, truncated)
+        return found, rewards, terminated, truncated, infos
 
-    def state(self):
-        return self.env.state()
-
-    def close(self):
-        self.env.close()
-
-    def _with_state(self, seen):
-        state = self.env.state() if self._has_state else self._joined(seen)
+    def _with_state(self, seen, *flags):
+        if self._has_state:
+            self._alive |= set(seen)
+            for ended in flags:
+                gone = {agent for agent, flag in ended.items() if flag}
+                self._alive -= self._alive if ALL in gone else gone
+            state = self._state()
+        else:
+            state = self._joined(seen)
         found = {}
         for agent, observation in seen.items():
             if not isinstance(self.env.observation_spaces[agent], spaces.Dict):
                 observation = {action_masks.OBSERVATION: observation}
             found[agent] = {**observation, STATE: state}
         return found
+
+    def _state(self):
+        try:
+            self._last = self.env.state()
+        except Exception:
+            # Of the agents that live, say, of whom there are none at the end.
+            if self._alive:
+                raise
+        return self._last
 
     def _joined(self, seen):
         """All observations in the order of `possible_agents`, zeros for the absent."""
@@ -99,7 +113,8 @@ def with_central_state(env, source=None):
 
     Args:
         env: An environment of several agents, a function that makes one, or a name.
-        source: `"state"`, `state()` of the environment; `"observations"`, those of all
+        source: `"state"`, `state()` of the environment, and the last one where it has
+            none as everybody has ended; `"observations"`, those of all
             agents one after the other, zeros for who is not asked; `None`, the first
             that there is.
 

@@ -8,6 +8,7 @@ from kerasrl import action_masks
 from kerasrl.models import ActorCritic, torso
 from kerasrl.models.encoder import Encoder
 from kerasrl.multi_agent.central import STATE
+from kerasrl.spaces import leaves
 
 
 @keras.saving.register_keras_serializable("kerasrl")
@@ -52,12 +53,16 @@ class CentralCritic(ActorCritic):
                 )
         self.shared_trunk, self.shifts_observations = False, False
         super().setup(observation_space, action_space)
-        if self.encoder.images or self.encoder.is_image:
+        has_numbers = any(leaf.dtype.kind == "f" for leaf in leaves(space[STATE]))
+        self.state_encoder = Encoder(
+            space[STATE], self.normalize_observations and has_numbers
+        )
+        encoders = self.encoder, self.state_encoder
+        if any(each.images or each.is_image for each in encoders):
             raise ValueError(
                 f"CentralCritic received the observation space {space}, with images. "
                 "Expected vectors and choices."
             )
-        self.state_encoder = Encoder(space[STATE], self.normalize_observations)
 
     @property
     def network_space(self):

@@ -441,7 +441,7 @@ class Game:
             if agent in seen and agent not in ended
         }
         for agent in seen:
-            if action_masks.KEY in infos.get(agent, ()):
+            if action_masks.KEY in (infos.get(agent) or ()):
                 self._check_mask(call, agent)
         is_over = all_terminated or all_truncated or not self.alive
         if not is_over and not seen:

@@ -119,6 +119,7 @@ class Host(MultiEnvironments):
             episode.returns,
             episode.length,
             user_data={} if drawn is None else {"snapshots": drawn},
+            custom_metrics=episode.custom_metrics,
         )
 
 

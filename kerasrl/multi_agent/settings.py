@@ -11,6 +11,16 @@ def check_env(env, env_config=None):
     MultiEnvironments(env, 1, env_config).close()
 
 
+def seed_of(seed, number):
+    """Returns the seed of a policy, another than that of the whole, and known.
+
+    Args:
+        seed: Integer, that of the whole.
+        number: Integer, of the policy.
+    """
+    return (seed + 1 + number) % 2**31
+
+
 def from_settings(cls, settings):
     """Makes a `MultiAgent` of plain data.
 
@@ -60,8 +70,7 @@ def from_settings(cls, settings):
                 )
             run, config = each["run"], checks.mapping("config", each.get("config", {}))
         if seed is not None and run != "random" and not str(run).startswith("past:"):
-            # Others than that of the whole, and known.
-            config = {"seed": (seed + 1 + number) % 2**31, **config}
+            config = {"seed": seed_of(seed, number), **config}
         made[name] = _make(name, run, config)
     return cls(made, mapping, **settings)
 

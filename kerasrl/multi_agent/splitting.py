@@ -51,19 +51,20 @@ class _Split(MultiAgentEnv):
         self._counts = [b - a for a, b in itertools.pairwise(cuts)]
 
     def reset(self, *, seed=None, options=None):
-        seen, _ = self.env.reset(seed=seed, options=options)
-        return self._parts(seen), {}
+        seen, info = self.env.reset(seed=seed, options=options)
+        return self._parts(seen), dict.fromkeys(self.possible_agents, info)
 
     def step(self, actions):
         joint = []
         for agent, count in zip(self.possible_agents, self._counts, strict=True):
             joint += [actions[agent]] if count == 1 else list(actions[agent])
-        seen, reward, terminated, truncated, _ = self.env.step(
+        seen, reward, terminated, truncated, info = self.env.step(
             tuple(joint) if self._is_tuple else joint[0]
         )
         rewards = dict.fromkeys(self.possible_agents, float(reward))
         flags = ({"__all__": bool(flag)} for flag in (terminated, truncated))
-        return self._parts(seen), rewards, *flags, {}
+        infos = dict.fromkeys(self.possible_agents, info)
+        return self._parts(seen), rewards, *flags, infos
 
     def close(self):
         self.env.close()
@@ -83,7 +84,7 @@ def split_tuple(env, obs_shapes, act_shapes):
     """Makes several agents of one that observes and acts in Tuple spaces.
 
     Each sees a part of the flattened observation, takes some parts of the action, and
-    gets the reward of the whole.
+    gets the reward and the infos of the whole.
 
     Args:
         env: Id of gymnasium, a `gymnasium.Env`, or a function that makes one.
@@ -155,6 +156,7 @@ def from_custom_options(run, env, custom_options, config=None):
     agent.fit(env, steps=100_000)
     ```
     """
+    from kerasrl.multi_agent import settings
     from kerasrl.multi_agent.agent import MultiAgent
 
     options = dict(checks.mapping("custom_options", custom_options))
@@ -172,6 +174,13 @@ def from_custom_options(run, env, custom_options, config=None):
         "multiagent_shared_model", options.get("multiagent_shared_model", False)
     )
     hiddens = options.get("multiagent_fcnet_hiddens", [[256, 256]])
+    if not isinstance(hiddens, (list, tuple)) or not all(
+        isinstance(each, (list, tuple)) for each in hiddens
+    ):
+        raise TypeError(
+            f"Received multiagent_fcnet_hiddens={hiddens!r:.100}. Expected a list of "
+            "lists of widths: [[256, 256]] for all, or one for each agent."
+        )
     differ = len(set(map(tuple, hiddens))) > 1
     if len(hiddens) not in (1, count) or (is_shared and differ):
         raise ValueError(
@@ -185,7 +194,7 @@ def from_custom_options(run, env, custom_options, config=None):
     agents = {
         name: run(
             policy={"hidden_units": tuple(hiddens[k])},
-            seed=None if seed is None else seed + k,
+            seed=None if seed is None else settings.seed_of(seed, k),
             **config,
         )
         for k, name in enumerate(names)

@@ -34,6 +34,27 @@ class _Copies(MultiAgentEnv):
             env.close()
 
 
+class Wrapper(MultiAgentEnv):
+    """An environment around another, which it has as `env`.
+
+    Args:
+        env: What `make_env` returned.
+    """
+
+    def __init__(self, env):
+        self.env = env
+        #: What methods of the environment are looked for in.
+        self.made_of = getattr(env, "made_of", env)
+        self.possible_agents = list(env.possible_agents)
+        self.action_spaces, self.state_space = env.action_spaces, env.state_space
+
+    def state(self):
+        return self.env.state()
+
+    def close(self):
+        self.env.close()
+
+
 class Factory:
     """A function that makes environments, and has a name."""
 
@@ -85,11 +106,11 @@ def make_multi_agent(env, count):
     return Factory(lambda config: _Copies(make, count, config), f"{name}-x{count}")
 
 
-class _Groups(MultiAgentEnv):
+class _Groups(Wrapper):
     """Groups of agents as one agent each; see `with_agent_groups`."""
 
     def __init__(self, env, groups):
-        self.env = env
+        super().__init__(env)
         self.groups = {name: list(members) for name, members in groups.items()}
         members = [agent for group in self.groups.values() for agent in group]
         unknown = sorted(set(members) - set(env.possible_agents))
@@ -123,7 +144,6 @@ class _Groups(MultiAgentEnv):
         self.possible_agents = [*self.groups, *alone]
         self.observation_spaces = self._spaces(env.observation_spaces, alone)
         self.action_spaces = self._spaces(env.action_spaces, alone)
-        self.state_space = env.state_space
 
     def _spaces(self, given, alone):
         joint = {
@@ -156,12 +176,6 @@ class _Groups(MultiAgentEnv):
         flags = [self._flags(given) for given in (terminated, truncated)]
         return self._joined(seen, "step"), joint, *flags, infos
 
-    def state(self):
-        return self.env.state()
-
-    def close(self):
-        self.env.close()
-
     def _joined(self, seen, call):
         joint = {a: o for a, o in seen.items() if a not in self._group_of}
         for name, group in self.groups.items():
@@ -191,7 +205,7 @@ class _Groups(MultiAgentEnv):
         return flags
 
     def _infos(self, infos):
-        joint = {a: dict(i) for a, i in infos.items() if a not in self._group_of}
+        joint = {a: dict(i or {}) for a, i in infos.items() if a not in self._group_of}
         for name, group in self.groups.items():
             parts = {agent: infos[agent] for agent in group if agent in infos}
             if parts:
@@ -230,13 +244,11 @@ def with_agent_groups(env, groups):
     return Factory(lambda config: _Groups(make_env(env, config), groups), name)
 
 
-class _Masked(MultiAgentEnv):
+class _Masked(Wrapper):
     """Masks of infos as a part of observations; see `with_action_masks`."""
 
     def __init__(self, env):
-        self.env = self.made_of = env
-        self.possible_agents = list(env.possible_agents)
-        self.action_spaces, self.state_space = env.action_spaces, env.state_space
+        super().__init__(env)
         self.observation_spaces, self._counts = {}, {}
         for agent in self.possible_agents:
             seen, acts = env.observation_spaces[agent], env.action_spaces[agent]
@@ -254,20 +266,18 @@ class _Masked(MultiAgentEnv):
         seen, *others, infos = self.env.step(actions)
         return self._masked(seen, infos), *others, infos
 
-    def state(self):
-        return self.env.state()
-
-    def close(self):
-        self.env.close()
-
     def _masked(self, seen, infos):
         found = {}
         for agent, observation in seen.items():
             if agent not in self._counts:
                 found[agent] = observation
                 continue
-            mask = infos.get(agent, {}).get(action_masks.KEY)
-            mask = np.ones(self._counts[agent], np.int8) if mask is None else mask
+            mask = (infos.get(agent) or {}).get(action_masks.KEY)
+            if mask is None:
+                mask = np.ones(self._counts[agent], np.int8)
+            elif isinstance(mask, tuple):
+                # Of gymnasium's MultiDiscrete: one for each choice.
+                mask = np.concatenate([np.ravel(each) for each in mask])
             mask = np.asarray(mask).reshape(-1)
             if not isinstance(observation, dict):
                 observation = {action_masks.OBSERVATION: observation}
@@ -280,7 +290,8 @@ def with_action_masks(env):
 
     Where an agent is told none, all are. It becomes the entry `"action_mask"` of a
     Dict, which every algorithm for discrete actions honours; what was no dict stands
-    beside it under `"observation"`.
+    beside it under `"observation"`. For `MultiDiscrete` actions it may be a tuple, a
+    mask for each choice.
 
     Args:
         env: An environment of several agents, a function that makes one, or a name.

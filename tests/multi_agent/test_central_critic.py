@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 import kerasrl
 from kerasrl.multi_agent import (
     CentralCritic,
     MultiAgent,
+    MultiAgentEnv,
     TicTacToe,
     TwoStep,
     make_multi_agent,
@@ -96,3 +98,51 @@ def test_what_cannot_be_is_refused():
         agent.fit(with_central_state(pair), steps=20, num_envs=1, verbose=0)
     with pytest.raises(ValueError, match="entry 'state' already"):
         with_central_state(with_central_state(pair())).reset()
+
+
+class Living(MultiAgentEnv):
+    """Its state is of the agents that live, and fails without any."""
+
+    possible_agents = ["a", "b"]
+    observation_spaces = dict.fromkeys("ab", spaces.Box(0, 9, (1,)))
+    action_spaces = dict.fromkeys("ab", spaces.Discrete(2))
+    state_space = spaces.Box(0, 9, (1,), np.int64)
+
+    def reset(self, *, seed=None, options=None):
+        self.time, self.agents = 0, ["a", "b"]
+        return dict.fromkeys("ab", np.zeros(1, np.float32)), {}
+
+    def step(self, actions):
+        self.time += 1
+        seen = dict.fromkeys(self.agents, np.full(1, self.time, np.float32))
+        ended = {"a": self.time == 2, "b": self.time == 3}
+        self.agents = [agent for agent in self.agents if not ended[agent]]
+        return seen, {}, {}, {a: ended[a] for a in seen}, {}
+
+    def state(self):
+        return np.concatenate([[self.time] for _ in self.agents])[:1]
+
+
+def test_states_after_the_end_are_the_last_ones():
+    env = with_central_state(Living())
+    for _ in range(2):
+        seen, _ = env.reset()
+        found = [seen["b"]["state"][0]]
+        for _ in range(3):
+            seen, *_ = env.step(dict.fromkeys(seen, 0))
+            found.append(seen["b"]["state"][0])
+        assert found == [0, 1, 2, 2]
+    env.reset()
+    env.env.agents = []
+    with pytest.raises(ValueError, match="array"):
+        env.step(dict.fromkeys("ab", 0))
+    # Choices have no mean; observations have one.
+    make(with_central_state(Living))
+
+
+def test_images_of_the_whole_are_refused():
+    class Seen(Living):
+        state_space = spaces.Box(0, 1, (12, 12, 3), np.float32)
+
+    with pytest.raises(ValueError, match="with images"):
+        make(with_central_state(Seen))

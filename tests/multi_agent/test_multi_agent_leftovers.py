@@ -18,8 +18,12 @@ from kerasrl.multi_agent import (
     either_side,
     make_multi_agent,
     with_action_masks,
+    with_agent_groups,
+    with_central_state,
 )
-from kerasrl.multi_agent.env import MultiEnvironments
+from kerasrl.multi_agent.arena import MultiAgentEpisode
+from kerasrl.multi_agent.env import Game, MultiEnvironments, make_env
+from kerasrl.multi_agent.hosting import Host
 from kerasrl.multi_agent.source import MultiAgentSource
 
 PAIR = make_multi_agent("CartPole-v1", 2)
@@ -253,3 +257,61 @@ def test_steps_of_other_agents_are_found(num_workers):
         verbose=0,
     )
     assert partners.found > 60
+
+
+class Plain:
+    """As those of other libraries: no `MultiAgentEnv`, with a method of its own."""
+
+    possible_agents = ["a", "b"]
+    observation_spaces = dict.fromkeys("ab", spaces.Box(0, 9, (1,)))
+    action_spaces = dict.fromkeys("ab", spaces.MultiDiscrete([2, 3]))
+    infos: dict = {"a": None, "b": None}
+
+    def reset(self, seed=None, options=None):
+        return dict.fromkeys("ab", np.zeros(1, np.float32)), self.infos
+
+    def step(self, actions):
+        return *self.reset()[:1], {}, {"__all__": True}, {}, self.infos
+
+    def set_phase(self, phase):
+        self.phase = phase
+        return phase
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        with_action_masks,
+        with_central_state,
+        lambda env: with_agent_groups(env, {"team": ["a", "b"]}),
+    ],
+)
+def test_methods_are_those_of_the_environment_itself(wrap):
+    envs = MultiEnvironments(wrap(Plain), 2)
+    assert envs.call("set_phase", 3) == [3, 3]
+    assert envs.foreach(lambda env: (type(env), env.phase)) == [(Plain, 3)] * 2
+
+
+def test_infos_may_be_nothing_and_masks_tuples():
+    groups = with_agent_groups(Plain(), {"team": ["a"]})
+    for env in (Plain(), with_action_masks(Plain()), groups):
+        game = Game(make_env(env), "plain")
+        game.reset()
+        assert game.step(dict.fromkeys(env.possible_agents, (0, 0))).is_over
+    env = with_action_masks(Plain())
+    assert env.reset()[0]["a"]["action_mask"].tolist() == [1] * 5
+    env.env.env.infos = {"a": {"action_mask": (np.array([0, 1]), np.array([1, 0, 1]))}}
+    assert env.reset()[0]["a"]["action_mask"].tolist() == [0, 1, 1, 0, 1]
+
+
+def test_workers_send_custom_metrics():
+    episode = MultiAgentEpisode(0, 0, None, custom_metrics={"height": 2.0})
+    assert Host._kept(None, episode).custom_metrics == {"height": 2.0}
+
+
+@pytest.mark.parametrize("name", ["find_policy", "make_player"])
+def test_workers_do_not_ignore_what_an_agent_itself_has(name):
+    agent = MultiAgent({"main": tiny.make("PG")})
+    setattr(agent, name, getattr(agent, name))
+    with pytest.raises(ValueError, match=f"{name}, which workers cannot call"):
+        agent.fit("two_step", steps=10, num_workers=1, verbose=0)

@@ -7,6 +7,7 @@ from gymnasium import spaces
 
 import kerasrl
 from kerasrl.multi_agent import from_custom_options, split_tuple
+from kerasrl.multi_agent.env import Game
 
 
 class Joint(gymnasium.Env):
@@ -109,3 +110,39 @@ def test_what_does_not_fit_is_refused():
     options = {"multiagent_obs_shapes": [6], "multiagent_act_shapes": [4], "other": 1}
     with pytest.raises(ValueError, match="other"):
         from_custom_options(kerasrl.PPO, Joint, options)
+    options = {"multiagent_obs_shapes": [6], "multiagent_act_shapes": [4]}
+    for given in ([64, 64], 64, "64"):
+        options["multiagent_fcnet_hiddens"] = given
+        with pytest.raises(TypeError, match="list of lists of widths"):
+            from_custom_options(kerasrl.PPO, Joint, options)
+
+
+class Telling(Joint):
+    """Says something in infos, and which actions are legal when told to."""
+
+    masks = False
+
+    def reset(self, **arguments):
+        seen, _ = super().reset(**arguments)
+        return seen, {"action_mask": np.ones(3)} if self.masks else {"time": 0}
+
+    def step(self, action):
+        *others, _ = super().step(action)
+        return *others, {"time": self.time}
+
+
+def test_infos_are_those_of_all():
+    env = split_tuple(Telling(), [2, 4], [2, 2])
+    assert env.reset()[1] == {agent: {"time": 0} for agent in env.possible_agents}
+    actions = {"agent_0": (np.zeros(1), 2), "agent_1": np.zeros(2)}
+    assert env.step(actions)[-1] == {a: {"time": 1} for a in env.possible_agents}
+    env.env.masks = True
+    with pytest.raises(kerasrl.envs.EnvProtocolError, match="with_action_masks"):
+        Game(env, "split").reset()
+
+
+def test_no_policy_has_the_seed_of_the_whole():
+    options = {"multiagent_obs_shapes": [3, 3], "multiagent_act_shapes": [1, 1]}
+    agent, _ = from_custom_options(kerasrl.PPO, Pair, options, {"seed": 3})
+    seeds = [agent.seed, *(member.seed for member in agent.agents.values())]
+    assert seeds == [3, 4, 5]
