@@ -122,7 +122,8 @@ class Curiosity(Callback):
         ).astype(np.float32)
         targets = (change / self._changes.deviation).astype(np.float32)
         if self.foreseer is None:
-            self.foreseer = self._make(inputs.shape[1], targets.shape[1])
+            sizes = inputs.shape[1], targets.shape[1]
+            self.foreseer = self._make(*sizes, self._rng)
         errors = np.zeros(len(targets))
         for rows, count in self._batches(np.flatnonzero(is_known)):
             found = np.asarray(self.foreseer.predict_on_batch(inputs[rows]))
@@ -162,7 +163,7 @@ class Curiosity(Callback):
             )
         state = json.dumps(self._rng.bit_generator.state).encode()
         arrays = {
-            **{name: np.asarray(x) for name, x in self._variables().items()},
+            **{name: np.asarray(x) for name, x in _variables(self.foreseer).items()},
             **{f"changes.{name}": x for name, x in self._changes.state().items()},
             **{f"seen.{name}": x for name, x in self._seen.state().items()},
             "added": self._added,
@@ -175,49 +176,44 @@ class Curiosity(Callback):
         return unfinished.replace(path)
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Goes on from what `save` wrote, of a callback with the same arguments.
+        """Goes on from what `save` wrote, by the arguments of this callback.
 
         Args:
             path: the file.
 
         Raises:
-            ValueError: if the file is of another model, or none of `save`.
+            ValueError: if the file is of another model, or none of `save`. Then all
+                stays as it was.
         """
         with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
-        fixed = {"added", "generator", "changes.mean", "seen.mean", "model.0"}
+        moments = {"changes": self._changes, "seen": self._seen}
+        fixed = {"added", "generator", "model.0"}
+        fixed |= {f"{prefix}.{x}" for prefix, m in moments.items() for x in m.state()}
         if not fixed <= set(found):
             raise ValueError(f"{path} was not written by Curiosity.save.")
         sizes = found["model.0"].shape[0], found["changes.mean"].size
-        self.foreseer = self._make(*sizes)
-        self.foreseer.optimizer.build(self.foreseer.trainable_variables)
-        variables = self._variables()
+        # What there is stays as it is until nothing can fail.
+        model = self._make(*sizes, np.random.default_rng(0))
+        model.optimizer.build(model.trainable_variables)
+        variables = _variables(model)
         expected = {name: tuple(x.shape) for name, x in variables.items()}
         received = {
             name: x.shape for name, x in found.items() if name.startswith(_STORED)
         }
         if received != expected:
-            self.foreseer = None
             raise ValueError(
                 f"{path} has a model of the shapes {received}. Expected {expected}: "
                 "give Curiosity the hidden_units that it had."
             )
         for name, variable in variables.items():
             variable.assign(found[name])
-        for prefix, moments in (("changes", self._changes), ("seen", self._seen)):
-            moments.set_state(
-                {name: found[f"{prefix}.{name}"] for name in moments.state()}
-            )
-        self._added = found["added"]
+        model.optimizer.learning_rate = self.learning_rate
         self._rng.bit_generator.state = json.loads(found["generator"].tobytes())
-
-    def _variables(self) -> dict[str, Any]:
-        parts = self.foreseer.variables, self.foreseer.optimizer.variables
-        return {
-            f"{prefix}{number}": variable
-            for prefix, part in zip(_STORED, parts, strict=True)
-            for number, variable in enumerate(part)
-        }
+        for prefix, each in moments.items():
+            each.set_state({name: found[f"{prefix}.{name}"] for name in each.state()})
+        self._added = found["added"]
+        self.foreseer = model
 
     def _vectors(self, tree: Any) -> np.ndarray:
         if self.features is None:
@@ -231,9 +227,9 @@ class Curiosity(Callback):
             )
         return found
 
-    def _make(self, num_inputs: int, num_targets: int) -> Any:
+    def _make(self, num_inputs: int, num_targets: int, rng: np.random.Generator) -> Any:
         def dense(units: int, activation: str | None = None) -> Any:
-            seed = int(self._rng.integers(2**31))
+            seed = int(rng.integers(2**31))
             initializer = keras.initializers.GlorotUniform(seed)
             return keras.layers.Dense(
                 units, activation=activation, kernel_initializer=initializer
@@ -251,6 +247,16 @@ class Curiosity(Callback):
         for start in range(0, len(numbers), self.batch_size):
             rows = numbers[start : start + self.batch_size]
             yield np.resize(rows, self.batch_size), len(rows)
+
+
+def _variables(model: Any) -> dict[str, Any]:
+    """The variables of a model and of its optimizer, by the names in files."""
+    parts = model.variables, model.optimizer.variables
+    return {
+        f"{prefix}{number}": variable
+        for prefix, part in zip(_STORED, parts, strict=True)
+        for number, variable in enumerate(part)
+    }
 
 
 class _Moments:

@@ -123,6 +123,33 @@ def test_it_goes_on_exactly_where_it_was_saved(tmp_path):
         Curiosity().load(tmp_path / "other.npz")
 
 
+def test_to_load_changes_all_or_nothing_and_no_argument(tmp_path):
+    curiosity = Curiosity(batch_size=16, seed=0)
+    tiny.make("PG").fit(
+        *("CartPole-v1", 64), num_envs=2, callbacks=[curiosity], verbose=0
+    )
+    path = curiosity.save(tmp_path / "curiosity.npz")
+    slower = Curiosity(learning_rate=1e-4)
+    slower.load(path)
+    assert float(slower.foreseer.optimizer.learning_rate) == pytest.approx(1e-4)
+
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["seen.mean"] = arrays["seen.mean"] + 1
+    del arrays["changes.count"]
+    np.savez(tmp_path / "damaged.npz", **arrays)
+    other = Curiosity(hidden_units=(8,), seed=1)
+    tiny.make("PG").fit("CartPole-v1", 32, num_envs=2, callbacks=[other], verbose=0)
+    for callback, name in ((other, "curiosity"), (curiosity, "damaged")):
+        callback.save(tmp_path / "before.npz")
+        with pytest.raises(ValueError, match=name):
+            callback.load(tmp_path / f"{name}.npz")
+        callback.save(tmp_path / "after.npz")
+        with np.load(tmp_path / "before.npz") as before:
+            with np.load(tmp_path / "after.npz") as after:
+                assert all(np.array_equal(before[x], after[x]) for x in before.files)
+
+
 def test_what_cannot_be_foreseen_is_refused():
     with pytest.raises(ValueError, match="scale"):
         Curiosity(scale=0.0)
