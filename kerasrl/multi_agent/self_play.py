@@ -209,12 +209,17 @@ class Opponents(ScriptedPolicy):
     def set_state(self, state, arrays):
         """Restores what `get_state` and `get_arrays` returned."""
         counts = state["counts"]
-        if sum(counts) != len(arrays) or not (
-            len(counts) == len(state["games"]) == len(state["points"])
+        lengths = {n: len(state[n]) for n in ("points", "games", "ratings")}
+        rows = [len(row) for row in state["history"]]
+        if (
+            sum(counts) != len(arrays)
+            or set(lengths.values()) != {len(counts)}
+            or rows != list(range(1, len(counts)))
         ):
             raise ValueError(
                 f"The saved snapshots are damaged: {len(arrays)} arrays, expected "
-                f"{sum(counts)} for {len(state['games'])} snapshots."
+                f"{sum(counts)} for {len(counts)} snapshots, with {lengths} and "
+                f"{len(rows)} rows of shares, {rows} in each."
             )
         rest = iter(arrays)
         self.snapshots = [[next(rest) for _ in range(count)] for count in counts]

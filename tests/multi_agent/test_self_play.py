@@ -197,3 +197,14 @@ def test_what_cannot_be_is_refused():
         agent.fit("tic_tac_toe", 50, callbacks=[SelfPlay("main", 3)], verbose=0)
     with pytest.raises(ValueError, match="drawn by episode"):
         Opponents("main").compute_actions(None, ())
+
+
+def test_damaged_ratings_and_shares_are_refused():
+    past = Opponents("main")
+    past.snapshots, past.history = [[np.zeros(2)], [np.ones(2)]], [[0.5]]
+    past.points, past.games, past.ratings = [0.0, 0.0], [0, 0], [1000.0, 1010.0]
+    state, arrays = past.get_state(), past.get_arrays()
+    Opponents("main").set_state(state, arrays)
+    for name, bad in (("ratings", [1.0]), ("history", []), ("history", [[0.5, 0.5]])):
+        with pytest.raises(ValueError, match="damaged"):
+            Opponents("main").set_state({**state, name: bad}, arrays)
