@@ -296,8 +296,8 @@ def test_infos_may_be_nothing_and_masks_tuples():
     groups = with_agent_groups(Plain(), {"team": ["a"]})
     for env in (Plain(), with_action_masks(Plain()), groups):
         game = Game(make_env(env), "plain")
-        game.reset()
-        assert game.step(dict.fromkeys(env.possible_agents, (0, 0))).is_over
+        assert set(game.reset().seen) == set(env.possible_agents)
+        assert game.step(dict.fromkeys(env.possible_agents, [1])).is_over
     env = with_action_masks(Plain())
     assert env.reset()[0]["a"]["action_mask"].tolist() == [1] * 5
     env.env.env.infos = {"a": {"action_mask": (np.array([0, 1]), np.array([1, 0, 1]))}}

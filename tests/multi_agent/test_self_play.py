@@ -84,8 +84,8 @@ def test_who_is_not_met_yet_has_snapshots_of_the_start(tmp_path):
             verbose=0,
         )
 
-    members = {"main": tiny.make("PG", rollout_length=8), "past": Opponents("main")}
-    agent = MultiAgent(members, by_main_alone, seed=0)
+    main = tiny.make("PG", rollout_length=8, run_eagerly=True)
+    agent = MultiAgent({"main": main, "past": Opponents("main")}, by_main_alone)
     envs = MultiEnvironments("tic_tac_toe", 1)
     agent.build(envs.observation_space, envs.action_space)
     actor = agent.agents["main"].actor()

@@ -162,7 +162,8 @@ def test_training_has_ended_by_the_steps_that_fit_counts():
         row: dict = {}
 
     reporter = training.Reporter(Told("pause", "pause"), Logger(), None, 10)
-    reporter.agent = several = Several()
+    several = Several()
+    reporter.set_agent(several)
     reporter.set_model(several)
     reporter.on_epoch_end(0)  # Nothing is left to start again for.
     several.agent_steps = 9
