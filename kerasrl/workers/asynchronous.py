@@ -156,6 +156,9 @@ class AsynchronousCollector(RecordedCollector):
         if self._observations is None:
             raise RuntimeError("Call `reset` before the first `collect`.")
         self._counts.add_waiting(sum(stream.num_finished for stream in self._streams))
+        # Also those whose fragments were learnt from just now, while others wait.
+        with self._apart():
+            self._ask()
         return join_fragments([self._take() for _ in range(self.num_fragments)])
 
     def _take(self):

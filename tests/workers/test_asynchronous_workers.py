@@ -189,6 +189,22 @@ def test_the_oldest_fragment_comes_first_however_many_one_worker_has(
     assert taken == sorted(taken) and {worker for _, worker in taken} == {0, 1}
 
 
+def test_who_was_learnt_from_goes_on_while_others_wait(nothing_is_left):
+    """Of one fragment in flight each, nobody but the last taken is without one."""
+    with make_environments(Walk, 4, None, 4, "asynchronous") as envs:
+        collector = make_collector(envs, ZeroActor(), 4, generators(4))
+        collector.publish(0)
+        collector.in_flight = 1
+        collector.reset(SEEDS)
+        for _ in range(9):
+            taken = collector.collect().first_env
+            streams = collector._streams
+            assert [s.held for s in streams] == [s.own.start != taken for s in streams]
+            # So that several have something when the learner comes back.
+            while sum(stream.num_finished for stream in streams) < 3:
+                time.sleep(0.001)
+
+
 class Uneven(Walk):
     def step(self, action):
         time.sleep(0.1 if self.context.env_index else 0.05)
