@@ -63,9 +63,21 @@ class Arena:
         seeds: Pair of lists of E integers, seeds of environments and of episodes.
         listener: As for `kerasrl.rollouts.Collector`, of `MultiAgentEpisode`.
         first_env: Integer, the index of the first of the environments among all.
+        begun: List of E integers, how many episodes there were before in each;
+            `None` for none.
     """
 
-    def __init__(self, envs, find, player, reward, seeds, listener=None, first_env=0):
+    def __init__(
+        self,
+        envs,
+        find,
+        player,
+        reward,
+        seeds,
+        listener=None,
+        first_env=0,
+        begun=None,
+    ):
         self.envs = envs
         self.find = find
         self.player = player
@@ -77,7 +89,7 @@ class Arena:
         self.rngs = [np.random.default_rng(seed) for seed in seeds[1]]
         self.env_steps = self.agent_steps = 0
         self._seeds = seeds[0]
-        self._begun = [0] * len(self.games)
+        self._begun = list(begun or [0] * len(self.games))
         self.episodes = [None] * len(self.games)
         #: From agents to pairs of a player and a row, for each environment.
         self._seated = [{} for _ in self.games]
@@ -128,7 +140,8 @@ class Arena:
         for player, each in complete.items():
             player.finish(*each)
         records = []
-        for env, turn in enumerate(turns):
+        # Going through environments, which says that they go on where it is watched.
+        for env, (_, turn) in enumerate(zip(self.envs.envs, turns, strict=True)):
             episode = self.episodes[env]
             episode.length += 1
             episode.turn = turn
@@ -154,7 +167,7 @@ class Arena:
             self.agent_steps += len(seats)
             for (_, env, agent), action in zip(seats, chosen, strict=True):
                 actions[env][agent] = action
-        # Going through environments, which says that they go on where it is watched.
+        # So also here.
         stepped = zip(self.envs.envs, self.games, actions, strict=True)
         return [game.step(own) for _, game, own in stepped]
 

@@ -9,6 +9,7 @@ from kerasrl.multi_agent.seats import Seats, refuse_spaces
 from kerasrl.multi_agent.snapshots import OpponentPlayer, ProgramActor, draw_snapshot
 from kerasrl.rollouts.rollout import take
 from kerasrl.rollouts.scripted import ScriptedActor
+from kerasrl.workers import channel
 
 
 class Host(MultiEnvironments):
@@ -36,24 +37,26 @@ class Host(MultiEnvironments):
         Args:
             fields: Dict of `"policies"` (see `hosts.describe`), `"find"`, the function
                 that maps agents, `"reward"`, `"seed"` and `"seeds"`, as for `Table` and
-                `Arena`.
+                `Arena`; and `"again"` where this process takes the place of another.
         """
         self._fields, self._arena = fields, None
         self._table = _Table(self, self._share, fields)
 
     def update(self, updates):
-        """Takes over weights, how much is explored, and snapshots, by policy."""
+        """Takes over weights, exploration, snapshots and changed rules, by policy."""
         for name, each in updates.items():
             self._table.update(name, each)
 
-    def play(self, steps, recording, number):
+    def play(self, steps, recording, number, ended):
         """Takes steps in every environment.
 
         Args:
             steps: Integer; 0 resets the environments.
             recording: As for `Table`.
             number: Integer, how many steps there were before. Where this process takes
-                the place of another, its episodes are others.
+                the place of another, all that it draws is other.
+            ended: List of integers, how many episodes ended in each environment of all
+                workers.
 
         Returns:
             Dict of `"players"`, names of policies that have played; `"steps_left"` and
@@ -64,7 +67,7 @@ class Host(MultiEnvironments):
             `"agent_steps"`.
         """
         if self._arena is None:
-            self._begin(number)
+            self._begin(number, ended)
         table, arena = self._table, self._arena
         table.settle(recording)
         before = arena.agent_steps
@@ -97,15 +100,22 @@ class Host(MultiEnvironments):
             name: each.take() for name, each in self._table.fresh() if name in names
         }
 
-    def _begin(self, number):
+    def _begin(self, number, ended):
         first = self._share.first_index
         own = slice(first, first + self.num_envs)
         seeds = [each[own] for each in self._fields["seeds"]]
-        if number:
-            rng = np.random.default_rng((self._fields["seed"], number, first))
+        begun = None
+        if self._fields.get("again"):
+            # Not 0, which would be as if it were not there.
+            self._table.again = (number + 1,)
+            rng = np.random.default_rng((self._fields["seed"], number + 1, first))
             seeds = rng.integers(2**31, size=(2, self.num_envs)).tolist()
+            # After those that were lost in the middle.
+            begun = [each + 1 for each in ended[own]]
         find, reward = self._fields["find"], self._fields["reward"]
-        self._arena = Arena(self, find, self._table, reward, seeds, first_env=first)
+        self._arena = Arena(
+            self, find, self._table, reward, seeds, first_env=first, begun=begun
+        )
         self._arena.start()
 
     def _kept(self, episode):
@@ -124,7 +134,11 @@ class Host(MultiEnvironments):
 
 
 class _Table:
-    """The players of a worker; as `table.Table` is in the learner."""
+    """The players of a worker; as `table.Table` is in the learner.
+
+    Attributes:
+        again: Tuple of integers that seeds end in; empty in the first process.
+    """
 
     def __init__(self, host, share, fields):
         self.players = {}
@@ -132,6 +146,7 @@ class _Table:
         self._share = share
         self._policies = fields["policies"]
         self._seed = fields["seed"]
+        self.again: tuple = ()
         self._recording = {}
         #: What the learner last sent of each.
         self._updates = {}
@@ -175,6 +190,13 @@ class _Table:
             self._opponents[name].update(update)
         if name in self._actors and "weights" in update:
             self._actors[name].use(update["weights"])
+        if "rule" in update:
+            rule = channel.loads(update["rule"])
+            self._policies[name] = {"rule": rule}
+            if name in self.players:
+                seats = self.players[name].seats
+                spaces = seats.observation_space, seats.action_space
+                seats.actor.policy = _set_up(rule, name, spaces)
         if name in self.players:
             self.players[name].seats.refresh()
 
@@ -200,7 +222,7 @@ class _Table:
         def generator(row):
             env = share.first_index + row % count
             row = env + row // count * share.num_envs
-            return np.random.default_rng((self._seed, number, row))
+            return np.random.default_rng((self._seed, number, row, *self.again))
 
         seats = Seats(actor, *spaces, count, generator, self._host.name)
         own = slice(share.first_index, share.first_index + count)
@@ -214,13 +236,18 @@ class _Table:
         return Player(seats)
 
     def _rule(self, rule, name, spaces, number):
-        if rule.observation_space is None:
-            rule.setup(*spaces)
-            rule.observation_space, rule.action_space = spaces
-        have = rule.observation_space, rule.action_space
-        refuse_spaces(name, spaces, have)
-        seed = self._seed, number, self._share.worker_index
-        return ScriptedActor(rule, np.random.default_rng(seed))
+        seed = self._seed, number, self._share.worker_index, *self.again
+        rng = np.random.default_rng(seed)
+        return ScriptedActor(_set_up(rule, name, spaces), rng)
+
+
+def _set_up(rule, name, spaces):
+    """Returns a rule that is ready for the spaces of an agent."""
+    if rule.observation_space is None:
+        rule.setup(*spaces)
+        rule.observation_space, rule.action_space = spaces
+    refuse_spaces(name, spaces, (rule.observation_space, rule.action_space))
+    return rule
 
 
 class _Snapshots:
@@ -232,7 +259,7 @@ class _Snapshots:
         self._odds = np.zeros(0)
 
     def update(self, update):
-        self._odds = update["odds"]
+        self._choose, self._odds = update["choose"], update["odds"]
         first, added = update["snapshots"]
         self.snapshots[first:] = added
 

@@ -15,6 +15,10 @@ from kerasrl.multi_agent.recording import ReplayedRecord
 from kerasrl.multi_agent.rules import Mapped
 from kerasrl.multi_agent.self_play import Opponents
 from kerasrl.rollouts.rollout import Rollout, take
+from kerasrl.workers import channel
+
+#: What of `Opponents` is not asked by workers, so that it must be as it is here.
+_NOT_SENT = ("draw", "actor")
 
 
 class HostedEnvironments:
@@ -78,6 +82,10 @@ class HostedEnvironments:
         """Calls a method of the `Host` of every worker; returns a list of results."""
         return self.pool.request_all("ask", name, *arguments)
 
+    def play(self, *arguments):
+        """Calls `Host.play` of every worker, for which `env_timeout` holds."""
+        return self.pool.request_all("ask_watched", "play", *arguments)
+
     def foreach(self, function):
         """Calls a function with every environment, as it was made by its maker."""
         return self.pool.foreach_env(function)
@@ -129,8 +137,16 @@ class HostedPlay:
         self._left: dict = {}
         self._parts: dict = {}
         self._replayed: dict = {}
-        #: How many snapshots of each workers know.
-        self._known = dict.fromkeys(agent.opponents, 0)
+        #: How many episodes ended in each environment.
+        self._ended = [0] * envs.num_envs
+        #: The snapshots of each that workers know.
+        self._known: dict = {name: [] for name in agent.opponents}
+        #: The rules that workers know, as they were sent.
+        self._rules = {
+            name: _pickled(member)
+            for name, member in agent.agents.items()
+            if not isinstance(member, (Agent, Opponents))
+        }
         self.pool.when_replaced = (
             "It begins new episodes; what it had recorded is not learnt from."
         )
@@ -142,7 +158,8 @@ class HostedPlay:
             "seeds": seeds,
         }
         envs.ask("prepare", fields)
-        self.pool.remember("prepare", "ask", "prepare", fields)
+        again = {**fields, "again": True}
+        self.pool.remember("prepare", "ask", "prepare", again)
 
     def start(self, recording):
         """Resets the environments, `recording` as for `Table`."""
@@ -151,7 +168,7 @@ class HostedPlay:
         self._play(0)
 
     def refresh(self):
-        """Sends the present weights, how much is explored, and new snapshots."""
+        """Sends the present weights, how much is explored, and what else is new."""
         new, every = {}, {}
         for name, member in self.agent.agents.items():
             main = member
@@ -159,20 +176,24 @@ class HostedPlay:
                 main = self.agent.agents[member.of]
                 if not member.snapshots:
                     continue  # Nobody knows yet of whom.
-                known = self._known[name]
-                odds = member.settle()
-                new[name] = {
-                    "odds": odds,
-                    "snapshots": (known, member.snapshots[known:]),
-                }
-                every[name] = {"odds": odds, "snapshots": (0, list(member.snapshots))}
-                self._known[name] = len(member.snapshots)
+                have = list(member.snapshots)
+                first = _first_other(self._known[name], have)
+                now = {"choose": member.choose, "odds": member.settle()}
+                new[name] = {**now, "snapshots": (first, have[first:])}
+                every[name] = {**now, "snapshots": (0, have)}
+                self._known[name] = have
             elif isinstance(member, Agent) and _is_built(member):
                 actor = member.actor()
                 actor.refresh()
                 new[name] = {"weights": actor.program.weights}
                 every[name] = dict(new[name])
             else:
+                if name in self._rules:
+                    rule = _pickled(member)
+                    every[name] = {"rule": rule}
+                    if rule != self._rules[name]:
+                        new[name] = every[name]
+                        self._rules[name] = rule
                 continue
             explored = main.exploration_inputs(self.envs.num_envs)
             new[name]["exploration"] = every[name]["exploration"] = explored
@@ -202,7 +223,7 @@ class HostedPlay:
 
     def _play(self, steps):
         number = self.steps[0]
-        reports = self.envs.ask("play", steps, self._recording, number)
+        reports = self.envs.play(steps, self._recording, number, self._ended)
         for worker in range(len(reports)):
             self.pool.note_steps(worker, steps)
         agent_steps = sum(report["agent_steps"] for report in reports)
@@ -226,6 +247,8 @@ class HostedPlay:
             for _, steps_of_one in sorted(parts, key=lambda part: part[0]):
                 record.extend(steps_of_one)
         episodes = [each for report in reports for each in report["episodes"]]
+        for _, _, episode in episodes:
+            self._ended[episode.env_index] = episode.index + 1
         return sorted(episodes, key=lambda each: each[0])
 
     def _meet(self, name):
@@ -265,6 +288,20 @@ def _is_built(member):
     return member.policy.observation_space is not None
 
 
+def _first_other(known, have):
+    """The first place where lists do not have the same objects."""
+    pairs = enumerate(zip(known, have, strict=False))
+    others = (place for place, (a, b) in pairs if a is not b)
+    return next(others, min(len(known), len(have)))
+
+
+def _pickled(rule):
+    """A rule as workers are told of it when it has changed."""
+    kept = copy.copy(rule)
+    kept.rng = None  # That of whoever played last in this process.
+    return channel.dumps(kept)
+
+
 def describe(agent, name):
     """Returns what workers are told of a policy, to play by it.
 
@@ -276,10 +313,18 @@ def describe(agent, name):
         Dict; `None` for a policy that nobody is known to be mapped to.
 
     Raises:
-        ValueError: It acts in TensorFlow.
+        ValueError: It acts in TensorFlow, or is an `Opponents` with its own `draw`.
     """
     member, others = agent.agents[name], {}
     if isinstance(member, Opponents):
+        for method in _NOT_SENT:
+            own = getattr(getattr(member, method), "__func__", None)
+            if own is not getattr(Opponents, method):
+                raise ValueError(
+                    f"The policy {name!r} is a {type(member).__name__} with its own "
+                    f"{method}, which workers cannot call. Use num_workers=0; or "
+                    "override settle, whose odds they draw by if choose='prioritized'."
+                )
         main = agent.agents[member.of]
         if not _is_built(main):
             return None

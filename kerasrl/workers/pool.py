@@ -37,7 +37,7 @@ _WATCHED: tuple[str, ...] = (
     "infos",
     "reset_infos",
 )
-_WATCHED += ("play_population", "ask")
+_WATCHED += ("play_population", "ask_watched")
 
 _logger = logging.getLogger(__name__)
 

@@ -320,6 +320,10 @@ class WorkerServer:
         """Calls a method of what the environments were made as, see `WorkerPool`."""
         return getattr(self._envs, name)(*arguments)
 
+    def ask_watched(self, name, *arguments):
+        """Like `ask`, of a method that steps environments: `env_timeout` holds."""
+        return self.ask(name, *arguments)
+
     def ask_goals(self, name, *steps):
         """Returns what an environment says of steps; of none, whether it would."""
         function = self._envs.goal_function(name)

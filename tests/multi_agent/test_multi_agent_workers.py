@@ -143,6 +143,8 @@ def test_a_worker_that_is_lost_is_replaced():
     seen = []
     learn = agent.agents["main"].learn_from
     agent.agents["main"].learn_from = lambda r: seen.append(r) or learn(r)
+    places, learn_all = [], agent.learn_from
+    agent.learn_from = lambda r: places.extend(r.places["main"]) or learn_all(r)
     pair = make_multi_agent("CartPole-v1", 2)
     run = agent.iterate(pair, steps=2_000, num_envs=4, num_workers=2, verbose=0)
     with pytest.warns(RuntimeWarning, match="Another process takes its place. It beg"):
@@ -153,6 +155,43 @@ def test_a_worker_that_is_lost_is_replaced():
     assert number > 6 and all(rollout.valid.any() for rollout in seen)
     # Environments of the other go on.
     assert not seen[4].episode_starts[0].all() and seen[4].episode_starts[0].any()
+    places = np.concatenate([each[each[..., 0] >= 0] for each in places])
+    assert len(np.unique(places, axis=0)) == len(places)
+
+
+class SlowToRead:
+    """A mapping whose module takes its time, as `import keras` does."""
+
+    def __init__(self):
+        self.name = "rule"
+
+    def __setstate__(self, state):
+        time.sleep(0.8)
+        vars(self).update(state)
+
+    def __call__(self, agent, episode):
+        return self.name
+
+
+def test_only_environments_must_answer_in_time():
+    from kerasrl.multi_agent import RandomPolicy
+    from kerasrl.multi_agent.hosts import HostedEnvironments
+    from kerasrl.multi_agent.rules import Mapped
+
+    making = dict.fromkeys(["worker_mode", "cluster", "env_config"])
+    making |= {"num_workers": 1, "num_envs": 1, "env_timeout": 0.4}
+    fields = {
+        "policies": {"rule": {"rule": RandomPolicy()}},
+        "find": Mapped(SlowToRead(), ["rule"]),
+        "reward": "own",
+        "seed": 1,
+        "seeds": [[1], [2]],
+    }
+    with contextlib.closing(HostedEnvironments(Hostile, making)) as envs:
+        # The warning of a worker that hangs would be an error.
+        envs.ask("prepare", fields)
+        (report,) = envs.play(3, {}, 0, [0])
+        assert report["players"] == ["rule"]
 
 
 class Hangs(Hostile):
