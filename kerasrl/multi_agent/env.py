@@ -1,6 +1,7 @@
 """What an environment of several agents is, and how whatever a user has becomes one."""
 
 import importlib
+from functools import partial
 from typing import Any
 
 from gymnasium import spaces
@@ -328,8 +329,14 @@ class MultiEnvironments:
         return [function(getattr(env, "made_of", env)) for env in self.envs]
 
     def call(self, name, *args, **kwargs):
-        """Calls a method of every environment by its name."""
-        return self.foreach(lambda env: getattr(env, name)(*args, **kwargs))
+        """Calls a method of every environment by its name, through wrappers."""
+
+        def call_one(env):
+            # Wrappers of gymnasium, around what was split, forward no names.
+            find = getattr(env, "get_wrapper_attr", partial(getattr, env))
+            return find(name)(*args, **kwargs)
+
+        return self.foreach(call_one)
 
     def close(self):
         """Closes the environments that were made here."""

@@ -78,7 +78,7 @@ def by_main_alone(agent, episode):
 def test_who_is_not_met_yet_has_snapshots_of_the_start(tmp_path):
     def train(agent):
         agent.fit(
-            *("tic_tac_toe", 40),
+            *("tic_tac_toe", 16),
             num_envs=1,
             callbacks=[SelfPlay("past", every=1)],
             verbose=0,

@@ -7,7 +7,7 @@ from gymnasium import spaces
 
 import kerasrl
 from kerasrl.multi_agent import from_custom_options, split_tuple
-from kerasrl.multi_agent.env import Game
+from kerasrl.multi_agent.env import Game, MultiEnvironments
 
 
 class Joint(gymnasium.Env):
@@ -122,6 +122,9 @@ class Telling(Joint):
 
     masks = False
 
+    def set_phase(self, phase):
+        return phase
+
     def reset(self, **arguments):
         seen, _ = super().reset(**arguments)
         return seen, {"action_mask": np.ones(3)} if self.masks else {"time": 0}
@@ -146,3 +149,11 @@ def test_no_policy_has_the_seed_of_the_whole():
     agent, _ = from_custom_options(kerasrl.PPO, Pair, options, {"seed": 3})
     seeds = [agent.seed, *(member.seed for member in agent.agents.values())]
     assert seeds == [3, 4, 5]
+
+
+def test_methods_are_found_through_wrappers():
+    def make():
+        return gymnasium.wrappers.TimeLimit(Telling(), 3)
+
+    envs = MultiEnvironments(split_tuple(make, [2, 4], [2, 2]), 2)
+    assert envs.call("set_phase", 3) == [3, 3]
