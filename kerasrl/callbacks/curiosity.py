@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -185,8 +186,13 @@ class Curiosity(Callback):
             ValueError: if the file is of another model, or none of `save`. Then all
                 stays as it was.
         """
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                found = {name: file[name] for name in file.files}
+        except (EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{path} was not written by Curiosity.save, or is damaged: {error}"
+            ) from error
         moments = {"changes": self._changes, "seen": self._seen}
         fixed = {"added", "generator", "model.0"}
         fixed |= {f"{prefix}.{x}" for prefix, m in moments.items() for x in m.state()}

@@ -256,10 +256,15 @@ class ActorCritic(Configured, Policy):
         if self.normalize_observations:
             self.encoder.update(self.network_observations(observations), mask)
 
+    def _trunk_inputs(self, observations):
+        """What each trunk is given, by its name."""
+        encoded = self.encoder(self.network_observations(observations))
+        return dict.fromkeys(self.trunks, encoded)
+
     def _features(self, inputs, training):
-        encoded = self.encoder(self.network_observations(inputs["observations"]))
+        given = self._trunk_inputs(inputs["observations"])
         features = {
-            name: torso.call_trunk(trunk, encoded, training)
+            name: torso.call_trunk(trunk, given[name], training)
             for name, trunk in self.trunks.items()
         }
         if not self.previous_inputs:

@@ -5,7 +5,7 @@ from gymnasium import spaces
 from keras import ops
 
 from kerasrl import action_masks
-from kerasrl.models import ActorCritic, torso
+from kerasrl.models import ActorCritic
 from kerasrl.models.encoder import Encoder
 from kerasrl.multi_agent.central import STATE
 from kerasrl.spaces import leaves
@@ -77,20 +77,10 @@ class CentralCritic(ActorCritic):
         if self.normalize_observations:
             self.state_encoder.update(observations[STATE], mask)
 
-    def _features(self, inputs, training):
-        observations = inputs["observations"]
+    def _trunk_inputs(self, observations):
         own = self.encoder(self.network_observations(observations))
         every = ops.concatenate([own, self.state_encoder(observations[STATE])], axis=-1)
-        features = {
-            name: torso.call_trunk(trunk, own if name == "policy" else every, training)
-            for name, trunk in self.trunks.items()
-        }
-        if not self.previous_inputs:
-            return features
-        return {
-            name: torso.append_previous(value, inputs, self.action_encoder)
-            for name, value in features.items()
-        }
+        return {name: own if name == "policy" else every for name in self.trunks}
 
 
 def _own(tree):

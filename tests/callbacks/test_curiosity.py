@@ -119,8 +119,13 @@ def test_it_goes_on_exactly_where_it_was_saved(tmp_path):
     with pytest.raises(ValueError, match="first rollout"):
         Curiosity().save(tmp_path / "none.npz")
     np.savez(tmp_path / "other.npz", x=np.zeros(2))
-    with pytest.raises(ValueError, match="not written by"):
-        Curiosity().load(tmp_path / "other.npz")
+    np.save(tmp_path / "array.npy", np.zeros(2))
+    whole = (tmp_path / "curiosity.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.npz").write_bytes(b"")
+    for name in ("other.npz", "array.npy", "cut.npz", "empty.npz"):
+        with pytest.raises(ValueError, match="not written by"):
+            Curiosity().load(tmp_path / name)
 
 
 def test_to_load_changes_all_or_nothing_and_no_argument(tmp_path):
